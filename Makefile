@@ -1,0 +1,65 @@
+# `make test` needs only git, make and Python 3.11-3.13; everything else is installed into .venv.
+# Choose the interpreter with `make test PYTHON=/path/to/python3.12`.
+
+PYTHON ?= python3.13 python3.12 python3.11 python3 python
+VENV := .venv
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+# "PATH VERSION" of the first candidate of a supported version, empty where there is none.
+FOUND := $(shell for python in $(PYTHON); do "$$python" -c 'import sys; v = sys.version_info[:2]; \
+	print(sys.executable, "%d.%d" % v) if (3, 11) <= v <= (3, 13) else sys.exit(1)' 2>/dev/null && break; done)
+PYTHON_PATH := $(word 1,$(FOUND))
+PYTHON_VERSION := $(word 2,$(FOUND))
+
+# Two stamps: another Python version makes a new environment, changed requirements only install.
+CREATED := $(VENV)/.created-$(PYTHON_VERSION)
+INSTALLED := $(VENV)/.installed
+RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all lint format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+$(CREATED):
+	$(if $(FOUND),,$(error Python 3.11, 3.12 or 3.13 is missing (tried: $(PYTHON)): install one or name it, make PYTHON=/path/to/python3))
+	@$(PYTHON_PATH) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON_PATH) cannot make\
+	 virtual environments: install its venv package (Debian, Ubuntu: apt install python$(PYTHON_VERSION)-venv)\
+	 or name another Python, make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON_PATH) -m venv --clear $(VENV)
+	@touch $@
+
+$(INSTALLED): $(CREATED) pyproject.toml constraints.txt
+	@echo "installing the requirements into $(VENV) (a few minutes the first time)"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+setup: $(INSTALLED)  ## make .venv with everything that the tests need
+
+test: lint  ## fast tier: lint, all tests on TensorFlow, the backend-independent ones on JAX
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow"
+
+test-all: lint  ## everything, slow tests included, on every installed backend
+	@for backend in tensorflow jax torch; do \
+		if $(RUN) -c "import importlib.util as u, sys; sys.exit(u.find_spec('$$backend') is None)"; then \
+			echo "== backend $$backend"; KERAS_BACKEND=$$backend $(PYTEST) || exit 1; \
+		else \
+			echo "== backend $$backend is not installed: left out"; \
+		fi; \
+	done
+
+lint: setup  ## ruff check and ruff format --check
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: setup  ## mend what ruff can mend
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:  ## remove .venv, caches and build outputs; never runs/
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .hypothesis .ruff_cache
+	find keras_transformer tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,94 @@
+"""What happens between epochs: translations are scored, the run is saved."""
+
+import time
+
+import keras
+
+from keras_transformer.callbacks.interval_meter import batches_per_update, count_updates
+
+
+class TranslationScore(keras.callbacks.Callback):
+    """Translates the validation sources at the end of an epoch and adds the score to the logs.
+
+    `logs[name]` and `logs[name + "_seconds"]` (translating and scoring) are then seen by the
+    callbacks that come later in the list and by the `History` that `fit` returns: Keras hands the
+    same dict to all of them.
+
+    Args:
+        translate: Callable, list of str -> list of str, with the model's present weights.
+        sources: List of str.
+        references: List of str, one per source.
+        score: Callable, (hypotheses, references) -> float.
+        every: Score every n-th epoch (the n-th, the 2n-th, ...).
+        name: Key in the logs.
+        samples: Callable that gets `update` and a list with a `(source, reference, hypothesis)`
+            for every source.
+
+    Example:
+
+    >>> TranslationScore(translator.translate, sources, references, score=bleu, every=2)
+    """
+
+    def __init__(
+        self, translate, sources, references, score, every=1, name="val_bleu", samples=None
+    ):
+        super().__init__()
+        if len(sources) != len(references):
+            raise ValueError(
+                f"Every source needs one reference. Got: {len(sources)} sources, "
+                f"{len(references)} references. Are the two files aligned line by line?"
+            )
+        self.translate = translate
+        self.sources = sources
+        self.references = references
+        self.score = score
+        self.every = every
+        self.name = name
+        self.samples = samples
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every:
+            return
+        start = time.perf_counter()
+        hypotheses = self.translate(self.sources)
+        logs[self.name] = float(self.score(hypotheses, self.references))
+        logs[f"{self.name}_seconds"] = time.perf_counter() - start
+        if self.samples:
+            triples = list(zip(self.sources, self.references, hypotheses, strict=True))
+            self.samples(count_updates(self.model.optimizer), triples)
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Calls `save(update, logs)` at the end of every epoch. Last in the list: `logs` is complete.
+
+    `update` is the position in the data (`plan(seed, update)`) where a resumed run goes on. It is
+    counted in batches, not asked of the optimizer: an update that float16's loss scaling skips has
+    used up its batch all the same.
+
+    Args:
+        save: Callable, (update, logs). An error in it ends the training.
+        first_update: Where in the data this call of `fit` begins.
+
+    Example:
+
+    >>> Checkpoints(lambda update, logs: model.save_weights(f"{update}.weights.h5"))
+    """
+
+    def __init__(self, save, first_update=0):
+        super().__init__()
+        self.save = save
+        self.first_update = first_update
+
+    def on_train_begin(self, logs=None):
+        self._batches = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._batches_before = self._batches
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # `self.model` would bring the whole state back from JAX at every batch
+        self._batches = self._batches_before + batch + self._model.steps_per_execution
+
+    def on_epoch_end(self, epoch, logs=None):
+        updates = self._batches // batches_per_update(self.model.optimizer)
+        self.save(self.first_update + updates, logs)

@@ -1,0 +1,77 @@
+"""The command line: `keras-transformer train | translate | evaluate | average`."""
+
+import argparse
+import os
+import sys
+
+from keras_transformer import __version__
+
+DESCRIPTION = """\
+Train Transformers on your own parallel text, and translate with them.
+
+  keras-transformer train --train-source a.en --train-target a.de \\
+                          --valid-source b.en --valid-target b.de --run-dir runs/en-de
+  keras-transformer translate runs/en-de < source.txt > hypotheses.txt
+  keras-transformer evaluate runs/en-de --source test.en --reference test.de
+
+`keras-transformer VERB --help` explains each. The backend is Keras': KERAS_BACKEND=tensorflow (the
+default), jax or torch."""
+
+
+class HelpFormatter(
+    argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
+):
+    """Paragraphs as written, and every default shown."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def build_parser():
+    """The whole command line; imports nothing heavy, so that `--help` is quick."""
+    from keras_transformer.cli import average, evaluate, train, translate
+
+    parser = argparse.ArgumentParser(
+        prog="keras-transformer", description=DESCRIPTION, formatter_class=HelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in (train, translate, evaluate, average):
+        name = module.__name__.rpartition(".")[2]
+        summary, _, rest = module.__doc__.partition("\n\n")
+        verb = verbs.add_parser(
+            name,
+            help=summary[0].lower() + summary[1:].rstrip("."),
+            description=f"{summary}\n\n{rest}".strip(),
+            formatter_class=HelpFormatter,
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv=None):
+    """Runs one verb; returns the exit status.
+
+    What the user can mend (a path, an option, a broken run) ends as one line on stderr and status
+    1, bad usage as status 2, Ctrl-C as 130.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("keras-transformer: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        if os.environ.get("KERAS_TRANSFORMER_TRACEBACK"):
+            raise
+        message = " ".join(str(error).split())
+        print(f"keras-transformer {args.verb}: error: {message}", file=sys.stderr)
+        return 1
+    return 0

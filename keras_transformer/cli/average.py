@@ -1,0 +1,31 @@
+"""Average the weights of a run's checkpoints.
+
+Writes RUN/averaged.npz, which `translate` and `evaluate` then use. Averaging the last checkpoints is
+what the paper reports its results with (section 6.1). `train` does it by itself at its end."""
+
+import sys
+
+
+def add_arguments(parser):
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "--last", type=int, metavar="K", help="average the last K checkpoints; all by default"
+    )
+
+
+def run(args):
+    from keras_transformer.checkpoints import RunDirectory
+
+    run = RunDirectory.open(args.run)
+    checkpoints = run.checkpoints()
+    if not checkpoints:
+        raise ValueError(f"{args.run} has no complete checkpoint: train it first.")
+    if args.last is not None and not 1 <= args.last <= len(checkpoints):
+        raise ValueError(
+            f"--last {args.last}: {args.run} has {len(checkpoints)} checkpoints, so 1 to "
+            f"{len(checkpoints)} can be averaged."
+        )
+    chosen = checkpoints[-(args.last or len(checkpoints)) :]
+    run.save_average(chosen)
+    updates = ", ".join(str(checkpoint.update) for checkpoint in chosen)
+    print(f"averaged updates {updates} into {run.path / 'averaged.npz'}", file=sys.stderr)

@@ -1,0 +1,135 @@
+"""Train a Transformer on parallel text.
+
+  keras-transformer train --train-source a.en --train-target a.de \\
+                          --valid-source b.en --valid-target b.de --run-dir runs/en-de
+  keras-transformer train --train-tsv pairs.tsv --hold-out 500 --run-dir runs/mine
+
+The run directory gets all that is needed to translate, resume and reproduce. The same command again
+resumes from the last checkpoint; --updates may be raised. Text may be gzipped (.gz). Lengths and
+budgets are in tokens (sub-words), progress in updates, losses in nats per target token."""
+
+import sys
+
+
+def add_arguments(parser):
+    from keras_transformer.cli.translate import positive
+
+    text = parser.add_argument_group("text")
+    text.add_argument("--train-source", metavar="FILE", help="one sentence a line")
+    text.add_argument("--train-target", metavar="FILE", help="its translations, line by line")
+    text.add_argument("--train-tsv", metavar="FILE", help="in their place: both in one TSV file")
+    text.add_argument("--valid-source", metavar="FILE", help="validation text")
+    text.add_argument("--valid-target", metavar="FILE", help="its translations")
+    text.add_argument("--valid-tsv", metavar="FILE", help="in their place: both in one TSV file")
+    text.add_argument(
+        "--hold-out",
+        type=positive,
+        metavar="N",
+        help="without validation files: hold out N sources with all their translations; they are "
+        "written to RUN/held_out.tsv",
+    )
+    text.add_argument("--source-column", type=int, default=0, help="of the TSV, from 0")
+    text.add_argument("--target-column", type=int, default=1, help="of the TSV, from 0")
+    text.add_argument("--max-length", type=positive, default=256, help="longer pairs are dropped")
+
+    vocabulary = parser.add_argument_group("vocabulary")
+    vocabulary.add_argument("--vocabulary-size", type=positive, default=10_000)
+    vocabulary.add_argument(
+        "--vocabulary-type", default="bpe", choices=("bpe", "unigram", "char", "word")
+    )
+    vocabulary.add_argument(
+        "--normalization",
+        default="identity",
+        choices=("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"),
+        help="identity is lossless, the others are SentencePiece's rules",
+    )
+    vocabulary.add_argument(
+        "--separate-vocabularies", action="store_true", help="one a side, not one for both"
+    )
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--preset", default="tiny", choices=("tiny", "base", "big"))
+    model.add_argument("--num-layers", type=positive, help="of encoder and decoder each")
+    model.add_argument("--d-model", type=positive)
+    model.add_argument("--num-heads", type=positive)
+    model.add_argument("--d-ff", type=positive)
+    model.add_argument("--dropout", type=float)
+    model.add_argument("--attention-dropout", type=float)
+    model.add_argument("--norm", choices=("post", "pre"))
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--run-dir", required=True, metavar="RUN")
+    training.add_argument("--updates", type=positive, default=10_000, help="length of training")
+    training.add_argument(
+        "--tokens-per-batch",
+        type=positive,
+        default=4096,
+        help="positions of a batch on either side, padding included",
+    )
+    training.add_argument(
+        "--accumulate", type=positive, default=1, help="batches of an update, as one big batch"
+    )
+    training.add_argument(
+        "--shapes",
+        default="auto",
+        choices=("auto", "dynamic", "static"),
+        help="static: at most 16 batch shapes, for XLA; auto: static where the step is compiled",
+    )
+    training.add_argument("--warmup-steps", type=positive, default=4000, help="in updates")
+    training.add_argument(
+        "--learning-rate", type=float, metavar="PEAK", help="highest rate; the paper's by default"
+    )
+    training.add_argument("--label-smoothing", type=float, default=0.1)
+    training.add_argument("--clip-norm", type=float, help="longest gradient; longer are scaled")
+    training.add_argument("--seed", type=int, default=1)
+    training.add_argument(
+        "--precision", default="float32", choices=("float32", "bfloat16", "float16")
+    )
+    training.add_argument("--jit", default="auto", choices=("auto", "on", "off"), help="XLA")
+    training.add_argument(
+        "--deterministic", action="store_true", help="bit-equal when repeated, slower"
+    )
+    training.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print parameters, shapes and memory; train and write nothing",
+    )
+
+    watching = parser.add_argument_group("validation and checkpoints")
+    watching.add_argument(
+        "--validate-every",
+        type=positive,
+        metavar="UPDATES",
+        help="validation and a checkpoint; by default a pass over the data, 100 to 1,000 updates",
+    )
+    watching.add_argument("--tokenize", default="13a", help="sacreBLEU's, for validation BLEU")
+    watching.add_argument("--keep-checkpoints", type=positive, default=10, metavar="K")
+    watching.add_argument(
+        "--average", type=int, default=10, metavar="K", help="last K at the end; 0: no average"
+    )
+    watching.add_argument("--stop-early", choices=("bleu", "loss"), help="by validation")
+    watching.add_argument(
+        "--patience", type=positive, default=10, help="validations without a better one"
+    )
+    watching.add_argument("--log-every", type=positive, default=50, metavar="UPDATES")
+
+
+def run(args):
+    import keras
+
+    from keras_transformer.cli import training
+
+    settings = vars(args).copy()
+    for name in ("run", "verb", "dry_run"):
+        del settings[name]
+    settings["backend"] = keras.backend.backend()
+    if args.dry_run:
+        print(training.dry_run(settings))
+        return
+    training.train(settings)
+    print(
+        f"\nTranslate:    keras-transformer translate {args.run_dir} < source.txt\n"
+        f"Evaluate:     keras-transformer evaluate {args.run_dir} --source F --reference F\n"
+        f"TensorBoard:  tensorboard --logdir {args.run_dir}",
+        file=sys.stderr,
+    )

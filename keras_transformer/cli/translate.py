@@ -1,0 +1,124 @@
+"""Translate lines from standard input to standard output.
+
+One line out for each line in, in order; an empty line stays empty. Lines are translated as they
+arrive, so a slow pipe gets its answers without waiting for the end.
+
+  keras-transformer translate runs/en-de < source.txt > hypotheses.txt
+  echo "A man rides a horse ." | keras-transformer translate runs/en-de --n-best 4
+
+With --n-best above 1 each line gives up to N lines: number ||| hypothesis ||| score, best first, the
+number counted from 0 and the score the log-probability in nats after the length penalty."""
+
+import argparse
+import queue
+import sys
+import threading
+
+# Lines taken at once: enough to sort by length, few enough to answer soon.
+LINES_AT_ONCE = 2048
+
+
+def add_search_arguments(parser):
+    """The options of the search, the same for `translate` and `evaluate`."""
+    parser.add_argument("--beam-size", type=positive, default=4, help="1 is greedy search")
+    parser.add_argument(
+        "--length-penalty",
+        type=penalty,
+        default=0.6,
+        metavar="ALPHA",
+        help="alpha of the GNMT penalty ((5 + length) / 6)^alpha, or 'average': score / length",
+    )
+    parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
+    parser.add_argument(
+        "--weights",
+        metavar="WHICH",
+        help="average, best, last, or an update; by default the average where there is one, else "
+        "the last",
+    )
+
+
+def add_arguments(parser):
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    add_search_arguments(parser)
+    parser.add_argument("--n-best", type=positive, default=1, help="hypotheses for each line")
+
+
+def positive(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def penalty(text):
+    if text == "average":
+        return text
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"expected a number that is not negative, or 'average', got {text!r}"
+        )
+    return alpha
+
+
+def run(args):
+    from keras_transformer.translator import Translator
+
+    if args.n_best > args.beam_size:
+        raise ValueError(
+            f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the beam size."
+        )
+    translator = Translator.load(args.run, args.weights)
+    out = sys.stdout
+    number = 0
+    for lines in _arriving(sys.stdin.buffer):
+        found = translator.n_best(
+            lines, args.n_best, args.beam_size, args.length_penalty, args.batch_size
+        )
+        for hypotheses in found:
+            for hypothesis in hypotheses:
+                text = hypothesis.text.replace("\n", " ")  # one line in, one line out
+                if args.n_best > 1:
+                    text = f"{number} ||| {text} ||| {hypothesis.score:.6f}"
+                out.write(text + "\n")
+            number += 1
+        out.flush()
+
+
+def _arriving(stream):
+    """Lists of the lines that have arrived, in order, without waiting for a full list."""
+    arrived = queue.Queue(maxsize=2 * LINES_AT_ONCE)
+
+    def read():
+        for line in stream:
+            arrived.put(line)
+        arrived.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    number, line = 0, b""
+    while line is not None:
+        line = arrived.get()
+        lines = []
+        while line is not None:
+            number += 1
+            lines.append(_decode(line, number))
+            if len(lines) == LINES_AT_ONCE:
+                break
+            try:
+                line = arrived.get(timeout=0.05)
+            except queue.Empty:
+                break
+        if lines:
+            yield lines
+
+
+def _decode(line, number):
+    try:
+        return line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"line {number} of the input is not UTF-8: convert it first, for example with "
+            "iconv -f LATIN1 -t UTF-8."
+        ) from error

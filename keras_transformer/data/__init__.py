@@ -1,0 +1,26 @@
+"""Parallel text: files -> pairs -> ids -> token-budget batches with a bounded set of shapes.
+
+```
+read_parallel / read_tsv    files -> [(source, target), ...]
+report                      what is in them: duplicates, overlap with validation, lengths
+encode_pairs                pairs -> flat arrays of ids, once, cached in a file
+BatchPlan                   plan(seed, update) -> micro-batches; .dataset() is what `fit` takes
+token_batches               the last two in one line
+```
+"""
+
+from keras_transformer.data.batches import BatchPlan, token_batches
+from keras_transformer.data.encoding import EncodedPairs, encode_pairs
+from keras_transformer.data.files import read_parallel, read_tsv
+from keras_transformer.data.report import Report, report
+
+__all__ = [
+    "BatchPlan",
+    "EncodedPairs",
+    "Report",
+    "encode_pairs",
+    "read_parallel",
+    "read_tsv",
+    "report",
+    "token_batches",
+]

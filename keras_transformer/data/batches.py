@@ -1,0 +1,274 @@
+"""Token-budget batches as a pure function of (seed, update)."""
+
+import functools
+
+import numpy as np
+
+from keras_transformer.data.encoding import encode_pairs
+from keras_transformer.data.feed import endless, one_pass
+from keras_transformer.data.layout import Layout, dynamic_bounds, static_bounds
+
+
+class BatchPlan:
+    """Which pairs sit in which batch of which update, for ever (paper sec. 5.1).
+
+    A batch is `({"source_ids": [B, S], "target_ids": [B, T]}, labels [B, T], weights [B, T])`,
+    the ids and labels int32, the weights float32, all padded with 0:
+
+    ```
+    source_ids   a b c </s>        target_ids   <s> x y        labels   x y </s>
+    ```
+
+    The budget: `B * S <= tokens_per_batch` and `B * T <= tokens_per_batch`. Each side counts on
+    its own, and every position counts: tokens, start or end, padding. A batch so holds at most
+    `tokens_per_batch` source tokens and as many target tokens; `summary()` says how many it has.
+
+    The weights: `mask * accumulate / (target tokens of the update)`. With a loss that sums, and
+    Keras' average of the gradients of `accumulate` micro-batches, an update is exactly that of
+    one big batch with a loss per target token. The weights of an update sum to `accumulate`.
+
+    The order: an epoch holds every pair once, pairs of like lengths together, in other company
+    and order each time, and all epochs have the same number of batches. Micro-batches form one
+    endless sequence; update u is its elements `u * accumulate` to `(u + 1) * accumulate - 1`, also
+    across the end of an epoch. An update is computed directly, so resuming at any costs nothing.
+
+    Args:
+        encoded: The `EncodedPairs` to train on.
+        tokens_per_batch: The budget above, in tokens.
+        seed: Integer from 0; the same seed gives the same batches.
+        shapes: "dynamic" pads to the longest of the batch: least padding, many shapes. "static"
+            makes at most 16 shapes (B, S, S), those of `evaluation` included, for compilers that
+            compile every shape anew (XLA); rows of zeros fill up the last batch of an epoch.
+        accumulate: Micro-batches of an update: the optimizer's `gradient_accumulation_steps`.
+        rows_multiple: B is a multiple of it, for replicas. Rows of zeros fill up, spread so
+            that `rows_multiple` equal contiguous parts differ by one real row at most.
+
+    Raises:
+        ValueError: If a pair is too long for the budget, or an argument is out of its range.
+
+    Example:
+
+    ```python
+    plan = kt.data.BatchPlan(kt.data.encode_pairs(pairs, tokenizer), 4096, seed=1)
+    print(plan.summary())
+    [(inputs, labels, weights)] = plan.batches(update=1000)
+    model.fit(plan.dataset(), steps_per_epoch=500, epochs=10)
+    ```
+    """
+
+    def __init__(
+        self,
+        encoded,
+        tokens_per_batch=4096,
+        *,
+        seed=0,
+        shapes="dynamic",
+        accumulate=1,
+        rows_multiple=1,
+    ):
+        if shapes not in ("dynamic", "static"):
+            raise ValueError(f'shapes must be "dynamic" or "static", got {shapes!r}')
+        if accumulate < 1 or rows_multiple < 1 or seed < 0:
+            raise ValueError(
+                "expected accumulate >= 1, rows_multiple >= 1 and seed >= 0, got "
+                f"accumulate={accumulate}, rows_multiple={rows_multiple}, seed={seed}"
+            )
+        self.encoded = encoded
+        self.tokens_per_batch = tokens_per_batch
+        self.seed = seed
+        self.accumulate = accumulate
+        self.rows_multiple = rows_multiple
+        self.static = shapes == "static"
+
+        longest = np.maximum(encoded.source_lengths, encoded.target_lengths) + 1
+        limit = tokens_per_batch // rows_multiple
+        _check_fits(longest, limit, "tokens_per_batch / rows_multiple")
+        if self.static:
+            self._bounds = static_bounds(longest, min(limit, encoded.max_length))
+        else:
+            self._bounds = dynamic_bounds(limit)
+        self._layout = self._lay_out(encoded)
+        # Two, since an update may reach from one epoch into the next.
+        self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
+
+    @property
+    def batches_per_epoch(self):
+        """Micro-batches that hold every pair once, the same in all epochs."""
+        return len(self._layout)
+
+    @property
+    def updates_per_epoch(self):
+        """Updates that hold every pair once, a float."""
+        return self.batches_per_epoch / self.accumulate
+
+    def batches(self, update):
+        """Returns the micro-batches of an update (from 0), a list of `accumulate` batches."""
+        first = update * self.accumulate
+        return [self._micro_batch(index) for index in range(first, first + self.accumulate)]
+
+    def dataset(self, first_update=0):
+        """What `fit` takes: the micro-batches from `first_update` on, endless.
+
+        Returns:
+            A `tf.data.Dataset` of infinite cardinality on the TensorFlow backend, else a Python
+            iterator of NumPy batches. Keras' `steps_per_epoch` counts micro-batches.
+        """
+        return endless(self._micro_batch, first_update * self.accumulate)
+
+    def evaluation(self, encoded):
+        """What `validation_data=` and `evaluate` take: every pair once, in a fixed order.
+
+        Budget and shapes are those of the plan. Weights are `mask * batches / (target tokens of
+        the pass)`, the same for every token, so that metrics which keep a sum and a count are
+        exact over the corpus; they sum to the number of batches.
+
+        Args:
+            encoded: `EncodedPairs`, of the training corpus' `max_length` or a smaller one.
+
+        Returns:
+            A dataset that can be iterated again and again: a `tf.data.Dataset` on the TensorFlow
+            backend, else a `keras.utils.PyDataset`.
+
+        Raises:
+            ValueError: If a pair is too long for every batch of the plan.
+        """
+        longest = np.maximum(encoded.source_lengths, encoded.target_lengths) + 1
+        _check_fits(longest, self._bounds[-1], "the plan's longest row")
+        layout = self._lay_out(encoded)
+        order = layout.order()
+        weight = len(layout) / layout.target_lengths.sum()
+
+        def batch(position):
+            return _arrays(encoded, *layout.batch(order, position), weight)
+
+        return one_pass(batch, len(layout))
+
+    def shapes(self, epoch=0):
+        """Returns the distinct shapes (B, S, T) of an epoch, a sorted list."""
+        order, _ = self._epoch(epoch)
+        return sorted({tuple(shape) for shape in self._layout.shapes(order).tolist()})
+
+    def padding(self, epoch=0):
+        """Returns the share of an epoch's positions, of both sides, that hold no token.
+
+        Start and end are tokens.
+        """
+        order, _ = self._epoch(epoch)
+        rows, source, target = self._layout.shapes(order).T
+        tokens = self._layout.source_lengths.sum() + self._layout.target_lengths.sum()
+        return float(1 - tokens / (rows * (source + target)).sum())
+
+    def summary(self):
+        """Returns two lines: updates per epoch, and what shapes and padding they come with."""
+        target_tokens = self._layout.target_lengths.sum() / self.updates_per_epoch
+        return (
+            f"{len(self.encoded):,} pairs, {self.updates_per_epoch:,.1f} updates an epoch of "
+            f"{self.accumulate} x {self.tokens_per_batch:,} tokens a side\n"
+            f"{len(self.shapes())} {'static' if self.static else 'dynamic'} shapes, "
+            f"{self.padding():.1%} padding, {target_tokens:,.0f} target tokens an update"
+        )
+
+    __str__ = summary
+
+    def _lay_out(self, encoded):
+        fitting = self.tokens_per_batch // self._bounds
+        rows = fitting - fitting % self.rows_multiple
+        return Layout(encoded, self._bounds, rows, self.static, self.rows_multiple)
+
+    def _shuffled(self, epoch):
+        rng = np.random.default_rng([self.seed, epoch])
+        return self._layout.order(rng), rng.permutation(len(self._layout))
+
+    def _members(self, index):
+        epoch, position = divmod(index, len(self._layout))
+        order, turns = self._epoch(epoch)
+        return self._layout.batch(order, turns[position])
+
+    def _micro_batch(self, index):
+        first = index - index % self.accumulate
+        tokens = sum(
+            self._layout.target_lengths[self._members(i)[0]].sum()
+            for i in range(first, first + self.accumulate)
+        )
+        return _arrays(self.encoded, *self._members(index), self.accumulate / tokens)
+
+
+def token_batches(
+    pairs,
+    tokenizer,
+    tokens_per_batch=4096,
+    target_tokenizer=None,
+    *,
+    max_length=256,
+    cache=None,
+    **plan,
+):
+    """Pairs of texts to what `fit` takes: `encode_pairs`, `BatchPlan`, `.dataset()` in one line.
+
+    Args:
+        pairs, tokenizer, target_tokenizer, max_length, cache: See `encode_pairs`.
+        tokens_per_batch: See `BatchPlan`.
+        **plan: `seed`, `shapes`, `accumulate` and `rows_multiple` of `BatchPlan`.
+
+    Returns:
+        An endless dataset of `({"source_ids", "target_ids"}, labels, weights)`; `fit` needs
+        `steps_per_epoch` with it.
+
+    Example:
+
+    ```python
+    train = kt.data.token_batches(pairs, tokenizer, tokens_per_batch=4096)
+    model.fit(train, epochs=10, steps_per_epoch=500)
+    ```
+    """
+    encoded = encode_pairs(pairs, tokenizer, target_tokenizer, max_length, cache)
+    return BatchPlan(encoded, tokens_per_batch, **plan).dataset()
+
+
+def _check_fits(longest, limit, name):
+    if longest.max() > limit:
+        raise ValueError(
+            f"{(longest > limit).sum()} pair(s) are too long for a batch: the longest has "
+            f"{longest.max()} tokens with its start or end, and {name} allows {limit}; encode with "
+            f"max_length={limit}, or raise tokens_per_batch"
+        )
+
+
+def _arrays(encoded, members, shape, weight):
+    rows, source_width, target_width = shape
+    # Spread the real rows, so that every replica's contiguous part gets its share.
+    places = np.arange(len(members)) * rows // len(members)
+    source_ids, _ = _rows(
+        encoded.source_ids,
+        encoded.source_offsets,
+        members,
+        places,
+        (rows, source_width),
+        encoded.source_end_id,
+    )
+    labels, real = _rows(
+        encoded.target_ids,
+        encoded.target_offsets,
+        members,
+        places,
+        (rows, target_width),
+        encoded.target_end_id,
+    )
+    target_ids = np.zeros_like(labels)
+    target_ids[:, 1:] = np.where(real[:, 1:], labels[:, :-1], 0)
+    target_ids[places, 0] = encoded.target_start_id
+    weights = real.astype(np.float32) * np.float32(weight)
+    return {"source_ids": source_ids, "target_ids": target_ids}, labels, weights
+
+
+def _rows(ids, offsets, members, places, shape, end_id):
+    """Sentences + end in the rows `places` of an int32 array, and a mask, True = a token."""
+    begins, lengths = np.zeros(shape[0], np.int64), np.full(shape[0], -1)
+    begins[places] = offsets[members]
+    lengths[places] = offsets[members + 1] - offsets[members]
+    columns = np.arange(shape[1])
+    inside = columns < lengths[:, None]
+    filled = np.zeros(shape, np.int32)
+    filled[inside] = ids[(begins[:, None] + columns)[inside]]
+    filled[places, lengths[places]] = end_id
+    return filled, columns <= lengths[:, None]

@@ -1,0 +1,181 @@
+"""Text to ids, once: flat arrays that a whole corpus fits in, kept in a cache file."""
+
+import hashlib
+import itertools
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+_LINES_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
+_FORMAT = "keras_transformer.EncodedPairs.1"
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPairs:
+    """A corpus as ids: pair i is `.source(i)` and `.target(i)`, neither with start or end.
+
+    Attributes:
+        source_ids, target_ids: int32, all sentences one after another.
+        source_offsets, target_offsets: int64 [len + 1]; sentence i is
+            `ids[offsets[i]:offsets[i + 1]]`.
+        source_end_id, target_start_id, target_end_id: The ids that batches add to sentences.
+        max_length: The limit that pairs were filtered by, in tokens with start or end.
+        dropped_empty, dropped_long: How many pairs `encode_pairs` left out.
+    """
+
+    source_ids: np.ndarray
+    source_offsets: np.ndarray
+    target_ids: np.ndarray
+    target_offsets: np.ndarray
+    source_end_id: int
+    target_start_id: int
+    target_end_id: int
+    max_length: int
+    dropped_empty: int
+    dropped_long: int
+
+    def __len__(self):
+        return len(self.source_offsets) - 1
+
+    @property
+    def source_lengths(self):
+        """int64 [len]: tokens of each source, without its end."""
+        return np.diff(self.source_offsets)
+
+    @property
+    def target_lengths(self):
+        """int64 [len]: tokens of each target, without start and end."""
+        return np.diff(self.target_offsets)
+
+    def source(self, i):
+        """int32 [source_lengths[i]]: the ids of source i."""
+        return self.source_ids[self.source_offsets[i] : self.source_offsets[i + 1]]
+
+    def target(self, i):
+        """int32 [target_lengths[i]]: the ids of target i."""
+        return self.target_ids[self.target_offsets[i] : self.target_offsets[i + 1]]
+
+
+def encode_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256, cache=None):
+    """Encode a corpus once.
+
+    Dropped and counted: pairs with an empty or blank side, and pairs in which a side is longer
+    than `max_length`.
+
+    Args:
+        pairs: A list of `(source, target)` strings.
+        tokenizer: A `kt.text.Tokenizer`, or what has its `encode(list of str)` (lists of ids
+            without specials), `pad_id` (0), `start_id`, `end_id` and, for the cache,
+            `model_proto` (the vocabulary as bytes).
+        target_tokenizer: The target's tokenizer, if it is another.
+        max_length: The longest side that is kept, in tokens, its start or end included.
+        cache: Path of an `.npz` file to keep the result in. It is reused if a SHA-256 over the
+            texts, the vocabulary and `max_length` agrees, else written anew.
+
+    Returns:
+        `EncodedPairs`.
+
+    Raises:
+        ValueError: If no pair is left, or `cache` is a file of something else.
+
+    Example:
+
+    ```python
+    train = kt.data.encode_pairs(pairs, tokenizer, max_length=128, cache="train.npz")
+    len(train), train.dropped_empty, train.dropped_long
+    ```
+    """
+    target_tokenizer = target_tokenizer or tokenizer
+    for each in (tokenizer, target_tokenizer):
+        if each.pad_id != 0:
+            raise ValueError(f"batches pad with id 0, but the tokenizer's pad_id is {each.pad_id}")
+    if cache is None:
+        return _encode(pairs, tokenizer, target_tokenizer, max_length)
+    key = _cache_key(pairs, tokenizer, target_tokenizer, max_length)
+    encoded = _load(Path(cache), key)
+    if encoded is None:
+        encoded = _encode(pairs, tokenizer, target_tokenizer, max_length)
+        _save(encoded, Path(cache), key)
+    return encoded
+
+
+def _encode(pairs, tokenizer, target_tokenizer, max_length):
+    filled = [(s, t) for s, t in pairs if s.strip() and t.strip()]
+    source_ids, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
+    target_ids, target_lengths = _flat_ids(target_tokenizer, [target for _, target in filled])
+    empty = (source_lengths == 0) | (target_lengths == 0)
+    long = ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
+    keep = ~(empty | long)
+    dropped_empty = len(pairs) - len(filled) + int(empty.sum())
+    if not keep.any():
+        raise ValueError(
+            f"no pair is left: {dropped_empty} of {len(pairs)} have an empty side, {long.sum()} "
+            f"are longer than max_length={max_length} tokens; give other text or raise max_length"
+        )
+    return EncodedPairs(
+        source_ids=source_ids[np.repeat(keep, source_lengths)],
+        source_offsets=np.concatenate([[0], np.cumsum(source_lengths[keep])]),
+        target_ids=target_ids[np.repeat(keep, target_lengths)],
+        target_offsets=np.concatenate([[0], np.cumsum(target_lengths[keep])]),
+        source_end_id=tokenizer.end_id,
+        target_start_id=target_tokenizer.start_id,
+        target_end_id=target_tokenizer.end_id,
+        max_length=max_length,
+        dropped_empty=dropped_empty,
+        dropped_long=int(long.sum()),
+    )
+
+
+def _flat_ids(tokenizer, texts):
+    ids, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    for start in range(0, len(texts), _LINES_AT_A_TIME):
+        encoded = tokenizer.encode(texts[start : start + _LINES_AT_A_TIME])
+        ids.append(np.fromiter(itertools.chain.from_iterable(encoded), np.int32))
+        lengths.append(np.fromiter(map(len, encoded), np.int64))
+    return np.concatenate(ids), np.concatenate(lengths)
+
+
+def _cache_key(pairs, tokenizer, target_tokenizer, max_length):
+    digest = hashlib.sha256()
+    settings = f"{_FORMAT} {max_length}".encode()
+    vocabularies = tokenizer.model_proto, target_tokenizer.model_proto
+    texts = (text.encode() for pair in pairs for text in pair)
+    for data in itertools.chain([settings, *vocabularies], texts):
+        digest.update(len(data).to_bytes(8, "little"))  # so that ("ab", "c") is not ("a", "bc")
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _load(path, key):
+    if not path.exists():
+        return None
+    if not zipfile.is_zipfile(path):
+        raise ValueError(_not_a_cache(path))
+    with np.load(path, allow_pickle=False) as arrays:
+        if "format" not in arrays or str(arrays["format"]) != _FORMAT:
+            raise ValueError(_not_a_cache(path))
+        if str(arrays["key"]) != key:
+            return None
+        names = EncodedPairs.__dataclass_fields__
+        values = {name: arrays[name] for name in names}
+    return EncodedPairs(**{name: v if v.ndim else int(v) for name, v in values.items()})
+
+
+def _not_a_cache(path):
+    return f"{path} exists and is not a cache of encoded pairs; give another path, or move it away"
+
+
+def _save(encoded, path, key):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, format=_FORMAT, key=key, **vars(encoded))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,113 @@
+"""How a corpus is cut into batches: which pairs may sit together and where a batch ends.
+
+Pairs go into buckets by their longer side, and the bound of a bucket fixes the rows of its
+batches. The buckets are laid out from long to short and cut: a batch begun in one bucket is filled
+up with pairs of the next shorter one, so that only the last batch of an epoch has room left. The
+cuts follow from the lengths alone: every epoch has the same batches, with other pairs in them.
+"""
+
+import numpy as np
+
+MAX_STATIC_SHAPES = 16
+_GROWTH = 1.0625  # of the bounds of dynamic buckets, so that long rare lengths share one
+# Pairs of a bucket are sorted by source length - target length, shuffled over this many tokens.
+# Multi30k en-de, 4,096 tokens: 0 wastes 3.1 %, 2 wastes 4.2 %, 8 wastes 6.2 %; more mixes more.
+_JITTER = 2.0
+
+
+def dynamic_bounds(limit):
+    """Bounds 1, 2, 3, ... that grow by 6 % from 16 on, the last one being `limit`."""
+    bounds = [1]
+    while bounds[-1] < limit:
+        bounds.append(min(limit, max(bounds[-1] + 1, int(bounds[-1] * _GROWTH))))
+    return np.array(bounds)
+
+
+def static_bounds(lengths, limit):
+    """At most 16 bounds: 15 that pad `lengths` least, and `limit` for longer validation pairs.
+
+    Dynamic programming over the distinct lengths: `cost[j]` is the least number of positions that
+    the pairs of the first j lengths take with the buckets used so far.
+    """
+    values, counts = np.unique(lengths, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(counts)])
+    size = len(values)
+    cost = np.concatenate([[0.0], np.full(size, np.inf)])
+    choices = []
+    for _ in range(min(MAX_STATIC_SHAPES - 1, size)):
+        choice = np.zeros(size + 1, np.int64)
+        new_cost = np.full(size + 1, np.inf)
+        for j in range(1, size + 1):
+            candidates = cost[:j] + (below[j] - below[:j]) * values[j - 1]
+            choice[j] = candidates.argmin()
+            new_cost[j] = candidates[choice[j]]
+        cost = new_cost
+        choices.append(choice)
+    bounds, j = [], size
+    for choice in reversed(choices):
+        bounds.append(values[j - 1])
+        j = choice[j]
+    return np.unique([*bounds, limit])
+
+
+class Layout:
+    """The batches of a corpus: `order()` arranges its pairs, `batch()` and `shapes()` read that.
+
+    Args:
+        encoded: `EncodedPairs`.
+        bounds: Ascending integers; bucket k holds pairs of up to `bounds[k]` tokens a side.
+        rows: Integers; the rows of a batch that begins in bucket k.
+        static: Pad every batch to its bound and full rows instead of to its longest pair.
+        rows_multiple: Rows are padded to a multiple of it.
+    """
+
+    def __init__(self, encoded, bounds, rows, static, rows_multiple):
+        self.source_lengths = encoded.source_lengths + 1  # source + end
+        self.target_lengths = encoded.target_lengths + 1  # start + target, or target + end
+        self._bounds, self._rows = bounds, rows
+        self._static, self._rows_multiple = static, rows_multiple
+        longer = np.maximum(self.source_lengths, self.target_lengths)
+        self._bucket = np.searchsorted(bounds, longer)
+        by_length = -np.sort(-self._bucket)
+        starts = [0]
+        while starts[-1] < len(by_length):
+            starts.append(starts[-1] + rows[by_length[starts[-1]]])
+        self._starts = np.array(starts[:-1])
+        self._sizes = np.diff(self._starts, append=len(by_length))
+        self._batch_bucket = by_length[self._starts]
+
+    def __len__(self):
+        return len(self._starts)
+
+    def order(self, rng=None):
+        """A permutation of the pairs, long buckets first; `rng` shuffles within buckets."""
+        if self._static and rng is not None:
+            within = rng.random(len(self._bucket))
+        else:
+            within = (self.source_lengths - self.target_lengths).astype(np.float64)
+            if rng is not None:
+                within += _JITTER * rng.random(len(within))
+            # Up and down by turns, so that a batch across two buckets holds like pairs too.
+            within[self._bucket % 2 == 1] *= -1
+        return np.lexsort((within, -self._bucket))
+
+    def batch(self, order, position):
+        """The pairs of the batch at `position`, and its shape (B, S, T)."""
+        start, size = self._starts[position], self._sizes[position]
+        members = order[start : start + size]
+        if self._static:
+            bucket = self._batch_bucket[position]
+            return members, (self._rows[bucket], self._bounds[bucket], self._bounds[bucket])
+        rows = -(-size // self._rows_multiple) * self._rows_multiple
+        source, target = self.source_lengths[members], self.target_lengths[members]
+        return members, (rows, source.max(), target.max())
+
+    def shapes(self, order):
+        """int [batches, 3]: (B, S, T) of every batch of the epoch."""
+        if self._static:
+            bound = self._bounds[self._batch_bucket]
+            return np.stack([self._rows[self._batch_bucket], bound, bound], axis=1)
+        rows = -(-self._sizes // self._rows_multiple) * self._rows_multiple
+        source = np.maximum.reduceat(self.source_lengths[order], self._starts)
+        target = np.maximum.reduceat(self.target_lengths[order], self._starts)
+        return np.stack([rows, source, target], axis=1)

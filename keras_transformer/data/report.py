@@ -1,0 +1,125 @@
+"""What is in a parallel corpus: look at it before training on it."""
+
+import unicodedata
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of a corpus; `str(report)` is a readable block of lines.
+
+    Texts are compared after NFC. Lengths are in `unit`, "tokens" (without start and end) or
+    "characters", each as (mean, 95th percentile, longest). A ratio is target length / source
+    length. Counts that were not asked for are None.
+    """
+
+    pairs: int
+    duplicate_pairs: int
+    distinct_sources: int
+    distinct_targets: int
+    unit: str
+    source_length: tuple[float, float, int]
+    target_length: tuple[float, float, int]
+    ratio_percentiles: tuple[float, float, float]  # 1 %, median, 99 %
+    ratio_outside: int  # pairs outside 1:3 .. 3:1
+    dropped_empty: int | None = None
+    dropped_long: int | None = None
+    validation_pairs: int | None = None
+    validation_pairs_seen: int | None = None
+    validation_sources_seen: int | None = None
+
+    def __str__(self):
+        low, median, high = self.ratio_percentiles
+        lines = [
+            f"pairs               {self.pairs:,} ({self.duplicate_pairs:,} exact duplicates)",
+            f"distinct            {self.distinct_sources:,} sources, "
+            f"{self.distinct_targets:,} targets",
+            f"source {self.unit:<12} {_length(self.source_length)}",
+            f"target {self.unit:<12} {_length(self.target_length)}",
+            f"target/source       median {median:.2f}, 1 % {low:.2f}, 99 % {high:.2f}; "
+            f"{self.ratio_outside:,} outside 1:3 .. 3:1",
+        ]
+        if self.dropped_empty is not None:
+            lines.append(
+                f"dropped             {self.dropped_empty:,} with an empty side, "
+                f"{self.dropped_long:,} too long"
+            )
+        if self.validation_pairs is not None:
+            lines.append(
+                f"validation          {self.validation_pairs:,} pairs, also in training: "
+                f"{self.validation_pairs_seen:,} pairs, {self.validation_sources_seen:,} sources"
+            )
+        return "\n".join(lines)
+
+
+def report(pairs, encoded=None, validation=None):
+    """Describe a corpus.
+
+    Args:
+        pairs: A list of `(source, target)` strings.
+        encoded: Their `EncodedPairs`: lengths are then in tokens, of the pairs that were kept,
+            and what was dropped is counted. Without it lengths are in characters.
+        validation: A list of pairs to look for among `pairs`: overlap flatters validation.
+
+    Returns:
+        A `Report`, to be printed.
+
+    Raises:
+        ValueError: If `pairs` is empty.
+
+    Example:
+
+    ```python
+    print(kt.data.report(pairs, encoded=train, validation=valid_pairs))
+    ```
+    """
+    if not pairs:
+        raise ValueError("nothing to report on: pairs is empty")
+    pairs = _nfc(pairs)
+    sources, targets = {s for s, _ in pairs}, {t for _, t in pairs}
+    distinct = set(pairs)
+    if encoded is None:
+        source_lengths = np.array([len(s) for s, _ in pairs])
+        target_lengths = np.array([len(t) for _, t in pairs])
+    else:
+        source_lengths, target_lengths = encoded.source_lengths, encoded.target_lengths
+    both = (source_lengths > 0) & (target_lengths > 0)
+    ratios = target_lengths[both] / source_lengths[both]
+    percentiles = np.percentile(ratios, [1, 50, 99]) if both.any() else [np.nan] * 3
+    optional = {}
+    if encoded is not None:
+        optional |= {"dropped_empty": encoded.dropped_empty, "dropped_long": encoded.dropped_long}
+    if validation is not None:
+        validation = _nfc(validation)
+        optional |= {
+            "validation_pairs": len(validation),
+            "validation_pairs_seen": sum(pair in distinct for pair in validation),
+            "validation_sources_seen": sum(source in sources for source, _ in validation),
+        }
+    return Report(
+        pairs=len(pairs),
+        duplicate_pairs=len(pairs) - len(distinct),
+        distinct_sources=len(sources),
+        distinct_targets=len(targets),
+        unit="characters" if encoded is None else "tokens",
+        source_length=_statistics(source_lengths),
+        target_length=_statistics(target_lengths),
+        ratio_percentiles=tuple(float(p) for p in percentiles),
+        ratio_outside=int(((ratios > 3) | (ratios < 1 / 3)).sum()),
+        **optional,
+    )
+
+
+def _nfc(pairs):
+    return [tuple(unicodedata.normalize("NFC", text) for text in pair) for pair in pairs]
+
+
+def _statistics(lengths):
+    return float(lengths.mean()), float(np.percentile(lengths, 95)), int(lengths.max())
+
+
+def _length(statistics):
+    mean, p95, longest = statistics
+    return f"mean {mean:.1f}, 95 % {p95:.0f}, longest {longest:,}"

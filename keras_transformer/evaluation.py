@@ -1,0 +1,183 @@
+"""BLEU and chrF of translations against raw references, by sacreBLEU.
+
+Scores are comparable only when text, tokenization and version agree, so each comes with sacreBLEU's
+signature, and both sides are brought to Unicode NFC first: Korean typed in decomposed letters looks
+the same on the screen and should score the same.
+"""
+
+import dataclasses
+import unicodedata
+
+_EXTRAS = {"ko-mecab": "keras-transformer-kit[ko]", "ja-mecab": "sacrebleu[ja]"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A corpus score.
+
+    Attributes:
+        value: Float from 0 to 100; higher is better.
+        signature: sacreBLEU's signature, which states how the score was computed.
+    """
+
+    value: float
+    signature: str
+
+
+def bleu(hypotheses, references, tokenize="13a", lowercase=False):
+    """Corpus BLEU (Papineni et al., 2002), the score of the paper's Table 2.
+
+    `BLEU = BP * exp(1/4 * sum_n log p_n)`, with `p_n` the share of the hypotheses' n-grams, n = 1
+    to 4, that the references contain, and the brevity penalty
+    `BP = min(1, exp(1 - reference tokens / hypothesis tokens))`.
+
+    Args:
+        hypotheses: List of strings, one translation per sentence.
+        references: List of strings, one reference per hypothesis: raw text, as a reader sees it.
+        tokenize: sacreBLEU's tokenizer for both sides. `"13a"` suits European languages,
+            `"ko-mecab"` (needs the `ko` extra) or `"char"` Korean, and `"none"` text that is
+            already tokenized.
+        lowercase: Whether to ignore case.
+
+    Returns:
+        A `Score`.
+
+    Raises:
+        ValueError: The lists differ in length, hold no text or anything but strings, or the
+            tokenizer is unknown or not installed.
+
+    Example:
+
+    >>> score = bleu(["A man rides a horse ."], ["A man rides a brown horse ."], tokenize="none")
+    >>> print(f"{score.value:.1f}")
+    51.2
+    """
+    hypotheses, references = _checked(hypotheses, references)
+    score, signature = _corpus_bleu(hypotheses, references, tokenize, lowercase)
+    return Score(score.score, signature)
+
+
+def chrf(hypotheses, references, word_order=0):
+    """Corpus chrF (Popović, 2015), the F2-score of character n-grams, n = 1 to 6.
+
+    It needs no tokenizer, which makes it the steadier score for Korean and other languages that
+    build long words.
+
+    Args:
+        hypotheses: List of strings, one translation per sentence.
+        references: List of strings, one raw reference per hypothesis.
+        word_order: Longest word n-gram that counts as well; 2 gives chrF++.
+
+    Returns:
+        A `Score`.
+
+    Raises:
+        ValueError: The lists differ in length, or hold no text or anything but strings.
+
+    Example:
+
+    >>> round(chrf(["말이 달린다."], ["말이 달린다."]).value)
+    100
+    """
+    from sacrebleu.metrics import CHRF
+
+    hypotheses, references = _checked(hypotheses, references)
+    metric = CHRF(word_order=word_order)
+    score = metric.corpus_score(hypotheses, [references])
+    return Score(score.score, str(metric.get_signature()))
+
+
+def evaluate(hypotheses, references, tokenize="13a"):
+    """All scores of one system on one test set, as a dictionary that makes one line of JSON.
+
+    Args:
+        hypotheses: List of strings, one translation per sentence.
+        references: List of strings, one raw reference per hypothesis.
+        tokenize: sacreBLEU's tokenizer for BLEU, as in `bleu`.
+
+    Returns:
+        A dictionary of strings and of plain numbers, rounded to 4 decimals: `bleu` and `chrf` (0 to
+        100) with `bleu_signature` and `chrf_signature`; `exact_match`, the share of hypotheses (0
+        to 1) equal to their reference but for spaces at the edges; `length_ratio`, hypothesis
+        tokens / reference tokens under `tokenize`; and `sentences`, their number.
+
+    Raises:
+        ValueError: As `bleu`.
+
+    Example:
+
+    >>> evaluate(["a b c d e"], ["a b c d e"])["exact_match"]
+    1.0
+    """
+    hypotheses, references = _checked(hypotheses, references)
+    bleu_score, bleu_signature = _corpus_bleu(hypotheses, references, tokenize)
+    chrf_score = chrf(hypotheses, references)
+    matches = sum(h.strip() == r.strip() for h, r in zip(hypotheses, references, strict=True))
+    return {
+        "bleu": round(bleu_score.score, 4),
+        "bleu_signature": bleu_signature,
+        "chrf": round(chrf_score.value, 4),
+        "chrf_signature": chrf_score.signature,
+        "exact_match": round(matches / len(references), 4),
+        "length_ratio": round(bleu_score.ratio, 4),
+        "sentences": len(references),
+    }
+
+
+def _corpus_bleu(hypotheses, references, tokenize, lowercase=False):
+    """sacreBLEU's own score object and the signature of checked lists."""
+    from sacrebleu.metrics import BLEU
+
+    if tokenize not in BLEU.TOKENIZERS:
+        known = ", ".join(sorted(BLEU.TOKENIZERS))
+        raise ValueError(f"Unknown tokenizer {tokenize!r} for BLEU: expected one of {known}.")
+    try:
+        # "none" says that the text is tokenized already: `force` stops the warning that it is.
+        metric = BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
+    except RuntimeError as error:
+        if tokenize not in _EXTRAS:
+            raise
+        raise ValueError(
+            f"Tokenizer {tokenize!r} needs a package that is not installed: "
+            f"pip install {_EXTRAS[tokenize]}"
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"Tokenizer {tokenize!r} needs a model that sacreBLEU could not download ({error}): "
+            f"try again with a network connection, or choose another tokenizer."
+        ) from error
+    score = metric.corpus_score(hypotheses, [references])
+    return score, str(metric.get_signature())
+
+
+def _checked(hypotheses, references):
+    """Both sides as equally long lists of NFC strings."""
+    hypotheses = _nfc_lines(hypotheses, "hypotheses")
+    references = _nfc_lines(references, "references")
+    if len(hypotheses) != len(references):
+        raise ValueError(
+            f"Got {len(hypotheses)} hypotheses and {len(references)} references: expected one "
+            "reference per hypothesis, in the same order."
+        )
+    if not any(line.strip() for line in references):
+        raise ValueError(
+            f"Got {len(references)} references without any text: expected at least one that is not "
+            "blank."
+        )
+    return hypotheses, references
+
+
+def _nfc_lines(lines, name):
+    if isinstance(lines, str):
+        raise ValueError(
+            f"`{name}` is one string: expected a list of strings, one per sentence; "
+            f"for a single sentence, [{name}]."
+        )
+    lines = list(lines)
+    for index, line in enumerate(lines):
+        if not isinstance(line, str):
+            raise ValueError(
+                f"`{name}` holds {type(line).__name__} at position {index}: expected a list of "
+                "strings, one per sentence."
+            )
+    return [unicodedata.normalize("NFC", line) for line in lines]

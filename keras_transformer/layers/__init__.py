@@ -1,0 +1,23 @@
+"""The paper's blocks, one file a block, each usable alone in any Keras model."""
+
+from keras_transformer.layers.attention import MultiHeadAttention
+from keras_transformer.layers.decoder import Decoder, DecoderLayer
+from keras_transformer.layers.encoder import Encoder, EncoderLayer
+from keras_transformer.layers.feed_forward import FeedForward
+from keras_transformer.layers.masks import causal_mask, padding_mask
+from keras_transformer.layers.positional_embedding import PositionalEmbedding, sinusoids
+from keras_transformer.layers.residual import Residual
+
+__all__ = [
+    "Decoder",
+    "DecoderLayer",
+    "Encoder",
+    "EncoderLayer",
+    "FeedForward",
+    "MultiHeadAttention",
+    "PositionalEmbedding",
+    "Residual",
+    "causal_mask",
+    "padding_mask",
+    "sinusoids",
+]

@@ -1,0 +1,207 @@
+"""Multi-head attention (paper, section 3.2)."""
+
+import keras
+from keras import ops
+
+from keras_transformer.layers import masks
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class MultiHeadAttention(keras.layers.Layer):
+    """Scaled dot-product attention in `num_heads` learned subspaces (section 3.2.2).
+
+    ```
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(key_dim)) V
+    MultiHead(q, k, v) = Concat(head_1, ..., head_h) W_O
+    head_i             = Attention(q W_Q_i, k W_K_i, v W_V_i)
+    ```
+
+    Self-attention is `layer(x)`, cross-attention `layer(x, memory)`. Softmax runs in float32 under
+    every dtype policy. A query with no permitted key gets an average of the values: finite, and
+    to be ignored.
+
+    Args:
+        num_heads: number of heads, h in the paper.
+        d_model: width of the output; a multiple of `num_heads` unless `key_dim` is given.
+        key_dim: width of the queries and keys of one head (d_k); `d_model / num_heads` by default.
+        value_dim: width of the values of one head (d_v); `key_dim` by default.
+        use_bias: whether the four projections add a bias. The paper has none.
+        dropout: share of attention weights dropped in training. The paper drops none of them
+            (section 5.4 drops the sub-layer's output, which `EncoderLayer` does).
+
+    Call arguments:
+        query: [B, T, D].
+        key: [B, S, D]; `query` itself where not given.
+        value: [B, S, D]; `key` itself where not given.
+        attention_mask: booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend.
+        key_mask: booleans [B, S], True = real key. Filled in by Keras from the implicit mask of
+            `key`; one that is passed wins.
+        causal: whether position t sees only positions up to t (section 3.2.3).
+        cache: `(keys, values)`, each [B, H, S, K]. With `index`: the keys and values of `query` are
+            written at positions `index, index + 1, ...` and attended to up to there. Without: they
+            are those of a memory, from `project_memory`, and used as they are.
+        index: position of the first query in the cache, an integer or an integer scalar.
+        return_attention_weights: whether to return the weights too.
+        mask: booleans [B, T]; the key mask of self-attention, filled in by Keras.
+
+    Returns:
+        [B, T, D]; followed by the weights [B, H, T, S] if they were asked for, and by the cache
+        if one was given.
+
+    Raises:
+        ValueError: for sizes that do not fit together.
+
+    Example:
+
+    ```python
+    attention = MultiHeadAttention(num_heads=8, d_model=512)
+    x = keras.random.normal((2, 7, 512))
+    y, weights = attention(x, causal=True, return_attention_weights=True)  # [2, 7, 512], [2, 8, 7, 7]
+    ```
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        d_model,
+        key_dim=None,
+        value_dim=None,
+        use_bias=False,
+        dropout=0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if num_heads < 1 or d_model < 1:
+            raise ValueError(
+                f"num_heads and d_model are at least 1, got num_heads={num_heads}, "
+                f"d_model={d_model}."
+            )
+        if key_dim is None and d_model % num_heads:
+            raise ValueError(
+                f"d_model={d_model} does not divide into num_heads={num_heads} heads. Choose "
+                "another number of heads, or say how wide a head is with key_dim."
+            )
+        self.num_heads = num_heads
+        self.d_model = d_model
+        self.key_dim = d_model // num_heads if key_dim is None else key_dim
+        self.value_dim = self.key_dim if value_dim is None else value_dim
+        self.use_bias = use_bias
+        self.dropout = dropout
+        self.supports_masking = True
+        self._dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, query_shape, key_shape=None, value_shape=None):
+        key_shape = query_shape if key_shape is None else key_shape
+        value_shape = key_shape if value_shape is None else value_shape
+        keys, values = self.num_heads * self.key_dim, self.num_heads * self.value_dim
+        self.query_kernel, self.query_bias = self._projection("query", query_shape[-1], keys)
+        self.key_kernel, self.key_bias = self._projection("key", key_shape[-1], keys)
+        self.value_kernel, self.value_bias = self._projection("value", value_shape[-1], values)
+        self.output_kernel, self.output_bias = self._projection("output", values, self.d_model)
+        self.built = True
+
+    def _projection(self, name, width, output_width):
+        kernel = self.add_weight(
+            (width, output_width), initializer="glorot_uniform", name=f"{name}_kernel"
+        )
+        if not self.use_bias:
+            return kernel, None
+        return kernel, self.add_weight((output_width,), initializer="zeros", name=f"{name}_bias")
+
+    def call(
+        self,
+        query,
+        key=None,
+        value=None,
+        attention_mask=None,
+        key_mask=None,
+        causal=False,
+        cache=None,
+        index=None,
+        return_attention_weights=False,
+        mask=None,
+        training=None,
+    ):
+        queries = self._heads(query, self.query_kernel, self.query_bias)  # [B, H, T, K]
+        causal_mask = None
+        if cache is None:
+            if key is None:
+                key, key_mask = query, (mask if key_mask is None else key_mask)
+            keys, values = self.project_memory(key, value)  # [B, H, S, K], [B, H, S, V]
+            if causal:
+                causal_mask = masks.causal_mask(ops.shape(query)[1], ops.shape(key)[1])
+        elif index is None:
+            keys, values = cache
+        else:
+            new_keys, new_values = self.project_memory(query)
+            keys = ops.slice_update(cache[0], (0, 0, index, 0), new_keys)
+            values = ops.slice_update(cache[1], (0, 0, index, 0), new_values)
+            cache = (keys, values)
+            causal_mask = masks.causal_mask(ops.shape(query)[1], ops.shape(keys)[2], index)
+        permitted = masks.combine_masks(key_mask, attention_mask, causal_mask)
+        mixed, weights = self._attend(queries, keys, values, permitted, training)
+        mixed = ops.reshape(
+            ops.transpose(mixed, (0, 2, 1, 3)),
+            (-1, ops.shape(query)[1], self.num_heads * self.value_dim),
+        )  # [B, T, H * V]
+        outputs = [_project(mixed, self.output_kernel, self.output_bias)]  # [B, T, D]
+        if return_attention_weights:
+            outputs.append(weights)
+        if cache is not None:
+            outputs.append(cache)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def project_memory(self, key, value=None):
+        """The keys and values of a memory, to be computed once and passed as `cache`.
+
+        Args:
+            key: [B, S, D].
+            value: [B, S, D]; `key` where not given.
+
+        Returns:
+            keys [B, H, S, K] and values [B, H, S, V].
+        """
+        value = key if value is None else value
+        return (
+            self._heads(key, self.key_kernel, self.key_bias),
+            self._heads(value, self.value_kernel, self.value_bias),
+        )
+
+    def start_cache(self, batch_size, length):
+        """An empty cache for `length` positions: two zero tensors [B, H, length, K]."""
+        shape = (batch_size, self.num_heads, length)
+        return tuple(
+            ops.zeros((*shape, width), dtype=self.compute_dtype)
+            for width in (self.key_dim, self.value_dim)
+        )
+
+    def _heads(self, x, kernel, bias):
+        x = _project(x, kernel, bias)  # [B, S, H * K]
+        x = ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, x.shape[-1] // self.num_heads))
+        return ops.transpose(x, (0, 2, 1, 3))  # [B, H, S, K]
+
+    def _attend(self, queries, keys, values, permitted, training):
+        queries = queries * (self.key_dim**-0.5)
+        scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))  # [B, H, T, S]
+        scores = ops.cast(scores, "float32")
+        if permitted is not None:
+            scores = scores + masks.attention_bias(permitted)
+        weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
+        dropped = self._dropout(weights, training=training) if self.dropout else weights
+        return ops.matmul(dropped, values), weights  # [B, H, T, V], [B, H, T, S]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "d_model": self.d_model,
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
+            "use_bias": self.use_bias,
+            "dropout": self.dropout,
+        }
+
+
+def _project(x, kernel, bias):
+    x = ops.matmul(x, ops.cast(kernel, x.dtype))
+    return x if bias is None else x + ops.cast(bias, x.dtype)

@@ -1,0 +1,64 @@
+"""The position-wise feed-forward network (paper, section 3.3)."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class FeedForward(keras.layers.Layer):
+    """Two linear maps with a non-linearity between, the same at every position (section 3.3).
+
+    ```
+    FFN(x) = max(0, x W_1 + b_1) W_2 + b_2
+    ```
+
+    Args:
+        d_ff: width of the inner layer (2,048 in the paper's base).
+        d_model: width of the output; that of the input where not given.
+        activation: name or function between the two maps; `"relu"` in the paper.
+        dropout: share of the inner layer dropped in training; the paper drops none of it.
+
+    Call arguments:
+        inputs: [B, T, D].
+
+    Returns:
+        [B, T, D].
+
+    Example:
+
+    ```python
+    y = FeedForward(d_ff=2048)(keras.random.normal((2, 7, 512)))  # [2, 7, 512]
+    ```
+    """
+
+    def __init__(self, d_ff, d_model=None, activation="relu", dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.d_ff = d_ff
+        self.d_model = d_model
+        self.activation = keras.activations.get(activation)
+        self.dropout = dropout
+        self.supports_masking = True
+        self._dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        d_model = self.d_model or input_shape[-1]
+        self.inner = keras.layers.Dense(
+            self.d_ff, activation=self.activation, dtype=self.dtype_policy, name="inner"
+        )
+        self.outer = keras.layers.Dense(d_model, dtype=self.dtype_policy, name="outer")
+        self.inner.build(input_shape)
+        self.outer.build((*input_shape[:-1], self.d_ff))
+        self.built = True
+
+    def call(self, inputs, training=None):
+        x = self.inner(inputs)  # [B, T, F]
+        x = self._dropout(x, training=training)
+        return self.outer(x)  # [B, T, D]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "d_ff": self.d_ff,
+            "d_model": self.d_model,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+        }

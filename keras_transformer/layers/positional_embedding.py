@@ -1,0 +1,164 @@
+"""Token embeddings and positions (paper, sections 3.4 and 3.5)."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transformer.layers import masks
+
+
+def sinusoids(length, d_model, index=0):
+    """The paper's positional encoding (section 3.5), sines and cosines interleaved.
+
+    ```
+    PE(pos, 2i)     = sin(pos / 10000^(2i / d_model))
+    PE(pos, 2i + 1) = cos(pos / 10000^(2i / d_model))
+    ```
+
+    Args:
+        length: number of positions T.
+        d_model: width D.
+        index: the first position, an integer or an integer scalar.
+
+    Returns:
+        [T, D] in float32.
+
+    Example:
+
+    >>> sinusoids(2, 4)  # [[0, 1, 0, 1], [0.841, 0.540, 0.010, 1.000]]
+    """
+    positions = ops.cast(ops.arange(length, dtype="int32") + ops.cast(index, "int32"), "float32")
+    columns = np.arange(d_model)
+    frequencies = np.exp(-math.log(10_000.0) * (columns - columns % 2) / d_model)
+    # cos(x) = sin(x + pi/2): one sine over an interleaved angle gives both.
+    angles = positions[:, None] * ops.convert_to_tensor(frequencies.astype("float32"))
+    even = ops.convert_to_tensor((columns % 2 == 0)[None, :])
+    return ops.where(even, ops.sin(angles), ops.cos(angles))
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class PositionalEmbedding(keras.layers.Layer):
+    """Token embedding times sqrt(d_model), plus positions, then dropout (sections 3.4, 3.5, 5.4).
+
+    ```
+    x_t = Dropout(E[id_t] * sqrt(d_model) + PE(t))        0 where id_t is the pad id
+    logits = x E^T                                        with reverse=True
+    ```
+
+    Called with `reverse=True` it turns the decoder's output into logits with the same matrix E: the
+    tied weights of section 3.4.
+
+    Args:
+        vocabulary_size: number of tokens V.
+        d_model: width D.
+        positions: `"sinusoidal"`, `"learned"` (row E of Table 3), or None for no positions.
+        max_length: number of learned positions; sinusoids have no limit.
+        dropout: share of the sum that is dropped in training.
+        pad_id: the id of padding.
+        mask_zero: whether padding is masked: the output there is 0 and layers that follow get the
+            implicit mask `ids != pad_id`.
+
+    Call arguments:
+        inputs: integer ids [B, T]; with `reverse=True` the decoder's output [B, T, D].
+        index: position of the first id, an integer or an integer scalar; for cached decoding.
+        reverse: whether to map from [B, T, D] to logits [B, T, V].
+
+    Returns:
+        [B, T, D], or logits [B, T, V].
+
+    Raises:
+        ValueError: for unknown `positions`, learned ones without `max_length`, or a sequence longer
+            than `max_length`.
+
+    Example:
+
+    ```python
+    embedding = PositionalEmbedding(vocabulary_size=8_000, d_model=256)
+    x = embedding(np.array([[7, 4, 0]]))  # [1, 3, 256], zeros at the last position
+    logits = embedding(x, reverse=True)  # [1, 3, 8000]
+    ```
+    """
+
+    def __init__(
+        self,
+        vocabulary_size,
+        d_model,
+        positions="sinusoidal",
+        max_length=None,
+        dropout=0.0,
+        pad_id=0,
+        mask_zero=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if positions not in ("sinusoidal", "learned", None):
+            raise ValueError(
+                f"positions is 'sinusoidal', 'learned' or None, got {positions!r}."
+            )
+        if positions == "learned" and not max_length:
+            raise ValueError("Learned positions need max_length, the number of positions to learn.")
+        self.vocabulary_size = vocabulary_size
+        self.d_model = d_model
+        self.positions = positions
+        self.max_length = max_length
+        self.dropout = dropout
+        self.pad_id = pad_id
+        self.mask_zero = mask_zero
+        self.supports_masking = True
+        self._dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        # Standard deviation d_model^-0.5: after the scale the tokens have unit variance, like the
+        # sinusoids, and the tied logits start at unit variance too.
+        initializer = keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
+        self.token_embeddings = self.add_weight(
+            (self.vocabulary_size, self.d_model), initializer=initializer, name="token_embeddings"
+        )
+        if self.positions == "learned":
+            self.position_embeddings = self.add_weight(
+                (self.max_length, self.d_model), initializer=initializer, name="position_embeddings"
+            )
+        self.built = True
+
+    def call(self, inputs, index=0, reverse=False, training=None):
+        if reverse:
+            return ops.matmul(inputs, ops.transpose(self.token_embeddings))  # [B, T, V]
+        x = ops.take(self.token_embeddings, inputs, axis=0) * math.sqrt(self.d_model)  # [B, T, D]
+        if self.positions is not None:
+            x = x + ops.cast(self._positions(ops.shape(inputs)[1], index), x.dtype)
+        x = self._dropout(x, training=training)
+        if self.mask_zero:
+            real = masks.padding_mask(inputs, self.pad_id)
+            x = x * ops.cast(real, x.dtype)[:, :, None]
+        return x
+
+    def _positions(self, length, index):
+        if self.positions == "sinusoidal":
+            return sinusoids(length, self.d_model, index)  # [T, D]
+        if isinstance(length, int) and isinstance(index, int) and length + index > self.max_length:
+            raise ValueError(
+                f"A sequence of {length + index} tokens is longer than the max_length="
+                f"{self.max_length} positions that were learned. Shorten it, or train with a larger "
+                "max_length."
+            )
+        return ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
+
+    def compute_mask(self, inputs, mask=None):
+        # The decoder's output (floats, on the way to logits) keeps the mask that it carries.
+        if not self.mask_zero or keras.backend.standardize_dtype(inputs.dtype).startswith("float") or keras.backend.standardize_dtype(inputs.dtype) == "bfloat16":
+            return mask
+        return masks.padding_mask(inputs, self.pad_id)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "d_model": self.d_model,
+            "positions": self.positions,
+            "max_length": self.max_length,
+            "dropout": self.dropout,
+            "pad_id": self.pad_id,
+            "mask_zero": self.mask_zero,
+        }

@@ -1,0 +1,137 @@
+"""The training objective: label-smoothed cross-entropy in nats per target token (section 5.4)."""
+
+import keras
+from keras import ops
+
+
+def label_logits(labels, logits):
+    """The logit of each label: [B, T] integers and [B, T, V] -> [B, T]."""
+    return ops.take_along_axis(logits, ops.cast(labels, "int32")[..., None], axis=-1)[..., 0]
+
+
+def _normalizer(logits):
+    """`max`, `exp(logits - max)` and its sum over the vocabulary: [B, T, 1], [B, T, V], [B, T, 1].
+
+    Losses and metrics all begin with these same operations on the same logits, so that a compiled
+    training step computes them once: over a vocabulary each pass costs as much as a layer.
+    """
+    largest = ops.max(logits, axis=-1, keepdims=True)
+    exponentials = ops.exp(logits - largest)
+    return largest, exponentials, ops.sum(exponentials, axis=-1, keepdims=True)
+
+
+def token_nats(labels, logits):
+    """Cross-entropy of each label in nats: [B, T] integers and [B, T, V] logits -> [B, T]."""
+    logits = ops.cast(logits, "float32")
+    largest, _, total = _normalizer(logits)
+    return (largest + ops.log(total))[..., 0] - label_logits(labels, logits)
+
+
+def smoothed_token_nats(labels, logits, label_smoothing):
+    """Label-smoothed cross-entropy in nats, [B, T], with its gradient written out.
+
+    ```
+    loss        = log sum_v exp(logit_v) - (1 - eps) logit_label - eps / V * sum_v logit_v
+    d/d logit_v = softmax_v - eps / V - (1 - eps) [v = label]
+    ```
+
+    The exponentials of the forward pass serve the backward pass, where automatic differentiation
+    would make several more tensors of the logits' size.
+    """
+    logits = ops.cast(logits, "float32")
+    labels = ops.cast(labels, "int32")
+    vocabulary_size = logits.shape[-1]
+    uniform = label_smoothing / vocabulary_size
+
+    @ops.custom_gradient
+    def loss(logits):
+        largest, exponentials, total = _normalizer(logits)
+        chosen = label_logits(labels, logits)
+        nats = (largest + ops.log(total))[..., 0] - (1 - label_smoothing) * chosen
+        if label_smoothing:
+            nats = nats - label_smoothing * ops.mean(logits, axis=-1)
+
+        def gradient(*args, upstream=None):
+            upstream = (args[0] if upstream is None else upstream)[..., None]  # [B, T, 1]
+            slopes = exponentials * (upstream / total)
+            if label_smoothing:
+                slopes = slopes - uniform * upstream
+            at_label = ops.exp(chosen[..., None] - largest) / total - uniform - (1 - label_smoothing)
+            flat = ops.reshape(labels, (-1,))
+            rows = ops.arange(ops.shape(flat)[0], dtype="int32")
+            slopes = ops.scatter_update(
+                ops.reshape(slopes, (-1, vocabulary_size)),
+                ops.stack([rows, flat], axis=1),
+                ops.reshape(at_label * upstream, (-1,)),
+            )
+            return ops.reshape(slopes, ops.shape(logits))
+
+        return nats, gradient
+
+    return loss(logits)
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy with label smoothing on integer labels (section 5.4), in nats.
+
+    ```
+    loss_t = -(1 - eps) log p(label_t) - eps / V * sum_v log p(v)
+    ```
+
+    The smoothing mass is spread over the whole vocabulary (Szegedy et al., 2016). No [B, T, V]
+    targets are made. The result is the sum of `loss_t * weight_t`: with the weights of
+    `kt.data`, 1 / (target tokens of the update), that is the mean over real target tokens, and
+    micro-batches and replicas add up exactly. Without weights it is the mean over the labels that
+    are not `ignore_class`: padding counts nowhere.
+
+    Args:
+        label_smoothing: eps; 0.1 in the paper. Below 1.
+        ignore_class: the label of padding.
+
+    Call arguments:
+        y_true: integer labels [B, T].
+        y_pred: logits [B, T, V].
+        sample_weight: [B, T] or None.
+
+    Returns:
+        A scalar in nats.
+
+    Raises:
+        ValueError: for a smoothing outside 0 <= eps < 1.
+
+    Example:
+
+    ```python
+    loss = SmoothedCrossentropy(label_smoothing=0.1)
+    loss(np.array([[3, 1, 0]]), np.zeros((1, 3, 5)))  # log 5 = 1.609
+    ```
+    """
+
+    def __init__(
+        self, label_smoothing=0.1, ignore_class=0, name="smoothed_crossentropy", dtype=None
+    ):
+        super().__init__(name=name, reduction="sum", dtype=dtype)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is in [0, 1), got {label_smoothing}.")
+        self.label_smoothing = label_smoothing
+        self.ignore_class = ignore_class
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is None:
+            real = ops.cast(ops.not_equal(y_true, self.ignore_class), "float32")
+            sample_weight = real / ops.maximum(ops.sum(real), 1.0)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        nats = smoothed_token_nats(y_true, y_pred, self.label_smoothing)  # [B, T]
+        real = ops.cast(ops.not_equal(y_true, self.ignore_class), nats.dtype)
+        return nats * real
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "label_smoothing": self.label_smoothing,
+            "ignore_class": self.ignore_class,
+        }

@@ -1,0 +1,218 @@
+"""The Transformer of "Attention Is All You Need" (Vaswani et al., 2017) as a functional model."""
+
+import types
+
+import keras
+
+from keras_transformer.layers.decoder import Decoder
+from keras_transformer.layers.encoder import Encoder
+from keras_transformer.layers.masks import padding_mask
+from keras_transformer.layers.positional_embedding import PositionalEmbedding
+
+# Table 3 of the paper, and a small model for small corpora (Multi30k, Tatoeba).
+PRESETS = {
+    "tiny": {"num_layers": 4, "d_model": 128, "num_heads": 4, "d_ff": 256, "dropout": 0.3},
+    "base": {"num_layers": 6, "d_model": 512, "num_heads": 8, "d_ff": 2048, "dropout": 0.1},
+    "big": {"num_layers": 6, "d_model": 1024, "num_heads": 16, "d_ff": 4096, "dropout": 0.3},
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class Transformer(keras.Model):
+    """Encoder and decoder, from source ids and shifted target ids to logits (Figure 1).
+
+    ```
+    memory = Encoder(Embedding(source_ids))                     encode
+    logits = Embedding^T(Decoder(Embedding(target_ids), memory))   decode
+    ```
+
+    A functional `keras.Model`: `compile`, `fit`, `save` as usual. `encode` and `decode` are the
+    wiring, used on symbolic tensors to build the model and on real ones by the search.
+
+    Args:
+        vocabulary_size: number of tokens V; of the source where the vocabularies differ.
+        num_layers: layers of the encoder, and of the decoder unless that is given.
+        d_model: width D.
+        num_heads: attention heads H.
+        d_ff: width F of the feed-forward networks.
+        dropout: on the embeddings and on each sub-layer's output (section 5.4).
+        target_vocabulary_size: size of a vocabulary of the target's own. Not given: one shared
+            vocabulary, and one embedding matrix for source, target and logits (section 3.4).
+        num_decoder_layers: layers of the decoder.
+        tie_logits: whether the logits use the target embedding's matrix, or a matrix of their own.
+        positions: `"sinusoidal"`, or `"learned"` (row E of Table 3) with `max_length`.
+        max_length: number of learned positions.
+        **block_options: further arguments of the layers: attention_dropout, activation, norm, epsilon,
+            key_dim, value_dim, use_bias.
+
+    Call arguments:
+        inputs: `{"source_ids": integers [B, S], "target_ids": integers [B, T]}`; 0 is padding, and
+            the target begins with the start id.
+
+    Returns:
+        logits [B, T, V]; those at position t are for target token t + 1.
+
+    Raises:
+        ValueError: for an unknown preset, or sizes that do not fit together.
+
+    Example:
+
+    ```python
+    model = Transformer.from_preset("tiny", vocabulary_size=10_000)
+    ids = {"source_ids": np.array([[5, 6, 3]]), "target_ids": np.array([[2, 7]])}
+    logits = model(ids)  # [1, 2, 10000]
+    ```
+    """
+
+    def __init__(
+        self,
+        vocabulary_size,
+        num_layers=6,
+        d_model=512,
+        num_heads=8,
+        d_ff=2048,
+        dropout=0.1,
+        *,
+        target_vocabulary_size=None,
+        num_decoder_layers=None,
+        tie_logits=True,
+        positions="sinusoidal",
+        max_length=None,
+        name=None,
+        dtype=None,
+        trainable=True,
+        **block_options,
+    ):
+        policy = keras.dtype_policies.get(dtype)
+        embed = {
+            "d_model": d_model,
+            "positions": positions,
+            "max_length": max_length,
+            "dropout": dropout,
+            "dtype": policy,
+        }
+        block = {
+            "d_model": d_model,
+            "num_heads": num_heads,
+            "d_ff": d_ff,
+            "dropout": dropout,
+            "dtype": policy,
+            **block_options,
+        }
+        parts = types.SimpleNamespace(logits=None)
+        if target_vocabulary_size is None:
+            parts.source_embedding = PositionalEmbedding(vocabulary_size, **embed, name="embedding")
+            parts.target_embedding = parts.source_embedding
+        else:
+            parts.source_embedding = PositionalEmbedding(
+                vocabulary_size, **embed, name="source_embedding"
+            )
+            parts.target_embedding = PositionalEmbedding(
+                target_vocabulary_size, **embed, name="target_embedding"
+            )
+        parts.encoder = Encoder(num_layers, **block, name="encoder")
+        parts.decoder = Decoder(num_decoder_layers or num_layers, **block, name="decoder")
+        if not tie_logits:
+            size = target_vocabulary_size or vocabulary_size
+            parts.logits = keras.layers.Dense(size, use_bias=False, dtype=policy, name="logits")
+
+        # A Keras model takes attributes only once it is one, so its own methods first run on the
+        # bare layers: the wiring is written once.
+        source_ids = keras.Input((None,), dtype="int32", name="source_ids")
+        target_ids = keras.Input((None,), dtype="int32", name="target_ids")
+        memory, memory_mask = Transformer.encode(parts, source_ids)
+        logits = Transformer.decode(parts, target_ids, memory, memory_mask)
+        super().__init__(
+            inputs={"source_ids": source_ids, "target_ids": target_ids},
+            outputs=logits,
+            name=name,
+            trainable=trainable,
+        )
+        for part, layer in vars(parts).items():
+            setattr(self, part, layer)
+        self._config = {
+            "vocabulary_size": vocabulary_size,
+            "num_layers": num_layers,
+            "d_model": d_model,
+            "num_heads": num_heads,
+            "d_ff": d_ff,
+            "dropout": dropout,
+            "target_vocabulary_size": target_vocabulary_size,
+            "num_decoder_layers": num_decoder_layers,
+            "tie_logits": tie_logits,
+            "positions": positions,
+            "max_length": max_length,
+            "dtype": policy.name,
+            **block_options,
+        }
+
+    @classmethod
+    def from_preset(cls, preset, vocabulary_size, **overrides):
+        """A model of one of the `PRESETS`: `"tiny"`, or the paper's `"base"` and `"big"` (Table 3).
+
+        Args:
+            preset: the preset's name.
+            vocabulary_size: number of tokens V.
+            **overrides: arguments of `Transformer` that differ from the preset.
+
+        Example:
+
+        ```python
+        model = Transformer.from_preset("base", vocabulary_size=37_000, dropout=0.2)
+        ```
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"Unknown preset {preset!r}. There are: {', '.join(PRESETS)}.")
+        return cls(vocabulary_size, **{**PRESETS[preset], **overrides})
+
+    def encode(self, source_ids):
+        """Source ids [B, S] -> memory [B, S, D] and its mask [B, S], True = real token."""
+        mask = padding_mask(source_ids)
+        return self.encoder(self.source_embedding(source_ids), mask=mask), mask
+
+    def decode(self, target_ids, memory, memory_mask, cache=None, index=0):
+        """Target ids [B, T] -> logits [B, T, V]; with a cache also the updated cache.
+
+        Args:
+            target_ids: integers [B, T], the shifted target; with a cache, its newest tokens.
+            memory: [B, S, D] from `encode`. Not read when a cache is given.
+            memory_mask: booleans [B, S] from `encode`.
+            cache: from `start_cache`.
+            index: position of the first of `target_ids`, with a cache.
+        """
+        x = self.target_embedding(target_ids, index=index)  # [B, T, D]
+        if cache is None:
+            x = self.decoder(
+                x, memory, inputs_mask=padding_mask(target_ids), memory_mask=memory_mask
+            )
+        else:
+            x, cache = self.decoder(x, memory_mask=memory_mask, cache=cache, index=index)
+        if self.logits is None:
+            logits = self.target_embedding(x, reverse=True)  # [B, T, V]
+        else:
+            logits = self.logits(x)
+        return logits if cache is None else (logits, cache)
+
+    def start_cache(self, memory, rows, length):
+        """A cache for decoding `rows` targets of up to `length` tokens from `memory` [B, S, D]."""
+        return self.decoder.start_cache(memory, rows, length)
+
+    def feature_extractor(self):
+        """The encoder as a model of its own that shares the weights: source ids -> [B, S, D].
+
+        Example:
+
+        ```python
+        features = model.feature_extractor()
+        features.trainable = False  # frozen
+        token_ids = keras.Input((None,), dtype="int32")
+        x = keras.layers.GlobalAveragePooling1D()(features(token_ids))  # ignores padding
+        classifier = keras.Model(token_ids, keras.layers.Dense(2)(x))
+        ```
+        """
+        source_ids = keras.Input((None,), dtype="int32", name="source_ids")
+        memory = self.encoder(self.source_embedding(source_ids))
+        return keras.Model(source_ids, memory, name=f"{self.name}_encoder")
+
+    def get_config(self):
+        return {**self._config, "name": self.name, "trainable": self.trainable}

@@ -1,0 +1,260 @@
+"""Greedy and beam search: pure functions over `step(ids, cache, index)` (paper, section 6.1).
+
+`step` takes the newest ids [R], the cache and the position of those ids, and returns logits [R, V]
+and the new cache. A cache is any nest of tensors with R rows each. All searches run as one loop that
+compiles under XLA: shapes are fixed, and rows that are done wait without changing.
+"""
+
+from typing import NamedTuple
+
+from keras import ops, tree
+
+# Below every sum of log-probabilities: the score of what is forbidden or not there.
+IMPOSSIBLE = -1e9
+
+
+def gnmt_penalty(alpha=0.6):
+    """`((5 + length) / 6)^alpha` (Wu et al., 2016), by which a hypothesis' log-probability is divided.
+
+    Args:
+        alpha: 0.6 in the paper; 0 compares plain log-probabilities. Not below 0.
+
+    Returns:
+        A function of the length in tokens, the end token counted.
+    """
+    if alpha < 0:
+        raise ValueError(f"A length penalty alpha is at least 0, got {alpha}.")
+    return lambda length: ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
+
+
+def average_penalty():
+    """`length`: hypotheses are compared by their log-probability per token."""
+    return lambda length: ops.cast(length, "float32")
+
+
+def _next_log_probs(logits, index, max_lengths, end_id, forbidden):
+    """Log-probabilities [R, V] of the next ids; the last possible one is the end.
+
+    They are normalised over the whole vocabulary, so that a hypothesis' score is its
+    teacher-forced log-probability; what may not follow is then made impossible.
+    """
+    log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    tokens = ops.arange(logits.shape[-1], dtype="int32")[None, :]  # [1, V]
+    barred = ops.equal(tokens, forbidden[0])
+    for token in forbidden[1:]:
+        barred = ops.logical_or(barred, ops.equal(tokens, token))
+    last = ops.equal(index + 1, max_lengths)[:, None]  # [R, 1]
+    barred = ops.logical_or(barred, ops.logical_and(last, ops.not_equal(tokens, end_id)))
+    return ops.where(barred, IMPOSSIBLE, log_probs)
+
+
+class GreedyState(NamedTuple):
+    """What greedy search carries from step to step."""
+
+    index: object  # scalar: position of the ids that come next
+    ids: object  # [B, length] what was chosen, pad after the end
+    last: object  # [B] the newest ids
+    scores: object  # [B] sum of log-probabilities, nats
+    done: object  # [B] the end has been chosen
+    cache: object  # nest of [B, ...]
+
+
+def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=0):
+    """The most probable next token, again and again.
+
+    Args:
+        step: `(ids [B], cache, index) -> (logits [B, V], cache)`.
+        cache: nest of tensors [B, ...].
+        max_lengths: [B] integers, most tokens of each row, the end counted; at most `length`. The
+            last of them is forced to be the end.
+        length: width of the result, fixed when compiled.
+        start_id, end_id, pad_id: start and pad are never chosen.
+
+    Returns:
+        ids [B, length], pad after the end; and log-probabilities [B] in nats.
+
+    Example:
+
+    ```python
+    ids, scores = greedy_search(step, cache, max_lengths, length=60, start_id=2, end_id=3)
+    ```
+    """
+    rows = ops.shape(max_lengths)[0]
+    state = GreedyState(
+        index=ops.convert_to_tensor(0, "int32"),
+        ids=ops.full((rows, length), pad_id, dtype="int32"),
+        last=ops.full((rows,), start_id, dtype="int32"),
+        scores=ops.zeros((rows,), dtype="float32"),
+        done=ops.zeros((rows,), dtype="bool"),
+        cache=cache,
+    )
+
+    def unfinished(*state):
+        state = GreedyState(*state)
+        return ops.logical_and(state.index < length, ops.logical_not(ops.all(state.done)))
+
+    def advance(*state):
+        state = GreedyState(*state)
+        logits, cache = step(state.last, state.cache, state.index)
+        log_probs = _next_log_probs(logits, state.index, max_lengths, end_id, (pad_id, start_id))
+        chosen = ops.cast(ops.argmax(log_probs, axis=-1), "int32")
+        score = ops.max(log_probs, axis=-1)
+        chosen = ops.where(state.done, pad_id, chosen)
+        return GreedyState(
+            index=state.index + 1,
+            ids=_write(state.ids, chosen, state.index),
+            last=chosen,
+            scores=state.scores + ops.where(state.done, 0.0, score),
+            done=ops.logical_or(state.done, ops.equal(chosen, end_id)),
+            cache=cache,
+        )
+
+    state = GreedyState(*ops.while_loop(unfinished, advance, state))
+    return state.ids, state.scores
+
+
+class BeamState(NamedTuple):
+    """What beam search carries from step to step."""
+
+    index: object  # scalar: position of the ids that come next
+    alive_ids: object  # [B, N, length] unfinished hypotheses, best first
+    alive_scores: object  # [B, N] sums of log-probabilities, nats
+    finished_ids: object  # [B, N, length] finished hypotheses, best first
+    finished_scores: object  # [B, N] log-probability / penalty(length); IMPOSSIBLE where none is
+    done: object  # [B] the search of the row is over
+    cache: object  # nest of [B * N, ...]
+
+
+def beam_search(
+    step,
+    cache,
+    max_lengths,
+    *,
+    length,
+    beam_size,
+    start_id,
+    end_id,
+    pad_id=0,
+    penalty=None,
+    n_best=1,
+):
+    """Beam search with a set of finished hypotheses and a length penalty (section 6.1).
+
+    Each step extends the N unfinished hypotheses and looks at the best 2N candidates. Those
+    among the best N that end go to the finished set, where their score is final; the best N that
+    do not end live on. A row is over when N hypotheses have finished, or as soon as none of the
+    living could still enter the `n_best`: their score can only fall, so it is at most
+    `score / penalty(max_length)`.
+
+    Args:
+        step: `(ids [B * N], cache, index) -> (logits [B * N, V], cache)`.
+        cache: nest of tensors [B * N, ...]; the N rows of a source stand together.
+        max_lengths: [B] integers, most tokens of each row, the end counted; at most `length`. The
+            last of them is forced to be the end.
+        length: width of the result, fixed when compiled.
+        beam_size: N. 1 gives what `greedy_search` gives.
+        start_id, end_id, pad_id: start and pad are never chosen.
+        penalty: a function of the length, not falling, like `gnmt_penalty(0.6)` (the default) or
+            `average_penalty()`.
+        n_best: how many of the N results are wanted; the others may be incomplete.
+
+    Returns:
+        ids [B, N, length], pad after the end, best first; and scores [B, N],
+        log-probability / penalty(length). A hypothesis that does not exist scores `IMPOSSIBLE`.
+
+    Example:
+
+    ```python
+    ids, scores = beam_search(
+        step, cache, max_lengths, length=60, beam_size=4, start_id=2, end_id=3
+    )
+    ```
+    """
+    penalty = gnmt_penalty() if penalty is None else penalty
+    rows = ops.shape(max_lengths)[0]
+    beams = beam_size
+    # Only the first beam is there at the start, or all would be the same.
+    first = ops.where(ops.arange(beams) == 0, 0.0, IMPOSSIBLE)
+    state = BeamState(
+        index=ops.convert_to_tensor(0, "int32"),
+        alive_ids=ops.full((rows, beams, length), pad_id, dtype="int32"),
+        alive_scores=ops.broadcast_to(ops.cast(first, "float32")[None], (rows, beams)),
+        finished_ids=ops.full((rows, beams, length), pad_id, dtype="int32"),
+        finished_scores=ops.full((rows, beams), IMPOSSIBLE, dtype="float32"),
+        done=ops.zeros((rows,), dtype="bool"),
+        cache=cache,
+    )
+    per_beam_lengths = ops.repeat(max_lengths, beams, axis=0)  # [B * N]
+
+    def unfinished(*state):
+        state = BeamState(*state)
+        return ops.logical_and(state.index < length, ops.logical_not(ops.all(state.done)))
+
+    def advance(*state):
+        state = BeamState(*state)
+        index = state.index
+        newest = ops.take(state.alive_ids, ops.maximum(index - 1, 0), axis=2)  # [B, N]
+        newest = ops.where(index == 0, start_id, newest)
+        logits, cache = step(ops.reshape(newest, (-1,)), state.cache, index)
+        vocabulary_size = logits.shape[-1]
+        log_probs = _next_log_probs(logits, index, per_beam_lengths, end_id, (pad_id, start_id))
+        scores = state.alive_scores[:, :, None] + ops.reshape(
+            log_probs, (-1, beams, vocabulary_size)
+        )
+
+        # The best 2N candidates: even if N of them end, N live on.
+        scores, candidates = ops.top_k(ops.reshape(scores, (-1, beams * vocabulary_size)), 2 * beams)
+        candidates = ops.cast(candidates, "int32")
+        origins, tokens = candidates // vocabulary_size, candidates % vocabulary_size  # [B, 2N]
+        ids = _write(_pick(state.alive_ids, origins), tokens, index)  # [B, 2N, length]
+        ends = ops.equal(tokens, end_id)
+
+        in_beam = ops.logical_and(ops.arange(2 * beams) < beams, scores > IMPOSSIBLE / 2)
+        finishes = ops.logical_and(
+            ops.logical_and(ends, in_beam), ops.logical_not(state.done)[:, None]
+        )
+        finished_scores = ops.concatenate(
+            [
+                state.finished_scores,
+                ops.where(finishes, scores / penalty(index + 1), IMPOSSIBLE),
+            ],
+            axis=1,
+        )  # [B, 3N]
+        finished_ids = ops.concatenate([state.finished_ids, ids], axis=1)
+        finished_scores, kept = ops.top_k(finished_scores, beams)
+        finished_ids = _pick(finished_ids, kept)
+
+        alive_scores, kept = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
+        alive_ids = _pick(ids, kept)
+        origins = ops.take_along_axis(origins, ops.cast(kept, "int32"), axis=1)  # [B, N]
+        flat = ops.reshape(origins + ops.arange(rows, dtype="int32")[:, None] * beams, (-1,))
+        cache = tree.map_structure(lambda x: ops.take(x, flat, axis=0), cache)
+
+        bound = alive_scores[:, 0] / penalty(max_lengths)
+        hopeless = finished_scores[:, n_best - 1] >= bound
+        full = finished_scores[:, beams - 1] > IMPOSSIBLE / 2
+        dead = alive_scores[:, 0] < IMPOSSIBLE / 2
+        done = ops.logical_or(ops.logical_or(hopeless, full), dead)
+        return BeamState(
+            index=index + 1,
+            alive_ids=alive_ids,
+            alive_scores=alive_scores,
+            finished_ids=finished_ids,
+            finished_scores=finished_scores,
+            done=ops.logical_or(state.done, done),
+            cache=cache,
+        )
+
+    state = BeamState(*ops.while_loop(unfinished, advance, state))
+    return state.finished_ids, state.finished_scores
+
+
+def _write(ids, tokens, index):
+    """`ids` [..., length] with `tokens` [...] at position `index`."""
+    here = ops.equal(ops.arange(ids.shape[-1], dtype="int32"), index)
+    return ops.where(here, tokens[..., None], ids)
+
+
+def _pick(ids, choices):
+    """Hypotheses [B, M, length] chosen by [B, K] -> [B, K, length]."""
+    return ops.take_along_axis(ids, ops.cast(choices, "int32")[:, :, None], axis=1)

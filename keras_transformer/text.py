@@ -1,0 +1,369 @@
+"""Text to ids and back: one SentencePiece vocabulary that owns its special ids."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+
+MODEL_TYPES = ("bpe", "unigram", "char", "word")
+NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
+
+
+class Tokenizer:
+    """A SentencePiece vocabulary (Kudo and Richardson, 2018, arXiv 1808.06226).
+
+    Text is brought to Unicode NFC first, so that composed and decomposed Korean or accents
+    give the same ids. A vocabulary of `train_tokenizer`'s default kind is lossless:
+    `decode(encode(text)) == NFC(text)`, up to spaces at either end and a literal "▁".
+
+    Args:
+        model_proto: The bytes of a serialized SentencePiece model, as in a `.model` file. Its pad
+            id must be 0, and it must have a start and an end id.
+
+    Attributes:
+        model_proto: Those bytes.
+        pad_id, unknown_id, start_id, end_id: The special ids, read from the model.
+
+    Raises:
+        ValueError: If the bytes are no SentencePiece model, or its special ids do not fit.
+
+    Example:
+
+    ```python
+    tokenizer = kt.text.train_tokenizer(["a man rides", "a man rests"], vocabulary_size=280)
+    ids = tokenizer.encode("a man rests ½")
+    tokenizer.decode(ids + [tokenizer.end_id])     # "a man rests ½"
+    ```
+    """
+
+    def __init__(self, model_proto):
+        import sentencepiece
+
+        if not model_proto:
+            raise ValueError("expected a SentencePiece model, got 0 bytes")
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
+        except RuntimeError as error:
+            raise ValueError(
+                f"expected a SentencePiece model, got {len(model_proto)} bytes that are none; "
+                "make one with kt.text.train_tokenizer(...).save(path)"
+            ) from error
+        self.model_proto = model_proto
+        self.pad_id = self._processor.pad_id()
+        self.unknown_id = self._processor.unk_id()
+        self.start_id = self._processor.bos_id()
+        self.end_id = self._processor.eos_id()
+        if self.pad_id != 0 or self.start_id < 0 or self.end_id < 0:
+            raise ValueError(
+                "expected a vocabulary with pad id 0 and with start and end ids, got "
+                f"pad {self.pad_id}, start {self.start_id}, end {self.end_id} (-1 = none); "
+                "train one with kt.text.train_tokenizer"
+            )
+
+    def vocabulary_size(self):
+        """Returns V, the number of ids, special ones included."""
+        return self._processor.vocab_size()
+
+    def encode(self, text):
+        """Text to ids, without start or end; special ids never come from the text.
+
+        Args:
+            text: A string, or a list of strings (encoded in parallel: pass many at once).
+
+        Returns:
+            A list of ids, or a list of lists of ids.
+        """
+        return self._processor.encode(_nfc(text))
+
+    def decode(self, ids):
+        """Ids to text: pad and start are left out, the first end ends it, edge spaces go.
+
+        Bytes that are no UTF-8 become "\ufffd" and the unknown id " ⁇ "; nothing a model can
+        emit is an error.
+
+        Args:
+            ids: A list or array of ids, or a list of those, or an array of shape [B, T].
+
+        Returns:
+            A string, or a list of B strings.
+
+        Raises:
+            ValueError: If an id lies outside the vocabulary.
+        """
+        batched = np.ndim(ids[0]) == 1 if len(ids) else np.ndim(ids) == 2
+        rows = [self._content(np.asarray(row).tolist()) for row in (ids if batched else [ids])]
+        try:
+            texts = [text.strip(" ") for text in self._processor.decode(rows)]
+        except IndexError as error:
+            flat = [i for row in rows for i in row]
+            raise ValueError(
+                f"ids must lie in [0, {self.vocabulary_size()}), got {min(flat)} to {max(flat)}: "
+                "is this the tokenizer that the model was trained with?"
+            ) from error
+        return texts if batched else texts[0]
+
+    def _content(self, ids):
+        if self.end_id in ids:
+            ids = ids[: ids.index(self.end_id)]
+        return [i for i in ids if i != self.pad_id and i != self.start_id]
+
+    def pieces(self, text):
+        """Returns the pieces of `text` as strings: "▁" is a space, "<0xE3>" a byte."""
+        return self._processor.encode(_nfc(text), out_type=str)
+
+    def id_to_piece(self, id):
+        """Returns the piece of an id, as a string."""
+        return self._processor.id_to_piece(int(id))
+
+    def piece_to_id(self, piece):
+        """Returns the id of a piece, `unknown_id` if the vocabulary lacks it."""
+        return self._processor.piece_to_id(piece)
+
+    def seen_ids(self, encoded):
+        """Marks the ids that occur in encoded training text.
+
+        Args:
+            encoded: An iterable of id lists or id arrays.
+
+        Returns:
+            A boolean array [V], True = occurred.
+        """
+        seen = np.zeros(self.vocabulary_size(), bool)
+        for ids in encoded:
+            seen[np.asarray(ids, "int64")] = True
+        return seen
+
+    def unseen_pieces(self, text, seen_ids):
+        """What in `text` training never saw, so that its translation there is a guess.
+
+        Args:
+            text: A string.
+            seen_ids: A boolean array [V], True = the id occurred in training; see `seen_ids()`.
+
+        Returns:
+            The distinct unseen pieces in order of appearance, readable: without the "▁" of a
+            space, and the character itself where the vocabulary spells it in bytes. A piece
+            that the vocabulary cannot express at all (unknown) always counts as unseen.
+        """
+        ids, pieces = self.encode(text), self.pieces(text)
+        unseen = []
+        pending, pending_unseen = b"", False  # the bytes so far of one character
+        for id, piece in zip(ids, pieces, strict=True):
+            is_unseen = id == self.unknown_id or not seen_ids[id]
+            if self._processor.is_byte(id):
+                pending += bytes([int(piece[3:5], 16)])
+                pending_unseen |= is_unseen
+                try:
+                    piece, is_unseen = pending.decode(), pending_unseen
+                except UnicodeDecodeError:  # the character goes on in the next piece
+                    continue
+                pending, pending_unseen = b"", False
+            if is_unseen:
+                unseen.append(piece.replace("▁", " ").strip(" ") or "▁")
+        return list(dict.fromkeys(unseen))
+
+    def save(self, path):
+        """Writes the model to `path`, atomically; an existing other file is never overwritten.
+
+        Args:
+            path: The file to write, `.model` by custom, in an existing folder.
+
+        Raises:
+            ValueError: If `path` exists and holds something else.
+            FileNotFoundError: If its folder does not exist.
+        """
+        path = Path(path)
+        if path.exists():
+            if path.is_file() and path.read_bytes() == self.model_proto:
+                return
+            raise ValueError(
+                f"{path} exists and is not this tokenizer; choose another path or remove it"
+            )
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"no folder {path.parent} to save {path.name} in; make it")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(self.model_proto)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path):
+        """Reads a tokenizer that `save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is empty, no SentencePiece model, or has other special ids.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no tokenizer file {path}; make one with kt.text.train_tokenizer(...).save(path)"
+            )
+        try:
+            return cls(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def in_graph(self):
+        """The same tokenizer as TensorFlow ops, for tf.data, tf.function and SavedModel.
+
+        Build it after `keras.utils.set_random_seed`, `tf.random.set_seed` and
+        `clear_session`: they destroy the TensorFlow resource that it holds. To encode a corpus,
+        `encode` is faster. Loading a SavedModel that holds one needs `import tensorflow_text`.
+
+        Returns:
+            A `tf.Module` with two functions:
+            `encode(strings [B]) -> RaggedTensor int32 [B, None]`, without special ids, and
+            `decode(ids) -> strings [B]` of int32 ids that are ragged or padded, [B, T].
+
+        Example:
+
+        ```python
+        graph = tokenizer.in_graph()
+        tf.data.TextLineDataset("train.en").batch(64).map(graph.encode)
+        tf.saved_model.save(graph, "tokenizer")
+        ```
+        """
+        return _build_in_graph(self)
+
+
+def _build_in_graph(tokenizer):
+    import keras_nlp
+    import tensorflow as tf
+    import tensorflow_text
+
+    class InGraphTokenizer(tf.Module):
+        def __init__(self):
+            super().__init__()
+            layer = keras_nlp.tokenizers.SentencePieceTokenizer(proto=tokenizer.model_proto)
+            # A SavedModel follows tf.Module attributes; it finds the vocabulary through this one
+            # only, since a Keras layer hides it (and is no TensorFlow object on other backends).
+            self._resource = layer._sentence_piece
+            self._tokenize, self._detokenize = layer.tokenize, layer.detokenize
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def encode(self, strings):
+            return self._tokenize(tensorflow_text.normalize_utf8(strings, "NFC"))
+
+        def decode(self, ids):
+            if isinstance(ids, tf.RaggedTensor):
+                ids = ids.to_tensor(tokenizer.pad_id)
+            return self.decode_padded(tf.cast(ids, tf.int32))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
+        def decode_padded(self, ids):  # [B, T]
+            ended = tf.math.cumsum(tf.cast(ids == tokenizer.end_id, tf.int32), axis=1) > 0
+            special = (ids == tokenizer.pad_id) | (ids == tokenizer.start_id)
+            content = tf.ragged.boolean_mask(ids, ~(ended | special))
+            return tf.strings.regex_replace(self._detokenize(content), "^ +| +$", "")
+
+    return InGraphTokenizer()
+
+
+def train_tokenizer(
+    pairs,
+    vocabulary_size=10_000,
+    model_type="bpe",
+    normalization="identity",
+    character_coverage=None,
+):
+    """Trains one vocabulary on both sides of parallel text (sec. 5.1: shared BPE).
+
+    The same text and arguments give the same vocabulary, whatever the machine.
+
+    Args:
+        pairs: An iterable of (source, target) string pairs, or of plain strings.
+        vocabulary_size: V, with the 4 special ids (pad 0, unknown 1, start 2, end 3) and, for
+            "bpe" and "unigram", 256 bytes. A "char" vocabulary may come out smaller.
+        model_type: "bpe" or "unigram" (both lossless: what is rare is spelled in bytes), or
+            "char" or "word" (what is not in the vocabulary becomes unknown).
+        normalization: "identity" keeps the text as it is. "nmt_nfkc", "nfkc", "nmt_nfkc_cf" and
+            "nfkc_cf" are SentencePiece's own lossy rules (½ becomes 1⁄2, runs of spaces one).
+        character_coverage: The share of the text, from 0.98 to 1, whose characters get a piece
+            of their own. Defaults to 0.9995 for "bpe" and "unigram", else 1.
+
+    Returns:
+        A `Tokenizer`.
+
+    Raises:
+        ValueError: If there is no text, or if it cannot fill a vocabulary of that size or
+            needs a larger one; the text names the limit.
+
+    Example:
+
+    ```python
+    pairs = [("a dog runs", "ein hund rennt"), ("a dog sleeps", "ein hund schläft")]
+    tokenizer = kt.text.train_tokenizer(pairs, vocabulary_size=290)
+    ```
+    """
+    import io
+
+    import sentencepiece
+
+    for name, value, allowed in (
+        ("model_type", model_type, MODEL_TYPES),
+        ("normalization", normalization, NORMALIZATIONS),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+    if isinstance(pairs, str):
+        raise ValueError(
+            "pairs must be an iterable of pairs or of lines, got one string; "
+            "read files with kt.data.read_parallel"
+        )
+    lines = [
+        # SentencePiece drops whole lines that hold its marker for rare characters, "▅".
+        _nfc(line).replace("▅", " ")
+        for item in pairs
+        for line in ([item] if isinstance(item, str) else item)
+        if line.strip()
+    ]
+    if not lines:
+        raise ValueError("cannot train a vocabulary on no text: every line is empty")
+    spells_in_bytes = model_type in ("bpe", "unigram")
+    if character_coverage is None:
+        # Korean has 11,172 syllables, of which a corpus repeats a thousand or two. Bytes keep the
+        # rest without loss, and an embedding of a character seen once or twice would hardly be
+        # trained. Where there are no bytes, a character without a piece would be lost.
+        character_coverage = 0.9995 if spells_in_bytes else 1.0
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type=model_type,
+            vocab_size=vocabulary_size,
+            character_coverage=character_coverage,
+            normalization_rule_name=normalization,
+            remove_extra_whitespaces=normalization != "identity",
+            byte_fallback=spells_in_bytes,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            max_sentence_length=2**30,  # bytes; the default drops lines over 4,192 without a word
+            num_threads=1,  # unigram's sums, hence its pieces, depend on the number of threads
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(_training_error(str(error), vocabulary_size, model_type)) from error
+    return Tokenizer(model.getvalue())
+
+
+def _training_error(message, vocabulary_size, model_type):
+    prefix = f"cannot train a {model_type} vocabulary of vocabulary_size={vocabulary_size}: "
+    if most := re.search(r"size too high .*<= (\d+)", message):
+        return prefix + f"this text supports at most {most[1]}; lower it or give more text"
+    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        return prefix + (
+            f"this text needs at least {least[1]} (special ids, bytes, its frequent characters); "
+            "raise it or lower character_coverage"
+        )
+    return prefix + f"SentencePiece says {message}"
+
+
+def _nfc(text):
+    if isinstance(text, str):
+        return unicodedata.normalize("NFC", text)
+    return [unicodedata.normalize("NFC", line) for line in text]

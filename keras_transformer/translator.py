@@ -1,0 +1,293 @@
+"""Text to text: tokenise, encode, search, detokenise."""
+
+import sys
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transformer import search
+
+# Compiled shapes are rounded up to these, so that a file of any lengths compiles a handful of times.
+SOURCE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+ROWS = (1, 4, 16, 64, 256)
+
+
+class Hypothesis(NamedTuple):
+    """One translation: its text, its ids without the end, and its score (see `length_penalty`)."""
+
+    text: str
+    ids: list
+    score: float
+
+
+class Translator:
+    """Translates text with a trained `Transformer`.
+
+    The search is compiled once per shape and kept; it reads the model's weights anew at each call, so
+    later training or averaging is seen.
+
+    Args:
+        model: a `Transformer`.
+        tokenizer: the vocabulary of the source, and of the target where they share one.
+        target_tokenizer: the vocabulary of the target.
+
+    Raises:
+        ValueError: for a vocabulary larger than the model's.
+
+    Example:
+
+    ```python
+    translator = Translator(model, tokenizer)
+    translator.translate(["A man rides a horse ."], beam_size=4)  # ["Ein Mann reitet ein Pferd ."]
+    ```
+    """
+
+    # The paper's limit (section 6.1): source length + 50.
+    EXTRA_LENGTH = 50
+
+    def __init__(self, model, tokenizer, target_tokenizer=None):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.target_tokenizer = target_tokenizer or tokenizer
+        for embedding, vocabulary in (
+            (model.source_embedding, self.tokenizer),
+            (model.target_embedding, self.target_tokenizer),
+        ):
+            if vocabulary.vocabulary_size() > embedding.vocabulary_size:
+                raise ValueError(
+                    f"The tokenizer has {vocabulary.vocabulary_size()} pieces and the model "
+                    f"{embedding.vocabulary_size}: this tokenizer is not the model's."
+                )
+        self._searches = {}
+        self.weights = None
+        self._seen_ids = None
+        self._warned = False
+
+    @classmethod
+    def load(cls, run, weights=None):
+        """The translator of a run directory.
+
+        Args:
+            run: path of the run.
+            weights: `"average"`, `"best"`, `"last"` or an update; by default the average where
+                there is one, else the last.
+
+        Raises:
+            FileNotFoundError, ValueError: where `run` is no complete run.
+
+        Example:
+
+        ```python
+        Translator.load("runs/en-de").translate(["A man rides a horse ."])
+        ```
+        """
+        from keras_transformer.checkpoints import RunDirectory
+        from keras_transformer.text import Tokenizer
+
+        directory = RunDirectory.open(run)
+        if weights is not None and weights not in ("average", "best", "last"):
+            if not str(weights).isdigit():
+                raise ValueError(
+                    f"weights are 'average', 'best', 'last' or the number of an update, got "
+                    f"{weights!r}."
+                )
+            weights = int(weights)
+        model = directory.load_model(weights)
+        shared = directory.path / "tokenizer.model"
+        if shared.exists():
+            translator = cls(model, Tokenizer.load(shared))
+        else:
+            sides = (Tokenizer.load(directory.path / f"{s}.model") for s in ("source", "target"))
+            translator = cls(model, *sides)
+        averaged = (directory.path / "averaged.npz").exists()
+        translator.weights = weights or ("average" if averaged else "last")
+        seen = directory.path / "seen_ids.npy"
+        if seen.exists():
+            translator._seen_ids = np.load(seen, allow_pickle=False)
+        return translator
+
+    def translate(self, texts, beam_size=4, length_penalty=0.6, batch_size=64):
+        """The best translation of each text, in order; an empty text gives an empty one.
+
+        Args:
+            texts: a list of strings.
+            beam_size: hypotheses kept alive; 1 is greedy search.
+            length_penalty: alpha of the GNMT penalty, 0.6 in the paper, or `"average"` for the
+                log-probability per token.
+            batch_size: most sentences translated at once.
+
+        Returns:
+            A list of strings.
+        """
+        n_best = self.n_best(texts, 1, beam_size, length_penalty, batch_size)
+        return [hypotheses[0].text for hypotheses in n_best]
+
+    def n_best(self, texts, n, beam_size=4, length_penalty=0.6, batch_size=64):
+        """Like `translate`, with up to `n` hypotheses of each text, best first.
+
+        Returns:
+            A list of lists of `Hypothesis`.
+
+        Raises:
+            ValueError: for `n` above `beam_size`, or a string in place of a list of strings.
+        """
+        if isinstance(texts, str):
+            raise ValueError("translate takes a list of strings, got one string: pass [text].")
+        if not 1 <= n <= beam_size:
+            raise ValueError(
+                f"A beam of {beam_size} has between 1 and {beam_size} results, asked for n={n}. "
+                "Raise beam_size, or ask for fewer."
+            )
+        texts = list(texts)
+        sources = self.tokenizer.encode(texts) if texts else []
+        self._warn_of_unseen(texts, sources)
+        results = [[Hypothesis("", [], 0.0)] * n if not ids else None for ids in sources]
+        # Longest first: the largest shape is met at once, and rows of a batch are of one length.
+        order = sorted(
+            (i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i])
+        )
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            hypotheses = self._search([sources[i] for i in chosen], n, beam_size, length_penalty)
+            for i, found in zip(chosen, hypotheses, strict=True):
+                results[i] = found
+        return results
+
+    def _warn_of_unseen(self, texts, sources):
+        """Says once, on stderr, that a sentence has pieces that training never saw."""
+        if self._seen_ids is None or self._warned:
+            return
+        for text, ids in zip(texts, sources, strict=True):
+            if ids and not self._seen_ids[ids].all():
+                pieces = ", ".join(self.tokenizer.unseen_pieces(text, self._seen_ids))
+                print(
+                    f"warning: never seen in training: {pieces} (in {text[:80]!r}); expect poor "
+                    "translations of such text. Said once.",
+                    file=sys.stderr,
+                )
+                self._warned = True
+                return
+
+    def _search(self, sources, n, beam_size, length_penalty):
+        source_ids, max_lengths = self._batch(sources)
+        run = self._compiled(n, beam_size, length_penalty)
+        ids, scores = run(source_ids, max_lengths)
+        ids, scores = ops.convert_to_numpy(ids), ops.convert_to_numpy(scores)
+        end_id = self.target_tokenizer.end_id
+        found = []
+        for row in range(len(sources)):
+            hypotheses = []
+            for row_ids, score in zip(ids[row][:n], scores[row][:n], strict=True):
+                if score > search.IMPOSSIBLE / 2:
+                    length = int(np.argmax(row_ids == end_id))
+                    row_ids = row_ids[:length].tolist()
+                    text = self.target_tokenizer.decode(row_ids)
+                    hypotheses.append(Hypothesis(text, row_ids, float(score)))
+            found.append(hypotheses)
+        return found
+
+    def _batch(self, sources):
+        """Ids [B, S], end appended and padded to a shape that is compiled, and [B] length limits."""
+        longest = max(len(ids) for ids in sources) + 1
+        width = next((w for w in SOURCE_LENGTHS if w >= longest), -(-longest // 256) * 256)
+        rows = next((r for r in ROWS if r >= len(sources)), len(sources))
+        source_ids = np.zeros((rows, width), "int32")
+        # Rows that only fill the shape end at once.
+        max_lengths = np.ones((rows,), "int32")
+        for row, ids in enumerate(sources):
+            source_ids[row, : len(ids)] = ids
+            source_ids[row, len(ids)] = self.tokenizer.end_id
+            max_lengths[row] = len(ids) + self.EXTRA_LENGTH
+        return source_ids, max_lengths
+
+    def _compiled(self, n, beam_size, length_penalty):
+        key = (n, beam_size, length_penalty)
+        if key not in self._searches:
+            penalty = (
+                search.average_penalty()
+                if length_penalty == "average"
+                else search.gnmt_penalty(length_penalty)
+            )
+
+            def run(source_ids, max_lengths):
+                return self._run(source_ids, max_lengths, n, beam_size, penalty)
+
+            self._searches[key] = compile_with_weights(run, self.model)
+        return self._searches[key]
+
+    def _run(self, source_ids, max_lengths, n, beam_size, penalty):
+        """Ids [B, S] and limits [B] -> ids [B, N, length] and scores [B, N]."""
+        model = self.model
+        length = source_ids.shape[1] + self.EXTRA_LENGTH
+        memory, memory_mask = model.encode(source_ids)
+        rows = source_ids.shape[0] * beam_size
+        cache = model.start_cache(memory, rows, length)
+        cross = cache["cross"]
+
+        def step(ids, cache, index):
+            logits, cache = model.decode(
+                ids[:, None], None, memory_mask, {"self": cache, "cross": cross}, index
+            )
+            return logits[:, 0], cache["self"]
+
+        ids = {
+            "length": length,
+            "start_id": self.target_tokenizer.start_id,
+            "end_id": self.target_tokenizer.end_id,
+            "pad_id": self.target_tokenizer.pad_id,
+        }
+        if beam_size == 1:
+            found, scores = search.greedy_search(step, cache["self"], max_lengths, **ids)
+            lengths = ops.sum(ops.cast(ops.not_equal(found, ids["pad_id"]), "int32"), axis=1)
+            return found[:, None], (scores / penalty(lengths))[:, None]
+        return search.beam_search(
+            step,
+            cache["self"],
+            max_lengths,
+            beam_size=beam_size,
+            penalty=penalty,
+            n_best=n,
+            **ids,
+        )
+
+
+def compile_with_weights(function, model):
+    """`function` of arrays, compiled once per shape, that reads `model`'s weights at each call.
+
+    On JAX the weights are arguments of the compiled function: one that closed over the model would
+    go on using those of its first call.
+
+    Args:
+        function: a function of arrays that calls `model`, without side effects.
+        model: the Keras model whose variables it reads.
+
+    Returns:
+        A function of the same arguments.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        compiled = tf.function(function, jit_compile=True)
+        return lambda *arrays: compiled(*(tf.constant(array) for array in arrays))
+    if backend == "jax":
+        import jax
+
+        @jax.jit
+        def stateless(values, *arrays):
+            mapping = list(zip(model.variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return function(*arrays)
+
+        return lambda *arrays: stateless([v.value for v in model.variables], *arrays)
+    if backend == "torch":
+        import torch
+
+        def eager(*arrays):
+            with torch.no_grad():
+                return function(*(ops.convert_to_tensor(array) for array in arrays))
+
+        return eager
+    raise ValueError(f"No compiled search on the {backend} backend: use tensorflow, jax or torch.")

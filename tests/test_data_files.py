@@ -1,0 +1,257 @@
+"""Laws of reading, encoding and describing parallel text."""
+
+import gzip
+import unicodedata
+
+import numpy as np
+import pytest
+
+from keras_transformer import data
+
+pytestmark = pytest.mark.tensorflow_only  # no backend at all
+
+
+class Words:
+    """A word-level stand-in for `text.Tokenizer`: the first word's id is 4."""
+
+    pad_id, start_id, end_id = 0, 2, 3
+
+    def __init__(self, words="a b c d e f g"):
+        self.model_proto = words.encode()
+        self.ids = {word: 4 + i for i, word in enumerate(words.split())}
+        self.calls = 0
+
+    def encode(self, texts):
+        self.calls += 1
+        return [[self.ids[word] for word in text.split()] for text in texts]
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_lines_end_with_newline_only(tmp_path):
+    lines = ["a\u2028b", "c\x0bd\x0ce\x1cf", "g\x85h\u2029i", " edge ", "", "last\rinside"]
+    source = write(tmp_path / "a.txt", "\ufeff" + "\r\n".join(lines) + "\r\n")
+    target = write(tmp_path / "b.txt", "\n".join(lines))  # no newline at its end
+    assert data.read_parallel(source, target) == [(line, line) for line in lines]
+
+
+def test_only_one_carriage_return_is_stripped(tmp_path):
+    path = write(tmp_path / "a.txt", "a\r\r\nb\n")
+    assert data.read_parallel(path, path) == [("a\r", "a\r"), ("b", "b")]
+
+
+def test_gz_reads_as_plain_text(tmp_path):
+    content = "가나 다\tx\n라\ty\n".encode()
+    plain, packed = (
+        write(tmp_path / "a.txt", content),
+        write(tmp_path / "a.txt.gz", gzip.compress(content)),
+    )
+    assert data.read_parallel(plain, packed) == [("가나 다\tx",) * 2, ("라\ty",) * 2]
+    assert data.read_tsv(packed) == data.read_tsv(str(plain)) == [("가나 다", "x"), ("라", "y")]
+
+
+def test_tsv_columns(tmp_path):
+    path = write(tmp_path / "a.tsv", "1\t2\t3\n4\t\t6\t7\n")
+    assert data.read_tsv(path) == [("1", "2"), ("4", "")]
+    assert data.read_tsv(path, source_column=2, target_column=0) == [("3", "1"), ("6", "4")]
+
+
+@pytest.mark.parametrize("columns", [(0, 2), (2, 0)])
+def test_tsv_with_too_few_columns_names_the_line(tmp_path, columns):
+    path = write(tmp_path / "a.tsv", "1\t2\t3\n1\t2\n")
+    with pytest.raises(ValueError, match=r"a\.tsv, line 2: found 2 .* need 3"):
+        data.read_tsv(path, *columns)
+
+
+def test_tsv_rejects_negative_columns(tmp_path):
+    with pytest.raises(ValueError, match="counted from 0"):
+        data.read_tsv(write(tmp_path / "a.tsv", "1\t2\n"), target_column=-1)
+
+
+def test_unequal_lengths_give_both_counts(tmp_path):
+    a, b = write(tmp_path / "a", "1\n2\n3\n"), write(tmp_path / "b", "1\n2\n\n\n4\n")
+    with pytest.raises(ValueError, match=r"a has 3 and .*b has 5"):
+        data.read_parallel(a, b)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "line"),
+    [("ok\nok\nMänner\n", "iso-8859-1", 3), ("ok\n한국\n", "cp949", 2), ("a\nb\n", "utf-16", 1)],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_wrong_encoding_names_file_line_and_cure(tmp_path, text, encoding, line, suffix):
+    content = text.encode(encoding)
+    path = write(tmp_path / f"a{suffix}", gzip.compress(content) if suffix else content)
+    with pytest.raises(ValueError, match=rf"a{suffix}, line {line}: .*iconv") as error:
+        data.read_parallel(path, path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty", b"", "empty"),
+        ("bom", b"\xef\xbb\xbf", "empty"),
+        ("plain.gz", b"plain", "not a whole gzip file"),
+        ("cut.gz", gzip.compress(b"text " * 999)[:-9], "not a whole gzip file"),
+        ("empty.gz", gzip.compress(b""), "empty"),
+    ],
+)
+def test_unusable_files(tmp_path, name, content, says):
+    path = write(tmp_path / name, content)
+    with pytest.raises(ValueError, match=says) as error:
+        data.read_tsv(path)
+    assert name in str(error.value)
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.txt"):
+        data.read_parallel(tmp_path / "nowhere.txt", tmp_path)
+    with pytest.raises(ValueError, match="is a directory"):
+        data.read_tsv(tmp_path)
+
+
+def test_encoding_keeps_order_and_counts_what_it_drops():
+    pairs = [
+        ("a b c", "g"),
+        ("", "a"),
+        ("b", " \t"),
+        ("a", "a b c d"),
+        ("a b c d e", "a"),
+        ("c", "d e"),
+    ]
+    encoded = data.encode_pairs(pairs, Words(), max_length=4)
+    assert (len(encoded), encoded.dropped_empty, encoded.dropped_long) == (2, 2, 2)
+    assert [encoded.source(i).tolist() for i in range(2)] == [[4, 5, 6], [6]]
+    assert [encoded.target(i).tolist() for i in range(2)] == [[10], [7, 8]]
+    assert encoded.source_lengths.tolist() == [3, 1]
+    assert encoded.target_lengths.tolist() == [1, 2]
+    assert encoded.source_ids.dtype == encoded.target_ids.dtype == np.int32
+
+
+def test_each_side_has_its_own_tokenizer_and_specials():
+    target = Words("e d c")
+    target.start_id, target.end_id = 11, 13
+    encoded = data.encode_pairs([("a c", "c d")], Words(), target)
+    assert encoded.source(0).tolist() == [4, 6]
+    assert encoded.target(0).tolist() == [6, 5]
+    assert (encoded.source_end_id, encoded.target_start_id, encoded.target_end_id) == (3, 11, 13)
+
+
+def test_many_lines_are_encoded_as_one_by_one():
+    words = "a b c d e f g".split()
+    pairs = [(" ".join(words[: 1 + i % 7]), " ".join(words[i % 5 :])) for i in range(20_011)]
+    encoded = data.encode_pairs(pairs, Words())
+    for i in (0, 1, 9_999, 10_000, 10_001, 20_010):
+        assert [encoded.source(i).tolist()] == Words().encode([pairs[i][0]])
+        assert [encoded.target(i).tolist()] == Words().encode([pairs[i][1]])
+
+
+def test_nothing_left_and_wrong_pad_are_errors():
+    with pytest.raises(
+        ValueError, match="1 of 2 have an empty side, 1 are longer than max_length=2"
+    ):
+        data.encode_pairs([("a", ""), ("a b", "a")], Words(), max_length=2)
+    with pytest.raises(ValueError, match="no pair"):
+        data.encode_pairs([], Words())
+    words = Words()
+    words.pad_id = 1
+    with pytest.raises(ValueError, match="pad_id is 1"):
+        data.encode_pairs([("a", "a")], words)
+
+
+def same(a, b):
+    return vars(a).keys() == vars(b).keys() and all(
+        np.array_equal(value, vars(b)[name]) for name, value in vars(a).items()
+    )
+
+
+def test_cache_is_reused_and_equal(tmp_path):
+    pairs, words, cache = (
+        [("a b", "c"), ("d", ""), ("e", "f g")],
+        Words(),
+        tmp_path / "sub" / "pairs.npz",
+    )
+    first = data.encode_pairs(pairs, words, cache=cache)
+    calls = words.calls
+    second = data.encode_pairs(pairs, words, cache=str(cache))
+    assert words.calls == calls
+    assert same(first, second) and same(first, data.encode_pairs(pairs, Words()))
+    assert [p.name for p in cache.parent.iterdir()] == ["pairs.npz"]  # no temporary file left
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pairs": [("a b", "c"), ("d", "f")]},
+        {"pairs": [("a", "b c"), ("d", "e")]},  # the same words, cut elsewhere
+        {"pairs": [("c", "a b"), ("e", "d")]},
+        {"tokenizer": Words("g f e d c b a")},
+        {"target_tokenizer": Words("g f e d c b a")},
+        {"max_length": 3},
+    ],
+)
+def test_cache_is_made_anew_when_anything_changes(tmp_path, change):
+    arguments = {"pairs": [("a b", "c"), ("d", "e")], "tokenizer": Words(), "max_length": 5}
+    cache = tmp_path / "pairs.npz"
+    data.encode_pairs(**arguments, cache=cache)
+    changed = data.encode_pairs(**arguments | change, cache=cache)
+    assert same(changed, data.encode_pairs(**arguments | change))
+    before = cache.stat().st_mtime_ns
+    assert same(changed, data.encode_pairs(**arguments | change, cache=cache))
+    assert cache.stat().st_mtime_ns == before  # and that one is reused
+
+
+def test_cache_never_replaces_another_file(tmp_path):
+    text, arrays = write(tmp_path / "notes.txt", "mine"), tmp_path / "arrays.npz"
+    np.savez(arrays, weights=np.arange(3))
+    for path in (text, arrays):
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match="not a cache"):
+            data.encode_pairs([("a", "b")], Words(), cache=path)
+        assert path.read_bytes() == before
+
+
+def test_failed_encoding_leaves_no_file(tmp_path):
+    with pytest.raises(KeyError):
+        data.encode_pairs([("a", "zzz")], Words(), cache=tmp_path / "pairs.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_counts():
+    composed, decomposed = "é", unicodedata.normalize("NFD", "é")
+    pairs = [
+        ("ab", "cd"),
+        ("ab", "cd"),
+        ("ab", "x" * 8),
+        (composed, "y"),
+        (decomposed, "y"),
+        ("", "z"),
+    ]
+    result = data.report(pairs, validation=[(decomposed, "y"), ("ab", "new"), ("new", "y")])
+    assert (result.pairs, result.duplicate_pairs) == (6, 2)
+    assert (result.distinct_sources, result.distinct_targets) == (3, 4)
+    assert (
+        result.validation_pairs,
+        result.validation_pairs_seen,
+        result.validation_sources_seen,
+    ) == (3, 1, 2)
+    assert result.unit == "characters"
+    assert result.source_length == (8 / 6, 2, 2)
+    assert result.ratio_outside == 1  # 8 : 2; the pair with an empty side has no ratio
+    assert result.ratio_percentiles[1] == 1
+    assert result.dropped_empty is None and "dropped" not in str(result)
+
+
+def test_report_of_encoded_pairs():
+    pairs = [("a b c d e", "a"), ("a", "b c"), ("", "a"), ("a b c d e f g", "a")]
+    result = data.report(pairs, data.encode_pairs(pairs, Words(), max_length=6))
+    assert result.unit == "tokens"
+    assert (result.dropped_empty, result.dropped_long, result.ratio_outside) == (1, 1, 1)
+    assert result.source_length[2] == 5 and result.target_length[0] == 1.5
+    assert "1 with an empty side, 1 too long" in str(result)
+    with pytest.raises(ValueError, match="empty"):
+        data.report([])

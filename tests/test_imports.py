@@ -1,0 +1,94 @@
+"""Importing stays light, and the repository names no machine and pins what it needs."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+pytestmark = pytest.mark.tensorflow_only  # each test states its own backend
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ["tensorflow_text", "keras_nlp", "keras_hub", "sacrebleu", "matplotlib", "sentencepiece"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "forbidden"), [("tensorflow", HEAVY), ("jax", [*HEAVY, "tensorflow"])]
+)
+def test_importing_any_module_imports_nothing_heavy(backend, forbidden):
+    # A module that is None in sys.modules cannot be imported, and the traceback shows who tried.
+    # Looking at sys.modules afterwards would blame us for matplotlib, which keras takes if it can.
+    code = f"""
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys({forbidden}))
+import keras_transformer
+for module in pkgutil.walk_packages(keras_transformer.__path__, "keras_transformer."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def repository_files():
+    """Every file that is committed or would be."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip(f"not a git checkout: {listing.stderr.strip()}")
+    names = [name for name in listing.stdout.split("\0") if name]
+    return [path for path in map(ROOT.joinpath, names) if path.is_file()]
+
+
+# An absolute path into somebody's home, scratch or work folder; a relative one (./work/x) is fine.
+MACHINE_PATH = re.compile(rb"(?<![\w.~)}])/(?:root|home|Users|tmp|work|opt|farm)/[\w.]")
+REGISTRY_HOST = re.compile(rb"pypi[.]org|pythonhosted|registry[.]npmjs|deb[.]debian")
+
+
+@pytest.mark.parametrize("pattern", [MACHINE_PATH, REGISTRY_HOST])
+def test_no_file_names_a_machine_or_a_registry(pattern):
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip().decode(errors='replace')[:100]}"
+        for path in repository_files()
+        for number, line in enumerate(path.read_bytes().splitlines(), 1)
+        if pattern.search(line) and b"re.compile" not in line
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_the_patterns_find_what_they_look_for():
+    for path in ["home/me/data", "tmp/run", "work/x"]:
+        assert MACHINE_PATH.search(f"cd /{path}".encode())
+        assert not MACHINE_PATH.search(f"https://host.example/{path} ./{path} ~/{path}".encode())
+    assert REGISTRY_HOST.search(b"https://pypi" + b".org/simple")
+
+
+def pinned_versions():
+    """The lines of constraints.txt as canonical name -> version."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
+
+
+def test_constraints_are_plain_pins_in_order():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [x for x in lines if not re.fullmatch(r"[A-Za-z0-9][\w.-]*==[0-9][\w.]*", x)] == []
+    names = [canonicalize_name(line.split("==")[0]) for line in lines]
+    assert names == sorted(set(names))
+
+
+def test_every_requirement_has_a_pin_within_its_range():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = sum(project["optional-dependencies"].values(), project["dependencies"])
+    pins = pinned_versions()
+    for requirement in map(Requirement, requirements):
+        version = pins.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement} has no pin in constraints.txt"
+        assert requirement.specifier.contains(version), f"{requirement} excludes its pin {version}"
