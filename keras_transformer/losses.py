@@ -56,7 +56,9 @@ def smoothed_token_nats(labels, logits, label_smoothing):
             slopes = exponentials * (upstream / total)
             if label_smoothing:
                 slopes = slopes - uniform * upstream
-            at_label = ops.exp(chosen[..., None] - largest) / total - uniform - (1 - label_smoothing)
+            at_label = (
+                ops.exp(chosen[..., None] - largest) / total - uniform - (1 - label_smoothing)
+            )
             flat = ops.reshape(labels, (-1,))
             rows = ops.arange(ops.shape(flat)[0], dtype="int32")
             slopes = ops.scatter_update(

@@ -1,8 +1,8 @@
 """Metrics that count target tokens, for `compile(weighted_metrics=[...])`.
 
-Keras averages `metrics=` over rows and never shows them the weights. These keep a sum and a count of
-real target tokens (a label other than `ignore_class`, of weight above 0): the value over an epoch is
-the exact mean over its tokens, whatever the batches' sizes and the scale of the weights.
+Keras averages `metrics=` over rows and never shows them the weights. These keep a sum and a count
+of real target tokens (a label other than `ignore_class`, of weight above 0): the value over an
+epoch is the exact mean over its tokens, whatever the batches' sizes and the weights' scale.
 """
 
 import keras

@@ -59,7 +59,8 @@ class PaperAdam(keras.optimizers.Adam):
             learning_rate = PaperSchedule(d_model, warmup_steps)
         if kwargs.get("clipnorm") or kwargs.get("clipvalue"):
             raise ValueError(
-                "PaperAdam clips the whole gradient: use global_clipnorm, not clipnorm or clipvalue."
+                "PaperAdam clips the whole gradient: use global_clipnorm in place of clipnorm or "
+                "clipvalue."
             )
         super().__init__(
             learning_rate=learning_rate,

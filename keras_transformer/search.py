@@ -1,8 +1,8 @@
 """Greedy and beam search: pure functions over `step(ids, cache, index)` (paper, section 6.1).
 
 `step` takes the newest ids [R], the cache and the position of those ids, and returns logits [R, V]
-and the new cache. A cache is any nest of tensors with R rows each. All searches run as one loop that
-compiles under XLA: shapes are fixed, and rows that are done wait without changing.
+and the new cache. A cache is any nest of tensors with R rows each. All searches run as one loop
+that compiles under XLA: shapes are fixed, and rows that are done wait without changing.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ IMPOSSIBLE = -1e9
 
 
 def gnmt_penalty(alpha=0.6):
-    """`((5 + length) / 6)^alpha` (Wu et al., 2016), by which a hypothesis' log-probability is divided.
+    """`((5 + length) / 6)^alpha` (Wu et al., 2016), the divisor of a log-probability.
 
     Args:
         alpha: 0.6 in the paper; 0 compares plain log-probabilities. Not below 0.
@@ -203,7 +203,9 @@ def beam_search(
         )
 
         # The best 2N candidates: even if N of them end, N live on.
-        scores, candidates = ops.top_k(ops.reshape(scores, (-1, beams * vocabulary_size)), 2 * beams)
+        scores, candidates = ops.top_k(
+            ops.reshape(scores, (-1, beams * vocabulary_size)), 2 * beams
+        )
         candidates = ops.cast(candidates, "int32")
         origins, tokens = candidates // vocabulary_size, candidates % vocabulary_size  # [B, 2N]
         ids = _write(_pick(state.alive_ids, origins), tokens, index)  # [B, 2N, length]

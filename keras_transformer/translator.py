@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_transformer import search
 
-# Compiled shapes are rounded up to these, so that a file of any lengths compiles a handful of times.
+# Shapes are rounded up to these, so that a file of any lengths compiles a handful of times.
 SOURCE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 ROWS = (1, 4, 16, 64, 256)
 
@@ -25,8 +25,8 @@ class Hypothesis(NamedTuple):
 class Translator:
     """Translates text with a trained `Transformer`.
 
-    The search is compiled once per shape and kept; it reads the model's weights anew at each call, so
-    later training or averaging is seen.
+    The search is compiled once per shape and kept; it reads the model's weights anew at each call,
+    so later training or averaging is seen.
 
     Args:
         model: a `Transformer`.
@@ -145,9 +145,7 @@ class Translator:
         self._warn_of_unseen(texts, sources)
         results = [[Hypothesis("", [], 0.0)] * n if not ids else None for ids in sources]
         # Longest first: the largest shape is met at once, and rows of a batch are of one length.
-        order = sorted(
-            (i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i])
-        )
+        order = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
             hypotheses = self._search([sources[i] for i in chosen], n, beam_size, length_penalty)
@@ -189,7 +187,7 @@ class Translator:
         return found
 
     def _batch(self, sources):
-        """Ids [B, S], end appended and padded to a shape that is compiled, and [B] length limits."""
+        """Ids [B, S], with the end and padded to a shape to compile, and [B] length limits."""
         longest = max(len(ids) for ids in sources) + 1
         width = next((w for w in SOURCE_LENGTHS if w >= longest), -(-longest // 256) * 256)
         rows = next((r for r in ROWS if r >= len(sources)), len(sources))

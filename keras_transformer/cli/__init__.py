@@ -18,9 +18,7 @@ Train Transformers on your own parallel text, and translate with them.
 default), jax or torch."""
 
 
-class HelpFormatter(
-    argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
-):
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Paragraphs as written, and every default shown."""
 
     def _get_help_string(self, action):

@@ -1,7 +1,7 @@
 """Average the weights of a run's checkpoints.
 
-Writes RUN/averaged.npz, which `translate` and `evaluate` then use. Averaging the last checkpoints is
-what the paper reports its results with (section 6.1). `train` does it by itself at its end."""
+Writes RUN/averaged.npz, which `translate` and `evaluate` then use. The paper reports its results
+with the average of the last checkpoints (section 6.1). `train` makes it by itself at its end."""
 
 import sys
 

@@ -118,7 +118,9 @@ def run(args):
     import keras
 
     from keras_transformer.cli import training
+    from keras_transformer.memory import keep_freed_memory
 
+    keep_freed_memory()
     settings = vars(args).copy()
     for name in ("run", "verb", "dry_run"):
         del settings[name]

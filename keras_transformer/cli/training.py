@@ -66,7 +66,9 @@ def read_text(settings):
     """Reads and checks the files that the settings name."""
     train_pairs = _read_side(settings, "train")
     if train_pairs is None:
-        raise ValueError("Nothing to train on: give --train-source and --train-target, or --train-tsv.")
+        raise ValueError(
+            "Nothing to train on: give --train-source and --train-target, or --train-tsv."
+        )
     valid_pairs = _read_side(settings, "valid")
     if valid_pairs is None:
         if not settings["hold_out"]:
@@ -127,10 +129,9 @@ def prepare(settings, pairs, folder=None):
         with replacing(folder / "seen_ids.npy") as file:
             np.save(file, tokenizer.seen_ids([train_ids.source_ids]))
 
-    jit = {"on": True, "off": False, "auto": default_jit()}[settings["jit"]]
     shapes = settings["shapes"]
-    if shapes == "auto":
-        shapes = "static" if jit else "dynamic"
+    if shapes == "auto" and settings["jit"] != "auto":
+        shapes = {"on": "static", "off": "dynamic"}[settings["jit"]]
     plan = data.BatchPlan(
         train_ids,
         settings["tokens_per_batch"],
@@ -148,7 +149,7 @@ def prepare(settings, pairs, folder=None):
 
         tf.config.experimental.enable_op_determinism()
     model = build_model(settings, tokenizer, target_tokenizer)
-    compile_model(model, settings, jit)
+    compile_model(model, settings)
     return Prepared(
         tokenizer,
         target_tokenizer,
@@ -159,19 +160,6 @@ def prepare(settings, pairs, folder=None):
         validate_every,
         math.ceil(settings["updates"] / validate_every),
     )
-
-
-def default_jit():
-    """Whether the training step is compiled by XLA unless the user says.
-
-    Not on TensorFlow's CPU, where oneDNN's and Eigen's kernels are as fast and need no
-    compilation; see docs/results.md.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU"))
-    return keras.backend.backend() == "jax"
 
 
 def tokenizers(settings, pairs, folder):
@@ -195,7 +183,8 @@ def _tokenizer(name, lines, options, folder):
     path = folder and folder / f"{name}.model"
     if path and path.exists():
         return text.Tokenizer.load(path)
-    say(f"training a {options['model_type']} vocabulary of {options['vocabulary_size']:,} pieces ...")
+    size, kind = options["vocabulary_size"], options["model_type"]
+    say(f"training a {kind} vocabulary of {size:,} pieces ...")
     tokenizer = text.train_tokenizer(lines, **options)
     if path:
         tokenizer.save(path)
@@ -212,7 +201,7 @@ def build_model(settings, tokenizer, target_tokenizer):
     )
 
 
-def compile_model(model, settings, jit):
+def compile_model(model, settings):
     warmup, peak = settings["warmup_steps"], settings["learning_rate"]
     d_model = model.target_embedding.d_model
     optimizer = PaperAdam(
@@ -229,7 +218,7 @@ def compile_model(model, settings, jit):
         optimizer=optimizer,
         loss=losses.SmoothedCrossentropy(settings["label_smoothing"]),
         weighted_metrics=[metrics.NatsPerToken(), metrics.TokenAccuracy()],
-        jit_compile=jit,
+        jit_compile={"auto": "auto", "on": True, "off": False}[settings["jit"]],
     )
 
 
@@ -278,7 +267,7 @@ def memory(model, shapes):
     layers' own tensors: per position about 14 (encoder) or 24 (decoder) vectors of width D and 3 of
     width F a layer, three copies of the attention weights, and three of the logits.
     """
-    encoder, decoder = model.encoder.layers[0], model.decoder.layers[0]
+    encoder = model.encoder.layers[0]
     d_model, d_ff, heads = encoder.d_model, encoder.d_ff, encoder.num_heads
     encoder_layers, decoder_layers = model.encoder.num_layers, model.decoder.num_layers
     vocabulary = model.output_shape[-1]
@@ -322,7 +311,9 @@ def fit(settings, pairs, ready, run):
             for triple in triples[:8]
         ]
         (run.path / "samples").mkdir(exist_ok=True)
-        _write_lines(run.path / "samples" / f"update-{update:08}.txt", "\n\n".join(blocks).split("\n"))
+        _write_lines(
+            run.path / "samples" / f"update-{update:08}.txt", "\n\n".join(blocks).split("\n")
+        )
 
     def save(update, logs):
         state = {"update": update, "scores": [], "logs": logs}

@@ -6,8 +6,8 @@ arrive, so a slow pipe gets its answers without waiting for the end.
   keras-transformer translate runs/en-de < source.txt > hypotheses.txt
   echo "A man rides a horse ." | keras-transformer translate runs/en-de --n-best 4
 
-With --n-best above 1 each line gives up to N lines: number ||| hypothesis ||| score, best first, the
-number counted from 0 and the score the log-probability in nats after the length penalty."""
+With --n-best above 1 each line gives up to N lines, best first: number ||| hypothesis ||| score,
+numbers from 0, the score being the log-probability in nats divided by the length penalty."""
 
 import argparse
 import queue
@@ -68,7 +68,7 @@ def run(args):
 
     if args.n_best > args.beam_size:
         raise ValueError(
-            f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the beam size."
+            f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
         )
     translator = Translator.load(args.run, args.weights)
     out = sys.stdout

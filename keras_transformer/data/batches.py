@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from keras_transformer.data.encoding import encode_pairs
-from keras_transformer.data.feed import endless, one_pass
+from keras_transformer.data.feed import compiles_each_shape, endless, one_pass
 from keras_transformer.data.layout import Layout, dynamic_bounds, static_bounds
 
 
@@ -39,6 +39,8 @@ class BatchPlan:
         shapes: "dynamic" pads to the longest of the batch: least padding, many shapes. "static"
             makes at most 16 shapes (B, S, S), those of `evaluation` included, for compilers that
             compile every shape anew (XLA); rows of zeros fill up the last batch of an epoch.
+            "auto" is static where Keras compiles the training step unless told not to: on JAX,
+            and on TensorFlow with an accelerator.
         accumulate: Micro-batches of an update: the optimizer's `gradient_accumulation_steps`.
         rows_multiple: B is a multiple of it, for replicas. Rows of zeros fill up, spread so
             that `rows_multiple` equal contiguous parts differ by one real row at most.
@@ -62,12 +64,12 @@ class BatchPlan:
         tokens_per_batch=4096,
         *,
         seed=0,
-        shapes="dynamic",
+        shapes="auto",
         accumulate=1,
         rows_multiple=1,
     ):
-        if shapes not in ("dynamic", "static"):
-            raise ValueError(f'shapes must be "dynamic" or "static", got {shapes!r}')
+        if shapes not in ("auto", "dynamic", "static"):
+            raise ValueError(f'shapes must be "auto", "dynamic" or "static", got {shapes!r}')
         if accumulate < 1 or rows_multiple < 1 or seed < 0:
             raise ValueError(
                 "expected accumulate >= 1, rows_multiple >= 1 and seed >= 0, got "
@@ -78,7 +80,7 @@ class BatchPlan:
         self.seed = seed
         self.accumulate = accumulate
         self.rows_multiple = rows_multiple
-        self.static = shapes == "static"
+        self.static = shapes == "static" or (shapes == "auto" and compiles_each_shape())
 
         longest = np.maximum(encoded.source_lengths, encoded.target_lengths) + 1
         limit = tokens_per_batch // rows_multiple

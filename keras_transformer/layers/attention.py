@@ -56,7 +56,8 @@ class MultiHeadAttention(keras.layers.Layer):
     ```python
     attention = MultiHeadAttention(num_heads=8, d_model=512)
     x = keras.random.normal((2, 7, 512))
-    y, weights = attention(x, causal=True, return_attention_weights=True)  # [2, 7, 512], [2, 8, 7, 7]
+    y, weights = attention(x, causal=True, return_attention_weights=True)
+    y.shape, weights.shape  # (2, 7, 512), (2, 8, 7, 7)
     ```
     """
 

@@ -94,9 +94,7 @@ class PositionalEmbedding(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if positions not in ("sinusoidal", "learned", None):
-            raise ValueError(
-                f"positions is 'sinusoidal', 'learned' or None, got {positions!r}."
-            )
+            raise ValueError(f"positions is 'sinusoidal', 'learned' or None, got {positions!r}.")
         if positions == "learned" and not max_length:
             raise ValueError("Learned positions need max_length, the number of positions to learn.")
         self.vocabulary_size = vocabulary_size
@@ -140,16 +138,15 @@ class PositionalEmbedding(keras.layers.Layer):
         if isinstance(length, int) and isinstance(index, int) and length + index > self.max_length:
             raise ValueError(
                 f"A sequence of {length + index} tokens is longer than the max_length="
-                f"{self.max_length} positions that were learned. Shorten it, or train with a larger "
-                "max_length."
+                f"{self.max_length} positions that were learned. Shorten it, or train with a "
+                "larger max_length."
             )
         return ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
 
     def compute_mask(self, inputs, mask=None):
-        # The decoder's output (floats, on the way to logits) keeps the mask that it carries.
-        if not self.mask_zero or keras.backend.standardize_dtype(inputs.dtype).startswith("float") or keras.backend.standardize_dtype(inputs.dtype) == "bfloat16":
-            return mask
-        return masks.padding_mask(inputs, self.pad_id)
+        # The decoder's output, on its way to logits, keeps the mask that it carries.
+        ids = "int" in keras.backend.standardize_dtype(inputs.dtype)
+        return masks.padding_mask(inputs, self.pad_id) if ids and self.mask_zero else mask
 
     def get_config(self):
         return {

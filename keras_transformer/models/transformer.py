@@ -42,8 +42,8 @@ class Transformer(keras.Model):
         tie_logits: whether the logits use the target embedding's matrix, or a matrix of their own.
         positions: `"sinusoidal"`, or `"learned"` (row E of Table 3) with `max_length`.
         max_length: number of learned positions.
-        **block_options: further arguments of the layers: attention_dropout, activation, norm, epsilon,
-            key_dim, value_dim, use_bias.
+        **block_options: further arguments of the layers: attention_dropout, activation, norm,
+            epsilon, key_dim, value_dim, use_bias.
 
     Call arguments:
         inputs: `{"source_ids": integers [B, S], "target_ids": integers [B, T]}`; 0 is padding, and

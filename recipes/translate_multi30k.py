@@ -1,0 +1,139 @@
+"""Multi30k (task 1, lower-cased and tokenised), English to German or any pair of its languages.
+
+    python recipes/translate_multi30k.py                  # downloads the text, 4 MB
+    python recipes/translate_multi30k.py --data FOLDER    # train.en, train.de, val.*, test2016.*
+    python recipes/translate_multi30k.py --source de --target fr
+
+RESULTS_PLACEHOLDER
+"""
+
+import argparse
+import sys
+import urllib.request
+from pathlib import Path
+
+import keras
+
+import keras_transformer as kt
+from keras_transformer.memory import keep_freed_memory
+
+HOME = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/tok"
+HOME_NAMES = {"test2016": "test_2016_flickr"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--data", type=Path, help="folder with the text; downloaded where not given"
+    )
+    parser.add_argument("--source", default="en", help="language: en, de, fr, cs")
+    parser.add_argument("--target", default="de")
+    parser.add_argument("--run-dir", default=None, help="runs/multi30k-SOURCE-TARGET by default")
+    parser.add_argument("--vocabulary-size", type=int, default=8000)
+    parser.add_argument("--updates", type=int, default=4680)
+    parser.add_argument(
+        "--validate-every", type=int, default=117, help="about a pass over the text"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    run_dir = args.run_dir or f"runs/multi30k-{args.source}-{args.target}"
+    keep_freed_memory()
+
+    # Text -> ids, once.
+    folder = args.data or download(args.source, args.target, Path("runs/data/multi30k"))
+    train, valid, test = (
+        kt.data.read_parallel(f"{folder}/{name}.{args.source}", f"{folder}/{name}.{args.target}")
+        for name in ("train", "val", "test2016")
+    )
+    tokenizer = kt.text.train_tokenizer(train, args.vocabulary_size)
+    encoded = kt.data.encode_pairs(train, tokenizer)
+    print(kt.data.report(train, encoded, valid))
+
+    # A batch is a pure function of the seed and the update.
+    plan = kt.data.BatchPlan(encoded, tokens_per_batch=4096, seed=args.seed)
+    print(plan.summary())
+
+    # The model, the paper's objective, Adam with warm-up.
+    keras.utils.set_random_seed(args.seed)
+    model = kt.models.Transformer.from_preset("tiny", tokenizer.vocabulary_size())
+    schedule = kt.schedules.PaperSchedule.with_peak(0.004, warmup_steps=1000)
+    model.compile(
+        optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
+        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
+        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+    )
+
+    # The run directory: made, or resumed from its last checkpoint.
+    settings = {"recipe": "multi30k", **vars(args), "run_dir": run_dir}
+    with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "data")) as run:
+        if not (run.path / "tokenizer.model").exists():
+            tokenizer.save(run.path / "tokenizer.model")
+        checkpoint, done = run.latest_checkpoint(), 0
+        if checkpoint is not None:
+            done = run.restore(model, checkpoint)["update"]
+        run.truncate_log(done)
+
+        def save(update, logs):
+            run.save_checkpoint(model, update, {"update": update})
+            run.prune(keep_last=10)
+
+        def score(hypotheses, references):
+            return kt.evaluation.bleu(hypotheses, references, tokenize="none").value
+
+        translator = kt.Translator(model, tokenizer)
+        sources, references = zip(*valid, strict=True)
+        if done < args.updates:
+            model.fit(
+                plan.dataset(done),
+                validation_data=plan.evaluation(kt.data.encode_pairs(valid, tokenizer)),
+                epochs=args.updates // args.validate_every,
+                initial_epoch=done // args.validate_every,
+                steps_per_epoch=args.validate_every,
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    kt.callbacks.StopOnNonFinite(),
+                    kt.callbacks.TranslationScore(
+                        lambda lines: translator.translate(lines, beam_size=1),
+                        sources,
+                        references,
+                        score,
+                    ),
+                    kt.callbacks.Progress(args.updates, log=run.append_log),
+                    kt.callbacks.TensorBoard(run_dir),
+                    kt.callbacks.Checkpoints(save, done),
+                ],
+            )
+        run.save_average(run.checkpoints())
+
+    # The mean of the last ten checkpoints; beam 5, score / length, as the published figure.
+    translator = kt.Translator.load(run_dir)
+    sources, references = zip(*test, strict=True)
+    hypotheses = translator.translate(sources, beam_size=5, length_penalty="average")
+    bleu = kt.evaluation.bleu(hypotheses, references, tokenize="none")
+    print(f"test2016 BLEU {bleu.value:.2f}  {bleu.signature}")
+    print(
+        f"translate your own: keras-transformer translate {run_dir} < source.txt", file=sys.stderr
+    )
+
+
+def download(source, target, folder):
+    """Fetches the three sets in both languages from the corpus' public home, once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "val", "test2016"):
+        for language in (source, target):
+            path = folder / f"{name}.{language}"
+            if not path.exists():
+                # Tokenised and lower-cased: `tok` holds train.lc.norm.tok.en and so on.
+                url = f"{HOME}/{HOME_NAMES.get(name, name)}.lc.norm.tok.{language}"
+                print(f"downloading {url}", file=sys.stderr)
+                with urllib.request.urlopen(url) as response:
+                    text = response.read()
+                partial = path.with_suffix(".partial")
+                partial.write_bytes(text)
+                partial.replace(path)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
