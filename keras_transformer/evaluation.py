@@ -87,13 +87,14 @@ def chrf(hypotheses, references, word_order=0):
     return Score(score.score, str(metric.get_signature()))
 
 
-def evaluate(hypotheses, references, tokenize="13a"):
+def evaluate(hypotheses, references, tokenize="13a", lowercase=False):
     """All scores of one system on one test set, as a dictionary that makes one line of JSON.
 
     Args:
         hypotheses: List of strings, one translation per sentence.
         references: List of strings, one raw reference per hypothesis.
         tokenize: sacreBLEU's tokenizer for BLEU, as in `bleu`.
+        lowercase: Whether to ignore case in BLEU.
 
     Returns:
         A dictionary of strings and of plain numbers, rounded to 4 decimals: `bleu` and `chrf` (0 to
@@ -110,7 +111,7 @@ def evaluate(hypotheses, references, tokenize="13a"):
     1.0
     """
     hypotheses, references = _checked(hypotheses, references)
-    bleu_score, bleu_signature = _corpus_bleu(hypotheses, references, tokenize)
+    bleu_score, bleu_signature = _corpus_bleu(hypotheses, references, tokenize, lowercase)
     chrf_score = chrf(hypotheses, references)
     matches = sum(h.strip() == r.strip() for h, r in zip(hypotheses, references, strict=True))
     return {

@@ -28,7 +28,8 @@ class PaperAdam(keras.optimizers.Adam):
         **kwargs: further arguments of `keras.optimizers.Adam` (use_ema, weight_decay, ...).
 
     Raises:
-        ValueError: without `d_model` and `learning_rate`; for `clipnorm` or `clipvalue`.
+        ValueError: without `d_model` and `learning_rate`; for `clipnorm`, `clipvalue`, `amsgrad` or
+            `ema_overwrite_frequency`.
 
     Example:
 
@@ -62,6 +63,11 @@ class PaperAdam(keras.optimizers.Adam):
                 "PaperAdam clips the whole gradient: use global_clipnorm in place of clipnorm or "
                 "clipvalue."
             )
+        if kwargs.get("amsgrad") or kwargs.get("ema_overwrite_frequency"):
+            raise ValueError(
+                "PaperAdam has no amsgrad and no ema_overwrite_frequency: leave them out, or use "
+                "keras.optimizers.Adam."
+            )
         super().__init__(
             learning_rate=learning_rate,
             beta_1=beta_1,
@@ -80,6 +86,10 @@ class PaperAdam(keras.optimizers.Adam):
         self.skipped_updates = self.add_variable((), dtype="int32", name="skipped_updates")
         self.skipped_in_a_row = self.add_variable((), dtype="int32", name="skipped_in_a_row")
 
+    def add_variable(self, *args, aggregation="only_first_replica", **kwargs):
+        # All replicas compute the same values; MirroredStrategy wants to be told.
+        return super().add_variable(*args, aggregation=aggregation, **kwargs)
+
     @property
     def updates(self):
         """Number of updates so far, skipped ones included."""
@@ -97,7 +107,11 @@ class PaperAdam(keras.optimizers.Adam):
         return grads
 
     def _all_reduce_sum_gradients(self, grads_and_vars):  # TensorFlow
+        import tensorflow as tf
+
         grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        # Dense: the gradient of an embedding may list the same row more than once.
+        grads = [tf.convert_to_tensor(g) for g in grads]
         return list(zip(self._guard(grads), variables, strict=True))
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
@@ -107,8 +121,8 @@ class PaperAdam(keras.optimizers.Adam):
 
     def _guard(self, grads):
         """Measures and clips the gradient, and puts zeros in its place where it is not finite."""
-        squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None]
-        norm = ops.sqrt(sum(squares))
+        grads = [ops.convert_to_tensor(g) for g in grads]
+        norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads))
         finite = ops.isfinite(norm)
         skipped = ops.cast(ops.logical_not(finite), "int32")
         self.gradient_norm.assign(norm)
@@ -119,8 +133,7 @@ class PaperAdam(keras.optimizers.Adam):
         if self.global_clipnorm:
             scale = ops.minimum(1.0, self.global_clipnorm / ops.maximum(norm, 1e-12))
         return [
-            g if g is None else ops.where(finite, g * ops.cast(scale, g.dtype), ops.zeros_like(g))
-            for g in (ops.convert_to_tensor(g) if g is not None else None for g in grads)
+            ops.where(finite, g * ops.cast(scale, g.dtype), ops.zeros_like(g)) for g in grads
         ]
 
     def _apply_weight_decay(self, variables):
@@ -154,6 +167,10 @@ class PaperAdam(keras.optimizers.Adam):
         ):
             value = ops.convert_to_tensor(variable)
             average.assign_add((value - average) * ops.cast(share, average.dtype))
+
+    def finalize_variable_values(self, var_list):
+        if int(self.updates) > int(self.skipped_updates):  # else there is no average yet
+            super().finalize_variable_values(var_list)
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

@@ -109,7 +109,7 @@ class Translator:
         return translator
 
     def translate(self, texts, beam_size=4, length_penalty=0.6, batch_size=64):
-        """The best translation of each text, in order; an empty text gives an empty one.
+        """The best translation of each text, in order; an empty or blank text gives an empty one.
 
         Args:
             texts: a list of strings.
@@ -141,7 +141,7 @@ class Translator:
                 "Raise beam_size, or ask for fewer."
             )
         texts = list(texts)
-        sources = self.tokenizer.encode(texts) if texts else []
+        sources = self.tokenizer.encode([text if text.strip() else "" for text in texts])
         self._warn_of_unseen(texts, sources)
         results = [[Hypothesis("", [], 0.0)] * n if not ids else None for ids in sources]
         # Longest first: the largest shape is met at once, and rows of a batch are of one length.
@@ -268,8 +268,18 @@ def compile_with_weights(function, model):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        compiled = tf.function(function, jit_compile=True)
-        return lambda *arrays: compiled(*(tf.constant(array) for array in arrays))
+        traced = tf.function(function, jit_compile=True)
+        compiled = {}
+
+        def call(*arrays):
+            # One compiled function a shape, kept here: calling `traced` itself would warn.
+            shapes = tuple(array.shape for array in arrays)
+            tensors = [tf.constant(array) for array in arrays]
+            if shapes not in compiled:
+                compiled[shapes] = traced.get_concrete_function(*tensors)
+            return compiled[shapes](*tensors)
+
+        return call
     if backend == "jax":
         import jax
 

@@ -103,6 +103,9 @@ def add_arguments(parser):
         help="validation and a checkpoint; by default a pass over the data, 100 to 1,000 updates",
     )
     watching.add_argument("--tokenize", default="13a", help="sacreBLEU's, for validation BLEU")
+    watching.add_argument(
+        "--bleu-every", type=positive, default=1, metavar="N", help="decode every Nth validation"
+    )
     watching.add_argument("--keep-checkpoints", type=positive, default=10, metavar="K")
     watching.add_argument(
         "--average", type=int, default=10, metavar="K", help="last K at the end; 0: no average"

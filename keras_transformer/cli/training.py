@@ -63,7 +63,8 @@ def dry_run(settings):
 
 
 def read_text(settings):
-    """Reads and checks the files that the settings name."""
+    """Reads and checks the files that the settings name, before anything is written."""
+    evaluation.bleu(["a"], ["a"], tokenize=settings["tokenize"])  # fails now, not in an hour
     train_pairs = _read_side(settings, "train")
     if train_pairs is None:
         raise ValueError(
@@ -111,7 +112,6 @@ def _hold_out(pairs, count, seed):
 
 def prepare(settings, pairs, folder=None):
     """Vocabulary, ids, batches and model; what can be kept is kept in `folder`."""
-    evaluation.bleu(["a"], ["a"], tokenize=settings["tokenize"])  # fails now, not in an hour
     keras.config.set_dtype_policy(
         {"float32": "float32"}.get(settings["precision"], f"mixed_{settings['precision']}")
     )
@@ -324,7 +324,9 @@ def fit(settings, pairs, ready, run):
 
     listeners = [
         callbacks.StopOnNonFinite(every=settings["log_every"]),
-        callbacks.TranslationScore(translate, sources, references, bleu, samples=keep_samples),
+        callbacks.TranslationScore(
+            translate, sources, references, bleu, settings["bleu_every"], samples=keep_samples
+        ),
         callbacks.Progress(
             ready.epochs * ready.validate_every, settings["log_every"], log=run.append_log
         ),

@@ -24,7 +24,8 @@ class DecoderLayer(EncoderLayer):
     Call arguments:
         inputs: [B, T, D].
         memory: [B, S, D], the encoder's output. Not read when a cache is given.
-        inputs_mask: booleans [B, T], True = real token; filled in by Keras.
+        inputs_mask: booleans [B, T], True = real token; filled in by Keras. Not read when a cache
+            is given.
         memory_mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask
             of `memory`; one that is passed wins.
         cache: `{"self": (keys, values), "cross": (keys, values)}` from `start_cache`. The rows of
@@ -70,18 +71,18 @@ class DecoderLayer(EncoderLayer):
         training=None,
     ):
         if cache is None:
-            self_cache, cross_cache = {}, {}
+            self_keys, cross_keys = {"key_mask": inputs_mask}, {}
         else:
-            self_cache = {"cache": cache["self"], "index": index}
-            cross_cache = {"cache": cache["cross"]}
+            # The keys are the cache's positions, of which `inputs_mask` knows the newest alone.
+            self_keys = {"cache": cache["self"], "index": index}
+            cross_keys = {"cache": cache["cross"]}
 
         update, self_weights, *new_cache = self.self_attention(
             self.join_self_attention.prepare(inputs),
-            key_mask=inputs_mask,
             causal=True,
             return_attention_weights=True,
             training=training,
-            **self_cache,
+            **self_keys,
         )
         x = self.join_self_attention(inputs, update, training=training)  # [B, T, D]
 
@@ -97,7 +98,7 @@ class DecoderLayer(EncoderLayer):
             key_mask=memory_mask,
             return_attention_weights=True,
             training=training,
-            **cross_cache,
+            **cross_keys,
         )
         update = ops.reshape(update, ops.shape(x))
         x = self.join_cross_attention(x, update, training=training)

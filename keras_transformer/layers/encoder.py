@@ -32,8 +32,8 @@ class EncoderLayer(keras.layers.Layer):
 
     Call arguments:
         inputs: [B, S, D].
-        attention_mask: booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend. One that is
-            passed stands for the implicit mask as well.
+        attention_mask: booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend; padding is
+            masked besides.
         causal: whether position t sees only positions up to t.
         mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask.
         return_attention_weights: whether to return the weights too.

@@ -1,0 +1,487 @@
+"""The command line, in this process: what each verb reads, writes and prints, and how it fails."""
+
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transformer import cli, translator
+from keras_transformer.checkpoint_files import read_arrays
+from keras_transformer.checkpoints import RunDirectory
+from keras_transformer.cli import training
+from keras_transformer.text import Tokenizer
+from keras_transformer.translator import Translator
+
+pytestmark = pytest.mark.tensorflow_only
+
+TINY = (
+    "--d-model 16 --num-layers 1 --num-heads 2 --d-ff 32 --vocabulary-type char --warmup-steps 10 "
+    "--tokens-per-batch 256 --validate-every 3 --keep-checkpoints 5"
+).split()
+# Of a log record, what a clock decides.
+CLOCKS = re.compile("second|time|left")
+
+
+def write(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory):
+    """Options that name a parallel text: two to four words, and each word spelled backwards."""
+    folder, rng = tmp_path_factory.mktemp("text"), random.Random(7)
+    sources = [" ".join(rng.choices("ba be bo da de do".split(), k=2 + i % 3)) for i in range(48)]
+    targets = [" ".join(word[::-1] for word in source.split()) for source in sources]
+    return [
+        f"--{part}-{side}={write(folder / f'{part}.{side}', lines[chosen])}"
+        for part, chosen in (("train", slice(44)), ("valid", slice(44, None)))
+        for side, lines in (("source", sources), ("target", targets))
+    ]
+
+
+def path_of(parallel, option):
+    return next(o.split("=")[1] for o in parallel if o.startswith(f"--{option}="))
+
+
+def search_uncompiled(patch):
+    """Short searches, not compiled, to be quick: tests/test_translator.py has the real ones."""
+
+    def compile_with_weights(function, model):
+        return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
+
+    patch.setattr(Translator, "EXTRA_LENGTH", 3)
+    patch.setattr(translator, "compile_with_weights", compile_with_weights)
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    search_uncompiled(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, parallel):
+    """A run of 6 updates in one go."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        search_uncompiled(patch)
+        assert cli.main(["train", *parallel, *TINY, "--updates=6", f"--run-dir={path}"]) == 0
+    return path
+
+
+def main(capsys, *arguments):
+    """Status, stdout and stderr of a command."""
+    capsys.readouterr()
+    status = cli.main([str(argument) for argument in arguments])
+    return status, *capsys.readouterr()
+
+
+def pipe(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def arrays_of(run, update):
+    folder = run / "checkpoints" / f"update-{update:08}"
+    return {
+        name: array
+        for file in ("weights", "state")
+        for name, array in read_arrays(folder / f"{file}.npz")
+    }
+
+
+def log_of(run):
+    """The records of updates, without what a clock decides."""
+    records = [r for r in RunDirectory.open(run).read_log() if "update" in r]
+    return [{k: v for k, v in record.items() if not CLOCKS.search(k)} for record in records]
+
+
+def assert_same_run(run, other, updates):
+    for update in updates:
+        expected, found = arrays_of(run, update), arrays_of(other, update)
+        assert expected.keys() == found.keys()
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert log_of(other) == log_of(run)
+
+
+# --- train
+
+
+def test_a_run_holds_all_that_is_needed_to_translate_resume_and_reproduce(run, parallel):
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "settings.json",
+        "versions.json",
+        "resolved.json",
+        "model.json",
+        "tokenizer.model",
+        "seen_ids.npy",
+        "report.txt",
+        "log.jsonl",
+        "averaged.npz",
+        "ids",
+        "samples",
+        "checkpoints",
+    }
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    settings = json.loads((run / "settings.json").read_text())
+    assert settings["train_source"] == path_of(parallel, "train-source")
+    assert (settings["updates"], settings["d_model"], settings["backend"]) == (6, 16, "tensorflow")
+    assert [c.update for c in RunDirectory.open(run).checkpoints()] == [3, 6]
+    assert [r["update"] for r in log_of(run) if r["event"] == "interval"] == [3, 6]
+    assert sorted(p.name for p in (run / "samples").iterdir()) == [
+        "update-00000003.txt",
+        "update-00000006.txt",
+    ]
+
+
+def test_the_same_command_again_changes_nothing(run, parallel, uncompiled, capsys):
+    before = contents(run)
+    status, _, err = main(
+        capsys, "train", *parallel, *TINY, "--updates", 6, "--run-dir", run, "--log-every", 7
+    )
+    assert status == 0 and "trained already, 6 updates: raise --updates" in err
+    after = contents(run)
+    assert before.keys() == after.keys()
+    changed = {str(name) for name in before if before[name] != after[name]}
+    assert changed <= {"versions.json", "averaged.npz", "lock"}  # a start is recorded
+
+
+def test_raised_updates_go_on_as_if_never_stopped(run, parallel, uncompiled, tmp_path, capsys):
+    other = tmp_path / "other"
+    command = ["train", *parallel, *TINY, "--run-dir", other]
+    assert main(capsys, *command, "--updates", 3)[0] == 0
+    assert [c.update for c in RunDirectory.open(other).checkpoints()] == [3]
+    keras.backend.clear_session()
+    status, _, err = main(capsys, *command, "--updates", 6)
+    assert status == 0 and "resuming at update 3" in err
+    assert_same_run(run, other, [3, 6])
+    assert not (
+        arrays_of(run, 3)["embedding/embeddings"] == arrays_of(run, 6)["embedding/embeddings"]
+    ).all()
+
+
+def test_other_settings_are_refused(run, parallel, capsys):
+    before = contents(run)
+    for option in ("--d-ff=64", "--seed=2", "--dropout=0.2"):
+        status, _, err = main(
+            capsys, "train", *parallel, *TINY, "--updates", 6, "--run-dir", run, option
+        )
+        assert_one_line(status, err, "holds a run with other settings")
+    (train_source,) = (o for o in parallel if o.startswith("--train-source"))
+    other = [
+        o if o != train_source else train_source.replace("source=", "source=/") for o in parallel
+    ]
+    assert_one_line(*status_and_err(capsys, "train", *other, "--run-dir", run), "no such file")
+    assert contents(run) == before
+
+
+def test_a_dry_run_reports_and_writes_nothing(parallel, tmp_path, capsys):
+    path = tmp_path / "run"
+    status, out, _ = main(
+        capsys, "train", *parallel, *TINY, "--updates", 6, "--run-dir", path, "--dry-run"
+    )
+    assert status == 0 and not path.exists()
+    for part in ("44", "parameters", "shapes (rows, source, target)", "memory: about", "6 updates"):
+        assert part in out
+
+
+def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "fit", lambda *arguments: None)
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
+    # Every source has two translations, so a split by pairs would share sources.
+    sources = [a + b for a in "abcd" for b in "efgh"]
+    pairs = [(source, source[::-1] + end) for source in sources for end in "xy"]
+    random.Random(3).shuffle(pairs)
+    tsv = write(tmp_path / "pairs.tsv", (f"note\t{target}\t{source}" for source, target in pairs))
+    path = tmp_path / "run"
+    status, _, _ = main(
+        capsys,
+        *("train", "--train-tsv", tsv, "--source-column", 2, "--target-column", 1),
+        *("--hold-out", 5, "--run-dir", path, *TINY),
+    )
+    assert status == 0
+    held_out = [
+        tuple(line.split("\t")) for line in (path / "held_out.tsv").read_text().splitlines()
+    ]
+    tokenizer = Tokenizer.load(path / "tokenizer.model")
+    read = training.read_text(json.loads((path / "settings.json").read_text()))
+    assert held_out == read.valid and len(held_out) == 10
+    assert len({source for source, _ in held_out}) == 5
+    assert sorted(read.train + read.valid) == sorted(pairs)
+    assert not {source for source, _ in read.train} & {source for source, _ in held_out}
+    with np.load(path / "ids" / "train.npz", allow_pickle=False) as ids:
+        encoded = tokenizer.decode(np.split(ids["source_ids"], ids["source_offsets"][1:-1]))
+    assert sorted(encoded) == sorted(source for source, _ in read.train)
+
+
+# --- translate, evaluate, average
+
+
+def test_translate_keeps_lines_and_their_order(run, uncompiled, monkeypatch, capsys):
+    lines = ["ba de", "", "do do do be", "ba de", "   ", "do", "be ba da"]
+    pipe(monkeypatch, "\n".join(lines).encode())  # no newline at the end
+    status, out, _ = main(capsys, "translate", run, "--beam-size", 2, "--batch-size", 3)
+    assert status == 0
+    expected = Translator.load(run).translate(lines, beam_size=2)
+    assert out == "".join(f"{line}\n" for line in expected)
+    assert [not line for line in expected] == [not line.strip() for line in lines]
+    pipe(monkeypatch, "\r\n".join(lines).encode() + b"\r\n")
+    assert main(capsys, "translate", run, "--beam-size", 2)[:2] == (0, out)
+    pipe(monkeypatch, b"")
+    assert main(capsys, "translate", run)[:2] == (0, "")
+
+
+def test_n_best_lists(run, uncompiled, monkeypatch, capsys):
+    pipe(monkeypatch, b"ba de\n\ndo\n")
+    status, out, _ = main(capsys, "translate", run, "--beam-size", 3, "--n-best", 2)
+    assert status == 0
+    found = [re.fullmatch(r"(\d) \|\|\| (.*) \|\|\| (-?\d+\.\d{6})", x) for x in out.splitlines()]
+    assert [match[1] for match in found] == list("001122")
+    assert found[2][0] == found[3][0] == "1 |||  ||| 0.000000"
+    for first, second in (found[:2], found[4:]):
+        assert first[2] != second[2] and float(first[3]) >= float(second[3])
+    best = Translator.load(run).n_best(["ba de"], 1, beam_size=3)[0][0]
+    assert found[0][0] == f"0 ||| {best.text} ||| {best.score:.6f}"
+
+
+def test_evaluate_prints_one_line_of_json(run, parallel, uncompiled, tmp_path, capsys):
+    source, reference = (path_of(parallel, f"valid-{side}") for side in ("source", "target"))
+    command = ["evaluate", run, "--source", source, "--reference", reference, "--beam-size", 1]
+    output = tmp_path / "hypotheses.txt"
+    status, out, _ = main(capsys, *command, "--tokenize", "none", "--lowercase", "--output", output)
+    assert status == 0 and out.count("\n") == 1
+    scores = json.loads(out)
+    assert 0 <= scores["bleu"] <= 100 and 0 <= scores["chrf"] <= 100
+    assert "tok:none" in scores["bleu_signature"] and "case:lc" in scores["bleu_signature"]
+    assert "chrF" in scores["chrf_signature"] or "nc:6" in scores["chrf_signature"]
+    assert (scores["weights"], scores["beam_size"]) == ("average", 1)
+    lines = open(source, encoding="utf-8").read().splitlines()
+    expected = Translator.load(run).translate(lines, beam_size=1)
+    assert output.read_text(encoding="utf-8").splitlines() == expected
+    _, out, _ = main(capsys, *command, "--weights", "3")
+    assert "tok:13a" in json.loads(out)["bleu_signature"]
+    assert json.loads(out)["weights"] in (3, "3")
+    status, out, err = main(capsys, *command, "--output", output)
+    assert_one_line(status, err, "exists already")
+    assert out == ""
+
+
+def test_average_is_the_mean_of_the_last_checkpoints(run, capsys):
+    def averaged():
+        return dict(read_arrays(run / "averaged.npz"))
+
+    assert averaged().keys() <= arrays_of(run, 3).keys()
+    for last, updates in ((1, [6]), (2, [3, 6])):
+        status, out, err = main(capsys, "average", run, "--last", last)
+        assert (status, out) == (0, "") and f"updates {', '.join(map(str, updates))} " in err
+        for name, array in averaged().items():
+            mean = np.mean([arrays_of(run, update)[name] for update in updates], axis=0)
+            np.testing.assert_allclose(array, mean, rtol=1e-6, atol=1e-7)
+
+
+# --- errors
+
+
+def status_and_err(capsys, *arguments):
+    status, out, err = main(capsys, *arguments)
+    assert out == ""
+    return status, err
+
+
+def assert_one_line(status, err, part):
+    assert status == 1
+    assert err.count("\n") == 1 and err.endswith("\n"), err
+    assert re.match("keras-transformer [a-z]+: error: ", err) and part in err, err
+
+
+@pytest.mark.parametrize(
+    "options, part",
+    [
+        ("--train-source {absent}", "no such file: {absent}"),
+        ("--train-source {short}", "need the same number of lines"),
+        ("--train-source {empty}", "{empty} is empty"),
+        ("--train-source {latin}", "{latin}, line 1: byte 0xfc is not UTF-8"),
+        ("--train-source {folder}", "is a directory"),
+        ("--train-tsv {short}", "Give either --train-tsv, or --train-source"),
+        ("--hold-out 2", "Give either validation files or --hold-out"),
+        ("--tokenize nope", "Unknown tokenizer 'nope'"),
+        ("--run-dir {folder}", "not a run (no settings.json), so nothing was written"),
+        ("--run-dir {short}", "is a file, expected a folder"),
+    ],
+)
+def test_train_says_in_one_line_what_is_wrong(parallel, tmp_path, capsys, options, part):
+    paths = {name: tmp_path / name for name in ("absent", "short", "empty", "latin", "folder")}
+    write(paths["short"], ["one", "two"])
+    paths["empty"].touch()
+    paths["latin"].write_bytes("für\n".encode("latin-1") * 44)
+    paths["folder"].mkdir()
+    (paths["folder"] / "mine.txt").touch()
+    new = tmp_path / "run"
+    arguments = ["train", *parallel, "--run-dir", new, *options.format(**paths).split()]
+    assert_one_line(*status_and_err(capsys, *arguments), part.format(**paths))
+    assert not new.exists() and len(list(paths["folder"].iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "options, part",
+    [
+        ([], "Nothing to train on"),
+        (["--train-source={here}"], "--train-source and --train-target go together"),
+        (["--train-source={here}", "--train-target={here}"], "Nothing to validate with"),
+        (["--train-tsv={here}", "--hold-out=1"], "line 1: found 1 tab-separated column(s)"),
+        (
+            ["--train-source={here}", "--train-target={here}", "--hold-out=2"],
+            "--hold-out 2 leaves nothing to train on: there are 2",
+        ),
+    ],
+)
+def test_train_says_which_text_is_missing(tmp_path, capsys, options, part):
+    here = write(tmp_path / "here", ["one", "two"])
+    options = [option.format(here=here) for option in options]
+    status, err = status_and_err(capsys, "train", *options, "--run-dir", tmp_path / "run")
+    assert_one_line(status, err, part)
+    assert not (tmp_path / "run").exists()
+
+
+def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, monkeypatch, capsys):
+    pipe(monkeypatch, b"ba\n")
+    source, reference = (path_of(parallel, f"valid-{side}") for side in ("source", "target"))
+    longer = path_of(parallel, "train-target")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "settings.json").write_text('{"seed": ')
+    (tmp_path / "untrained").mkdir()
+    (tmp_path / "untrained" / "settings.json").write_text("{}")
+    (tmp_path / "other").mkdir()
+    for verb in (
+        ("translate",),
+        ("evaluate", "--source", source, "--reference", reference),
+        ("average",),
+    ):
+        for name, part in (
+            ("absent", "there is no such folder"),
+            ("other", "is not a run"),
+            ("broken", "settings.json"),
+            ("untrained", "train it first"),
+        ):
+            arguments = (verb[0], tmp_path / name, *verb[1:])
+            assert_one_line(*status_and_err(capsys, *arguments), part)
+    evaluate = ("evaluate", run, "--source", source, "--reference", reference)
+    for arguments, part in (
+        (("translate", run, "--n-best", 5), "--n-best 5 is more than --beam-size 4"),
+        (("translate", run, "--weights", "worst"), "got 'worst'"),
+        (("translate", run, "--weights", "best"), "'best'"),
+        (("translate", run, "--weights", "4"), "4"),
+        ((*evaluate, "--tokenize", "nope"), "Unknown tokenizer 'nope'"),
+        ((*evaluate, "--reference", longer), "need the same number of lines"),
+        ((*evaluate, "--reference", tmp_path / "absent"), "no such file"),
+        (("average", run, "--last", 3), "has 2 checkpoints"),
+    ):
+        assert_one_line(*status_and_err(capsys, *arguments), part)
+
+
+def test_input_that_is_not_utf8_names_its_line(run, uncompiled, monkeypatch, capsys):
+    pipe(monkeypatch, b"ba\ndo\nf\xfcr\n")
+    status, out, err = main(capsys, "translate", run, "--beam-size", 1)
+    assert_one_line(status, err, "line 3 of the input is not UTF-8")
+    assert out.count("\n") <= 2  # those before it may have been answered
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "fly run",
+        "translate",
+        "translate run --beam-size 0",
+        "translate run --length-penalty -1",
+        "translate run --n-best x",
+        "evaluate run --source a",
+        "train",
+        "train --run-dir run --updates 0",
+        "train --run-dir run --precision float8",
+        "average run --last x",
+    ],
+)
+def test_wrong_usage_ends_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments.split())
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("usage: keras-transformer")
+
+
+OPTIONS = {
+    "train": "train-source train-target train-tsv valid-source valid-target valid-tsv hold-out "
+    "source-column target-column max-length vocabulary-size vocabulary-type normalization "
+    "separate-vocabularies preset num-layers d-model num-heads d-ff dropout attention-dropout norm "
+    "run-dir updates tokens-per-batch accumulate shapes warmup-steps learning-rate label-smoothing "
+    "clip-norm seed precision jit deterministic dry-run validate-every tokenize keep-checkpoints "
+    "average stop-early patience log-every",
+    "translate": "beam-size length-penalty batch-size weights n-best",
+    "evaluate": "source reference tokenize lowercase output beam-size length-penalty batch-size "
+    "weights",
+    "average": "last",
+}
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_help_names_every_option(verb, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"])
+    assert caught.value.code == 0
+    named = set(re.findall(r"--([a-z][a-z-]*)", capsys.readouterr().out))
+    assert set(OPTIONS[verb].split()) <= named
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert verb in capsys.readouterr().out
+
+
+# --- fresh processes
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_equals_never_stopped(parallel, tmp_path):
+    def command(run):
+        options = ["--updates=12", "--deterministic", f"--run-dir={run}"]
+        return [sys.executable, "-m", "keras_transformer", "train", *parallel, *TINY, *options]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    process = subprocess.Popen(command(killed), stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (killed / "checkpoints" / "update-00000003").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run had ended before it was killed"
+    assert not (killed / "checkpoints" / "update-00000012").exists()
+    ended = subprocess.run(command(killed), check=True, capture_output=True, text=True)
+    assert "resuming at update" in ended.stderr
+    assert_same_run(whole, killed, [3, 6, 9, 12])
+    again = subprocess.run(command(killed), check=True, capture_output=True, text=True)
+    assert "trained already" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_is_no_error(run):
+    command = [sys.executable, "-m", "keras_transformer", "translate", str(run), "--beam-size", "1"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    process.stdout.close()
+    process.stdin.write(b"ba\n" * 5000)
+    process.stdin.close()
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() == 141 and "Error" not in err

@@ -1,0 +1,130 @@
+"""Several replicas train as one: the same curve, norms and weights, to float tolerance.
+
+Devices are set up before anything is computed, so each test runs this file as a script in a process
+of its own, which trains twice, on one device and on several virtual ones, and compares.
+"""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transformer import data, models
+from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer.metrics import NatsPerToken
+from keras_transformer.optimizers import PaperAdam
+
+V, UPDATES = 23, 4
+
+
+def corpus(count=61, seed=0):
+    """Random pairs of 1 to 6 tokens, without specials (start 2, end 3)."""
+    random = np.random.default_rng(seed)
+    offsets = [np.concatenate([[0], np.cumsum(random.integers(1, 7, count))]) for _ in range(2)]
+    ids = [random.integers(4, V, o[-1]).astype("int32") for o in offsets]
+    return data.EncodedPairs(ids[0], offsets[0], ids[1], offsets[1], 3, 2, 3, 7, 0, 0)
+
+
+class Curve(keras.callbacks.Callback):
+    """(loss, nats per token, gradient norm, skipped updates) after each update."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        optimizer = self.model.optimizer
+        counted = [optimizer.gradient_norm, optimizer.skipped_updates]
+        counted = [float(keras.ops.convert_to_numpy(variable)) for variable in counted]
+        self.points.append([logs["loss"], logs["nats_per_token"], *counted])
+
+
+def train(devices):
+    """Fits a small model without dropout; every gradient is clipped."""
+    keras.utils.set_random_seed(5)
+    model = models.Transformer(
+        V,
+        num_layers=1,
+        d_model=12,
+        num_heads=2,
+        d_ff=17,
+        dropout=0.0,
+        target_vocabulary_size=V + 6,
+    )
+    # Epsilon is large, so that the length of the clipped gradient matters to Adam.
+    optimizer = PaperAdam(12, 5, epsilon=1e-2, global_clipnorm=0.5, use_ema=True, ema_momentum=0.5)
+    model.compile(
+        optimizer,
+        loss=SmoothedCrossentropy(0.1),
+        weighted_metrics=[NatsPerToken()],
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    # 13 rows at most: with 2 and 4 devices some rows are filled up with zeros.
+    plan = data.BatchPlan(corpus(), 13 * 7, shapes="static", rows_multiple=devices)
+    curve = Curve()
+    model.fit(plan.dataset(), steps_per_epoch=UPDATES, verbose=0, callbacks=[curve])
+    scores = model.evaluate(plan.evaluation(corpus(17, seed=1)), verbose=0, return_dict=True)
+    weights = model.get_weights()  # the moving average: fit ends with it
+    moments = optimizer._momentums + optimizer._velocities
+    moments = [keras.ops.convert_to_numpy(variable) for variable in moments]
+    return np.array(curve.points), scores["nats_per_token"], weights, moments
+
+
+def compare(one, many):
+    curve, nats, weights, moments = one
+    other_curve, other_nats, other_weights, other_moments = many
+    np.testing.assert_allclose(other_curve, curve, rtol=1e-4)
+    assert (curve[:, 2] > 0.5).all()  # clipped
+    assert len(set(curve[:, 0])) == UPDATES
+    np.testing.assert_allclose(other_nats, nats, rtol=1e-4)
+    for a, b in zip(other_weights + other_moments, weights + moments, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6)
+
+
+def on_tensorflow(devices):
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    virtual = [tf.config.LogicalDeviceConfiguration()] * devices
+    tf.config.set_logical_device_configuration(cpu, virtual)
+    tf.config.set_visible_devices(cpu)
+    one = train(devices)
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+    assert strategy.num_replicas_in_sync == devices
+    with strategy.scope():
+        many = train(devices)
+    compare(one, many)
+
+
+def on_jax(devices):
+    import jax
+
+    assert len(jax.devices()) == devices
+    one = train(devices)
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=jax.devices()))
+    compare(one, train(devices))
+
+
+def run(devices):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, __file__, str(devices)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras trains on one device with torch"
+)
+@pytest.mark.parametrize("devices", [2])
+def test_several_devices_train_as_one(devices):
+    run(devices)
+
+
+if __name__ == "__main__":
+    {"tensorflow": on_tensorflow, "jax": on_jax}[keras.backend.backend()](int(sys.argv[1]))

@@ -1,0 +1,379 @@
+"""Laws of each layer as a Keras layer: masks, dropout, precision, configs, files, errors."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transformer import layers
+
+B, T, S, D = 2, 5, 7, 13
+RANDOM = np.random.default_rng(1706)
+X, MEMORY = (RANDOM.normal(size=(B, n, D)).astype("float32") for n in (T, S))
+MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
+MEMORY_MASK = np.array([[1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0]], bool)
+IDS = np.array([[5, 3, 8, 0, 0], [2, 7, 1, 8, 2]], "int32")
+
+BLOCK = {
+    "d_model": D,
+    "num_heads": 3,
+    "d_ff": 29,
+    "dropout": 0.2,
+    "attention_dropout": 0.3,
+    "activation": "gelu",
+    "norm": "pre",
+    "epsilon": 1e-5,
+    "key_dim": 11,
+    "value_dim": 17,
+    "use_bias": True,
+}
+# layer, arguments (none of them a default), inputs, width of the output
+LAYERS = {
+    "attention": (
+        layers.MultiHeadAttention,
+        {
+            "num_heads": 3,
+            "d_model": D,
+            "key_dim": 11,
+            "value_dim": 17,
+            "use_bias": True,
+            "dropout": 0.2,
+        },
+        (X, MEMORY),
+        D,
+    ),
+    "feed_forward": (
+        layers.FeedForward,
+        {"d_ff": 29, "d_model": 17, "activation": "gelu", "dropout": 0.2},
+        (X,),
+        17,
+    ),
+    "residual": (
+        layers.Residual,
+        {"norm": "pre", "dropout": 0.2, "epsilon": 1e-5},
+        (X, X[:, ::-1]),
+        D,
+    ),
+    "embedding": (
+        layers.PositionalEmbedding,
+        {
+            "vocabulary_size": 19,
+            "d_model": D,
+            "positions": "learned",
+            "max_length": 11,
+            "dropout": 0.2,
+            "pad_id": 2,
+            "mask_zero": False,
+        },
+        (IDS,),
+        D,
+    ),
+    "encoder_layer": (layers.EncoderLayer, BLOCK, (X,), D),
+    "decoder_layer": (layers.DecoderLayer, BLOCK, (X, MEMORY), D),
+    "encoder": (layers.Encoder, {"num_layers": 2, **BLOCK}, (X,), D),
+    "decoder": (layers.Decoder, {"num_layers": 2, **BLOCK}, (X, MEMORY), D),
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+def array(x):
+    return ops.convert_to_numpy(ops.cast(x, "float32"))
+
+
+def eye(layer):
+    """One head whose projections are all the identity."""
+    for kernel in layer.weights:
+        kernel.assign(np.eye(*kernel.shape))
+    return layer
+
+
+# --- the Keras contract
+
+
+@every_layer
+def test_config_holds_every_argument_and_makes_an_equal_layer(name):
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    layer = layer_class(**arguments, name="mine")
+    output = layer(*inputs)
+    config = layer.get_config()
+    for argument, value in arguments.items():
+        assert config[argument] == value, argument
+    named = inspect.signature(layer_class.__init__).parameters.values()
+    missing = {p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD} - {"self", *config}
+    assert not missing
+
+    saved = json.dumps(keras.saving.serialize_keras_object(layer))
+    copy = keras.saving.deserialize_keras_object(json.loads(saved))
+    assert type(copy) is layer_class and copy.get_config() == config
+    copy(*inputs)
+    copy.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(array(copy(*inputs)), array(output))
+
+
+@every_layer
+def test_symbolic_call_knows_its_shape_and_dtype(name):
+    layer_class, arguments, inputs, width = LAYERS[name]
+    symbols = [keras.Input((None, *x.shape[2:]), dtype=x.dtype.name) for x in inputs]
+    output = layer_class(**arguments, dtype="mixed_bfloat16")(*symbols)
+    assert output.shape[0] is None and output.shape[-1] == width and len(output.shape) == 3
+    assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_mixed_precision_computes_low_keeps_weights_high_and_agrees_with_float32(name, dtype):
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    layer, low = (layer_class(**arguments, dtype=d) for d in ("float32", f"mixed_{dtype}"))
+    expected = array(layer(*inputs))
+    low(*inputs)
+    low.set_weights(layer.get_weights())
+    output = low(*inputs)
+    assert keras.backend.standardize_dtype(output.dtype) == dtype
+    assert {keras.backend.standardize_dtype(w.dtype) for w in low.weights} == {"float32"}
+    tolerance = 0.01 if dtype == "float16" else 0.08
+    np.testing.assert_allclose(array(output), expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_model_of_a_user_saves_and_loads_to_the_bit(tmp_path):
+    block = {"d_model": D, "num_heads": 1, "d_ff": 29, "dropout": 0.1}
+    source_ids = keras.Input((None,), dtype="int32")
+    target_ids = keras.Input((None,), dtype="int32")
+    embedding = layers.PositionalEmbedding(19, D, positions="learned", max_length=11)
+    memory = layers.Encoder(num_layers=1, norm="pre", **block)(embedding(source_ids))
+    memory = layers.EncoderLayer(**block)(memory)
+    x = layers.DecoderLayer(**block, activation="gelu")(embedding(target_ids), memory)
+    x = layers.Decoder(num_layers=1, **block)(x, memory)
+    update = layers.MultiHeadAttention(1, D, use_bias=True)(x, memory, causal=True)
+    x = layers.Residual()(x, layers.FeedForward(31, D)(update))
+    model = keras.Model([source_ids, target_ids], embedding(x, reverse=True))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    ids = [IDS[:, :4], IDS]
+    np.testing.assert_array_equal(array(loaded(ids)), array(model(ids)))
+    assert loaded.count_params() == model.count_params()
+
+
+# --- masks
+
+
+def test_implicit_mask_reaches_attention_and_pooling_in_a_users_model():
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.PositionalEmbedding(19, D)(ids)
+    x = layers.EncoderLayer(D, 1, 29)(x)
+    x = layers.Encoder(1, d_model=D, num_heads=1, d_ff=29)(x)
+    x = layers.Residual()(x, layers.FeedForward(17, D)(layers.MultiHeadAttention(1, D)(x)))
+    model = keras.Model(ids, keras.layers.GlobalAveragePooling1D()(x))
+    padded = array(model(IDS))
+    np.testing.assert_allclose(padded[:1], array(model(IDS[:1, :3])), atol=1e-5)
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_implicit_masks_of_target_and_memory_reach_the_decoder(stack):
+    source_ids = keras.Input((None,), dtype="int32")
+    target_ids = keras.Input((None,), dtype="int32")
+    embedding = layers.PositionalEmbedding(19, D)
+    block = {"d_model": D, "num_heads": 1, "d_ff": 29}
+    decoder = layers.Decoder(2, **block) if stack else layers.DecoderLayer(**block)
+    x = decoder(embedding(target_ids), layers.EncoderLayer(**block)(embedding(source_ids)))
+    model = keras.Model([source_ids, target_ids], keras.layers.GlobalAveragePooling1D()(x))
+    padded = array(model([IDS, IDS[::-1]]))
+    np.testing.assert_allclose(padded[:1], array(model([IDS[:1, :3], IDS[1:]])), atol=1e-5)
+    np.testing.assert_allclose(padded[1:], array(model([IDS[1:], IDS[:1, :3]])), atol=1e-5)
+
+
+def masked(x, mask):
+    """`x` with an implicit mask, as Keras' own layers make one (masked rows are 0)."""
+    return keras.layers.Masking()(x * mask[..., None])
+
+
+def test_attention_honours_the_implicit_mask_of_its_keys_and_an_explicit_one_wins():
+    layer = layers.MultiHeadAttention(1, D)
+    plain = MEMORY * MEMORY_MASK[..., None]
+    memory = masked(MEMORY, MEMORY_MASK)
+    explicit = MEMORY_MASK[:, ::-1]
+    implicit = array(layer(X, memory))
+    np.testing.assert_allclose(implicit, array(layer(X, plain, key_mask=MEMORY_MASK)), atol=1e-6)
+    np.testing.assert_allclose(
+        array(layer(X, memory, key_mask=explicit)),
+        array(layer(X, plain, key_mask=explicit)),
+        atol=1e-6,
+    )
+    assert np.abs(implicit - array(layer(X, plain, key_mask=explicit))).max() > 1e-3
+    # The query's own mask says nothing about keys.
+    np.testing.assert_array_equal(
+        array(layer(masked(X, MASK), plain))[1], array(layer(X, plain))[1]
+    )
+
+
+def test_self_attention_takes_an_explicit_key_mask_over_the_implicit():
+    layer = layers.MultiHeadAttention(1, D)
+    plain, explicit = X * MASK[..., None], np.array([[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]], bool)
+    for arguments, key_mask in (({}, MASK), ({"key_mask": explicit}, explicit)):
+        np.testing.assert_allclose(
+            array(layer(masked(X, MASK), **arguments)),
+            array(layer(plain, key_mask=key_mask)),
+            atol=1e-6,
+        )
+
+
+def test_layers_take_explicit_masks_over_the_implicit():
+    everything = np.ones((B, S), bool)
+    encoder, decoder = layers.EncoderLayer(D, 1, 29), layers.DecoderLayer(D, 1, 29)
+    memory = MEMORY * MEMORY_MASK[..., None]
+    np.testing.assert_allclose(
+        array(encoder(masked(MEMORY, MEMORY_MASK), mask=everything)),
+        array(encoder(memory)),
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        array(decoder(X, masked(MEMORY, MEMORY_MASK), memory_mask=everything)),
+        array(decoder(X, memory)),
+        atol=1e-6,
+    )
+    assert np.abs(array(encoder(masked(MEMORY, MEMORY_MASK)) - encoder(memory))).max() > 1e-3
+
+
+def test_attention_mask_is_combined_with_the_key_mask():
+    pairs = np.tri(T, dtype=bool)
+    layer = layers.EncoderLayer(D, 1, 29)
+    np.testing.assert_allclose(
+        array(layer(X, attention_mask=pairs, mask=MASK)),
+        array(layer(X, attention_mask=pairs[None] & MASK[:, None])),
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        array(layer(X, attention_mask=pairs)), array(layer(X, causal=True)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_row_without_any_key_is_finite_and_the_others_do_not_notice(dtype):
+    layer = layers.MultiHeadAttention(1, D, dtype=dtype)
+    key_mask = np.array([[False] * S, [True] * S])
+    output, weights = layer(X, MEMORY, key_mask=key_mask, return_attention_weights=True)
+    assert np.isfinite(array(output)).all()
+    np.testing.assert_allclose(array(weights).sum(-1), 1.0, atol=0.02)
+    np.testing.assert_array_equal(array(output)[1], array(layer(X, MEMORY))[1])
+
+
+@pytest.mark.parametrize("mask_zero", [True, False])
+def test_embedding_masks_padding_only_if_asked(mask_zero):
+    layer = layers.PositionalEmbedding(19, D, mask_zero=mask_zero)
+    padding = array(layer(IDS))[IDS == 0]
+    assert (padding == 0).all() == mask_zero
+    mask = layer.compute_mask(ops.convert_to_tensor(IDS))
+    if mask_zero:
+        np.testing.assert_array_equal(ops.convert_to_numpy(mask), IDS != 0)
+    else:
+        assert mask is None
+
+
+def test_embedding_masks_another_pad_id():
+    layer = layers.PositionalEmbedding(19, D, pad_id=8, positions=None)
+    zeros = (array(layer(IDS)) == 0).all(-1)
+    np.testing.assert_array_equal(zeros, IDS == 8)
+
+
+# --- dropout
+
+
+def test_residual_drops_the_update_and_never_the_input():
+    output = array(layers.Residual(norm="pre", dropout=0.5)(X, X[:, ::-1], training=True))
+    dropped, kept = np.isclose(output, X), np.isclose(output, X + 2 * X[:, ::-1], atol=1e-5)
+    assert (dropped | kept).all()
+    assert 0.2 < dropped.mean() < 0.8
+
+
+def test_embedding_drops_entries_of_the_sum():
+    layer = layers.PositionalEmbedding(19, D, dropout=0.5)
+    whole, output = array(layer(IDS)), array(layer(IDS, training=True))
+    dropped, kept = output == 0, np.isclose(output, 2 * whole, atol=1e-5)
+    assert (dropped | kept).all()
+    assert 0.2 < dropped[IDS != 0].mean() < 0.8
+
+
+def test_attention_dropout_drops_weights_of_the_mixture_not_those_returned():
+    layer = layers.MultiHeadAttention(1, D, dropout=0.5)
+    whole, weights = layer(X, return_attention_weights=True)
+    output, returned = layer(X, return_attention_weights=True, training=True)
+    np.testing.assert_allclose(array(returned), array(weights), atol=1e-6)
+    assert np.abs(array(output) - array(whole)).max() > 1e-3
+    silent = layers.EncoderLayer(D, 1, 29, dropout=0.0, attention_dropout=0.5)
+    assert np.abs(array(silent(X, training=True)) - array(silent(X))).max() > 1e-3
+
+
+@pytest.mark.parametrize("layer_class", [layers.EncoderLayer, layers.DecoderLayer])
+def test_blocks_drop_nothing_else(layer_class):
+    # The paper drops the sub-layers' outputs (section 5.4) and neither attention weights nor the
+    # inner layer of the feed-forward network.
+    layer = layer_class(D, 1, 29, dropout=0.0)
+    inputs = (X,) if layer_class is layers.EncoderLayer else (X, MEMORY)
+    np.testing.assert_array_equal(array(layer(*inputs, training=True)), array(layer(*inputs)))
+
+
+# --- precision
+
+
+def test_float16_attention_survives_large_scores():
+    # q.k is 25 * 64^2 = 102,400, beyond float16's 65,504; divided by sqrt(25) it fits.
+    query = np.full((1, 2, 25), 64.0)
+    key = np.stack([np.full((1, 25), 64.0), np.full((1, 25), 63.0), np.full((1, 25), -64.0)], 1)
+    outputs = []
+    for dtype in ("float32", "mixed_float16"):
+        layer = layers.MultiHeadAttention(1, 25, dtype=dtype)
+        layer.build(query.shape, key.shape)
+        outputs.append(array(eye(layer)(query, key, key_mask=np.array([[True, True, False]]))))
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-3)
+    np.testing.assert_allclose(outputs[0], query, rtol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_float16_normalisation_survives_large_values(norm):
+    # The squares, about 10^6, are beyond float16.
+    x = 1000 * X
+    outputs = []
+    for dtype in ("float32", "mixed_float16"):
+        join = layers.Residual(norm=norm, dtype=dtype)
+        join.build(x.shape)
+        x_low = ops.cast(x, join.compute_dtype)
+        outputs.append(array(join.prepare(x_low) if norm == "pre" else join(x_low, x_low)))
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=5e-3)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: layers.MultiHeadAttention(5, D), "d_model=13 does not divide into num_heads=5"),
+        (lambda: layers.MultiHeadAttention(0, D), "at least 1, got num_heads=0"),
+        (lambda: layers.EncoderLayer(D, 1, 29, norm="mid"), "'post' .* or 'pre', got 'mid'"),
+        (lambda: layers.EncoderLayer(D, 1, 29)(X[..., :11]), "d_model=13, got shape .2, 5, 11."),
+        (lambda: layers.DecoderLayer(D, 1, 29)(X[..., :11], MEMORY), "d_model=13, got shape"),
+        (lambda: layers.Encoder(0, d_model=D, num_heads=1, d_ff=29), "got num_layers=0"),
+        (lambda: layers.PositionalEmbedding(19, D, positions="rotary"), "got 'rotary'"),
+        (lambda: layers.PositionalEmbedding(19, D, positions="learned"), "need max_length"),
+        (
+            lambda: layers.PositionalEmbedding(19, D, positions="learned", max_length=4)(IDS),
+            "5 tokens is longer than the max_length=4",
+        ),
+        (
+            lambda: layers.PositionalEmbedding(19, D, positions="learned", max_length=7)(
+                IDS, index=3
+            ),
+            "8 tokens is longer than the max_length=7",
+        ),
+        (
+            lambda: layers.MultiHeadAttention(1, D)(X, attention_mask=np.ones((1, 1, 1, T, T))),
+            "got rank 5",
+        ),
+        (lambda: layers.MultiHeadAttention(1, D)(X, key_mask=np.ones((B, T, T))), "got rank 3"),
+    ],
+)
+def test_what_does_not_fit_is_an_error_that_says_what_was_given(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,205 @@
+"""Laws of the label-smoothed cross-entropy: its value, its gradient, and what it is a mean of."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_transformer import data
+from keras_transformer.losses import SmoothedCrossentropy, smoothed_token_nats, token_nats
+
+B, T, V = 3, 5, 7
+
+
+def reference(labels, logits, eps):
+    """Nats [B, T] and their derivatives by the logits [B, T, V], in float64, as in the paper."""
+    logits = logits.astype("float64")
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    wanted = (1 - eps) * np.eye(logits.shape[-1])[labels] + eps / logits.shape[-1]
+    return -(wanted * log_probs).sum(axis=-1), np.exp(log_probs) - wanted
+
+
+def value_and_gradient(function, logits, jit=False):
+    """A scalar function of logits, and its gradient, as NumPy float64."""
+    logits = ops.convert_to_tensor(logits)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        def both(logits):
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                value = function(logits)
+            return value, tape.gradient(value, logits)
+
+        value, gradient = (tf.function(both, jit_compile=True) if jit else both)(logits)
+    elif backend == "jax":
+        import jax
+
+        both = jax.value_and_grad(function)
+        value, gradient = (jax.jit(both) if jit else both)(logits)
+    else:
+        logits.requires_grad_(True)
+        value = function(logits)
+        value.backward()
+        value, gradient = value.detach(), logits.grad
+    return [ops.convert_to_numpy(ops.cast(x, "float32")).astype("float64") for x in (value, gradient)]
+
+
+def sample(seed, scale=1.0, padded=0):
+    """Labels [B, T], the last `padded` of each row 0; logits [B, T, V]; positive weights [B, T]."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(1, V, (B, T)).astype("int32")
+    labels[:, T - padded :] = 0
+    logits = (scale * random.normal(size=(B, T, V))).astype("float32")
+    return labels, logits, random.uniform(0.1, 2, (B, T)).astype("float32")
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    eps=st.sampled_from([0.0, 0.1]),
+    scale=st.sampled_from([0.1, 1.0, 30.0]),
+)
+@settings(max_examples=12)
+def test_value_and_gradient_are_the_formulas(seed, eps, scale):
+    labels, logits, weights = sample(seed, scale)
+    loss = SmoothedCrossentropy(label_smoothing=eps)
+    value, gradient = value_and_gradient(lambda x: loss(labels, x, weights), logits)
+    nats, slopes = reference(labels, logits, eps)
+    np.testing.assert_allclose(value, (nats * weights).sum(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, slopes * weights[..., None], atol=2e-6)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_the_same_when_compiled(eps):
+    labels, logits, weights = sample(5)
+    loss = SmoothedCrossentropy(label_smoothing=eps)
+    value, gradient = value_and_gradient(lambda x: loss(labels, x, weights), logits, jit=True)
+    nats, slopes = reference(labels, logits, eps)
+    np.testing.assert_allclose(value, (nats * weights).sum(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, slopes * weights[..., None], atol=2e-6)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_extreme_logits_are_exact(dtype, eps):
+    random = np.random.default_rng(3)
+    extreme = random.choice([-1e4, -1.0, 0.0, 1.0, 1e4], (B, T, V))
+    logits = ops.cast(extreme, dtype)
+    rounded = ops.convert_to_numpy(ops.cast(logits, "float32"))
+    labels = random.integers(1, V, (B, T)).astype("int32")
+    loss = SmoothedCrossentropy(label_smoothing=eps)
+    weights = np.full((B, T), 0.5, "float32")
+    value, gradient = value_and_gradient(lambda x: loss(labels, x, weights), logits)
+    nats, slopes = reference(labels, rounded, eps)
+    assert nats.max() > 9e3
+    np.testing.assert_allclose(value, 0.5 * nats.sum(), rtol=1e-5)
+    step = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 5e-3}[dtype]
+    np.testing.assert_allclose(gradient, 0.5 * slopes, atol=step)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_equals_keras_on_one_hot_labels(eps):
+    labels, logits, weights = sample(11)
+    theirs = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=eps, reduction="sum"
+    )
+    expected, slopes = value_and_gradient(
+        lambda x: theirs(ops.one_hot(labels, V), x, weights), logits
+    )
+    ours = SmoothedCrossentropy(label_smoothing=eps)
+    value, gradient = value_and_gradient(lambda x: ours(labels, x, weights), logits)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slopes, atol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", ["by a mask", "everywhere", "not at all"])
+def test_padding_counts_nowhere(weighted):
+    labels, logits, weights = sample(7, padded=2)
+    if weighted == "by a mask":
+        weights = weights * (labels != 0)
+    elif weighted == "not at all":
+        weights = None
+    loss = SmoothedCrossentropy(0.1)
+    value, gradient = value_and_gradient(lambda x: loss(labels, x, weights), logits)
+    assert not gradient[labels == 0].any()
+    assert gradient[labels != 0].all()
+
+    changed = np.where((labels == 0)[..., None], 1000 * logits, logits)
+    other, same = value_and_gradient(lambda x: loss(labels, x, weights), changed)
+    assert other == value
+    np.testing.assert_array_equal(same, gradient)
+
+
+def test_ignore_class_is_any_label():
+    labels, logits, _ = sample(7)
+    labels[:, 0] = 4
+    nats, _ = reference(labels, logits, 0.1)
+    value = SmoothedCrossentropy(0.1, ignore_class=4)(labels, logits)
+    np.testing.assert_allclose(float(value), nats[labels != 4].mean(), rtol=1e-5)
+
+
+@given(seed=st.integers(0, 2**31), padded=st.integers(0, T - 1))
+@settings(max_examples=10)
+def test_without_weights_the_mean_over_real_tokens(seed, padded):
+    labels, logits, _ = sample(seed, padded=padded)
+    nats, _ = reference(labels, logits, 0.1)
+    value = SmoothedCrossentropy(0.1)(labels, logits)
+    np.testing.assert_allclose(float(value), nats[labels != 0].mean(), rtol=1e-5)
+
+
+def test_a_batch_of_padding_alone_is_zero():
+    labels, logits, _ = sample(7, padded=T)
+    assert float(SmoothedCrossentropy(0.1)(labels, logits)) == 0
+
+
+def corpus(count, seed=0):
+    """Random pairs of 1 to 6 tokens out of V, without specials (start 2, end 3)."""
+    random = np.random.default_rng(seed)
+    offsets = [np.concatenate([[0], np.cumsum(random.integers(1, 7, count))]) for _ in range(2)]
+    ids = [random.integers(4, V, o[-1]).astype("int32") for o in offsets]
+    return data.EncodedPairs(ids[0], offsets[0], ids[1], offsets[1], 3, 2, 3, 7, 0, 0)
+
+
+@given(accumulate=st.integers(1, 4), update=st.integers(0, 9))
+@settings(max_examples=10)
+def test_micro_batches_sum_to_the_mean_over_the_update(accumulate, update):
+    """Keras averages the gradients of k micro-batches: hence the 1 / k."""
+    plan = data.BatchPlan(corpus(41), 31, accumulate=accumulate)
+    loss, all_nats, total = SmoothedCrossentropy(0.1), [], 0.0
+    for _, labels, weights in plan.batches(update):
+        logits = np.random.default_rng(labels.shape).normal(size=(*labels.shape, V))
+        total += float(loss(labels, logits.astype("float32"), weights)) / accumulate
+        all_nats.append(reference(labels, logits, 0.1)[0][labels != 0])
+    np.testing.assert_allclose(total, np.concatenate(all_nats).mean(), rtol=1e-5)
+
+
+def test_plain_nats_are_those_without_smoothing():
+    labels, logits, _ = sample(13, scale=10)
+    expected, _ = reference(labels, logits, 0.0)
+    for nats in (token_nats(labels, logits), smoothed_token_nats(labels, logits, 0.0)):
+        np.testing.assert_allclose(ops.convert_to_numpy(nats), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_uniform_logits_cost_log_v():
+    for eps in (0.0, 0.1):
+        value = SmoothedCrossentropy(eps)(np.array([[3, 1, 0]]), np.zeros((1, 3, 5), "float32"))
+        np.testing.assert_allclose(float(value), np.log(5), rtol=1e-6)
+
+
+def test_config_round_trip():
+    loss = SmoothedCrossentropy(label_smoothing=0.3, ignore_class=4, name="its_name")
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(copy) is SmoothedCrossentropy
+    assert copy.get_config() == loss.get_config()
+    labels, logits, weights = sample(17)
+    assert float(copy(labels, logits, weights)) == float(loss(labels, logits, weights))
+
+
+@pytest.mark.parametrize("eps", [-0.1, 1.0, 1.5])
+def test_smoothing_is_a_share(eps):
+    with pytest.raises(ValueError, match=f"label_smoothing.*{eps}"):
+        SmoothedCrossentropy(label_smoothing=eps)

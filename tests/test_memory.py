@@ -1,0 +1,53 @@
+"""Freed memory is kept: measured in page faults, in a process of its own, since it is for ever."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from keras_transformer import memory
+
+pytestmark = pytest.mark.tensorflow_only
+
+SCRIPT = """
+import resource
+import numpy as np
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(2**23)  # 64 MiB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+returned_each_time = page_faults()
+from keras_transformer.memory import keep_freed_memory
+assert keep_freed_memory() is True
+page_faults()
+kept = page_faults()
+assert kept * 10 <= returned_each_time, (kept, returned_each_time)
+
+import keras
+model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(3)])
+model.compile("sgd", "mse")
+before = model.get_weights()[0]
+model.fit(np.ones((5, 7)), np.ones((5, 3)), verbose=0)
+assert np.isfinite(model.get_weights()[0]).all() and (model.get_weights()[0] != before).any()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that can be told")
+def test_freed_memory_is_used_again():
+    # NumPy asks for huge pages, a fault each: too few to tell the difference.
+    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_elsewhere_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(memory.ctypes, "CDLL", None)  # would raise if it were called
+    assert memory.keep_freed_memory() is False

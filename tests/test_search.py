@@ -1,0 +1,300 @@
+"""Laws of greedy and beam search, on language models small enough to search by hand."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transformer import search
+
+PAD, END, START = 0, 2, 4
+VOCABULARY, LENGTH, STATES = 7, 8, 1009
+SOURCES = np.arange(23, dtype="int32")  # a batch is 23 random sentences
+MAX_LENGTHS = 1 + 5 * SOURCES % LENGTH
+MULTIPLIERS = np.array([211, 31, 503, 89, 733, 7, 397, 131, 61, 859, 17, 613, 277], "int32")
+PENALTIES = {
+    "gnmt 0": (search.gnmt_penalty(0.0), lambda length: 1.0),
+    "gnmt 0.6": (search.gnmt_penalty(0.6), lambda length: ((5 + length) / 6) ** 0.6),
+    "gnmt 1": (search.gnmt_penalty(1.0), lambda length: (5 + length) / 6),
+    "average": (search.average_penalty(), lambda length: length),
+}
+
+
+# The language model: the logits after a prefix are a row of a random table, chosen by a hash of the
+# source and of every token of the prefix, each at its place.
+
+
+def language_model(seed, vocabulary_size=VOCABULARY):
+    """Logits [STATES, V]; pad and start, which no search may emit, are always the most probable."""
+    table = np.random.default_rng(seed).normal(scale=2, size=(STATES, vocabulary_size))
+    table[:, [PAD, START]] = table.max(axis=1, keepdims=True) + 0.5
+    return table.astype("float32")
+
+
+def log_probs(table, source, ids):
+    """log p(next | source, ids) [V] in float64, from the definition."""
+    prefix = sum((token + 1) * m for token, m in zip([START, *ids], MULTIPLIERS, strict=False))
+    logits = table[(57 * source + prefix) % STATES].astype("float64")
+    return logits - np.log(np.exp(logits).sum())
+
+
+def teacher_forced(table, source, ids):
+    return sum(log_probs(table, source, ids[:i])[token] for i, token in enumerate(ids))
+
+
+def step_of(table, dtype="float32"):
+    """The same model for the search. The prefix is in the cache alone: reordering must move it."""
+
+    def step(ids, cache, index):
+        length = cache["prefix"].shape[1]
+        here = ops.equal(ops.arange(length, dtype="int32")[None], index)
+        prefix = ops.where(here, ids[:, None] + 1, cache["prefix"])
+        (source,) = cache["source"]
+        state = (57 * source + ops.sum(prefix * MULTIPLIERS[:length], axis=1)) % STATES
+        logits = ops.cast(ops.take(table, state, axis=0), dtype)
+        return logits, {"prefix": prefix, "source": (source,)}
+
+    return step
+
+
+@functools.cache
+def compiled(beam_size, penalty, n_best, length, dtype):
+    """The search as a function of arrays; on JAX compiled once for all tables."""
+
+    def run(table, sources, max_lengths):
+        rows = sources.shape[0] * (beam_size or 1)
+        cache = {
+            "prefix": ops.zeros((rows, length), dtype="int32"),
+            "source": (ops.repeat(sources, beam_size or 1, axis=0),),
+        }
+        shape = {"length": length, "start_id": START, "end_id": END, "pad_id": PAD}
+        step = step_of(table, dtype)
+        if beam_size is None:
+            return search.greedy_search(step, cache, max_lengths, **shape)
+        return search.beam_search(
+            step,
+            cache,
+            max_lengths,
+            beam_size=beam_size,
+            penalty=PENALTIES[penalty][0],
+            n_best=n_best,
+            **shape,
+        )
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(run)
+    return run
+
+
+def greedy(table, sources=SOURCES, max_lengths=MAX_LENGTHS, length=LENGTH):
+    return beam(table, None, None, None, sources, max_lengths, length)
+
+
+def beam(
+    table,
+    beam_size=3,
+    penalty="gnmt 0.6",
+    n_best=None,
+    sources=SOURCES,
+    max_lengths=MAX_LENGTHS,
+    length=LENGTH,
+    dtype="float32",
+):
+    run = compiled(beam_size, penalty, n_best or beam_size, length, dtype)
+    results = run(*(ops.convert_to_tensor(array) for array in (table, sources, max_lengths)))
+    return [ops.convert_to_numpy(result) for result in results]
+
+
+def until_end(row):
+    """The tokens of a result, the end included; pad and nothing else follows it."""
+    row = row.tolist()
+    assert END in row, row
+    length = row.index(END) + 1
+    assert row[length:] == [PAD] * (len(row) - length)
+    return row[:length]
+
+
+def hypotheses(ids, scores):
+    """[(tokens, score), ...] of one row of the batch, those that exist."""
+    exist = scores > search.IMPOSSIBLE / 2
+    return [(until_end(i), s) for i, s in zip(ids[exist], scores[exist], strict=True)]
+
+
+def assert_same(found, expected):
+    assert [ids for ids, _ in found] == [list(ids) for ids, _ in expected]
+    np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], rtol=1e-5)
+
+
+def test_beam_1_is_greedy():
+    table = language_model(1)
+    ids, scores = greedy(table)
+    beam_ids, beam_scores = beam(table, 1, "average")
+    np.testing.assert_array_equal(beam_ids[:, 0], ids)
+    lengths = [len(until_end(row)) for row in ids]
+    np.testing.assert_allclose(beam_scores[:, 0], scores / lengths, rtol=1e-6)
+
+
+def test_greedy_takes_the_most_probable_token_that_is_allowed():
+    table = language_model(2)
+    for row, source, limit in zip(greedy(table)[0], SOURCES, MAX_LENGTHS, strict=True):
+        ids = until_end(row)
+        for i, token in enumerate(ids):
+            probabilities = log_probs(table, source, ids[:i])
+            probabilities[[PAD, START]] = -np.inf
+            assert token == (END if i + 1 == limit else probabilities.argmax())
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_score_is_the_teacher_forced_score_over_the_penalty(name):
+    table, penalty = language_model(3), PENALTIES[name][1]
+    for source, *row in zip(SOURCES, *beam(table, 3, name), strict=True):
+        for ids, score in hypotheses(*row):
+            expected = teacher_forced(table, source, ids) / penalty(len(ids))
+            np.testing.assert_allclose(score, expected, rtol=1e-5)
+    for source, row, score in zip(SOURCES, *greedy(table), strict=True):
+        expected = teacher_forced(table, source, until_end(row))
+        np.testing.assert_allclose(score, expected, rtol=1e-5)
+
+
+def every_sequence(words, max_length):
+    """All that can be emitted: words, then an end, which is forced at the last place."""
+    yield [END]
+    if max_length > 1:
+        for rest in every_sequence(words, max_length - 1):
+            for word in words:
+                yield [word, *rest]
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_beam_as_wide_as_the_space_is_exhaustive_search(name):
+    table, penalty = language_model(4, vocabulary_size=5), PENALTIES[name][1]
+    sources, max_lengths = SOURCES[:7], np.array([4, 1, 3, 2, 4, 4, 3], "int32")
+    spaces = [list(every_sequence([1, 3], limit)) for limit in max_lengths]
+    assert [len(space) for space in spaces] == [15, 1, 7, 3, 15, 15, 7]
+    found = beam(table, 15, name, sources=sources, max_lengths=max_lengths, length=4)
+    for source, space, *row in zip(sources, spaces, *found, strict=True):
+        expected = [(ids, teacher_forced(table, source, ids) / penalty(len(ids))) for ids in space]
+        assert_same(hypotheses(*row), sorted(expected, key=lambda pair: -pair[1]))
+
+
+def plain_beam_search(table, source, max_length, beam_size, penalty, n_best):
+    """The documented rule on Python lists, one sentence at a time."""
+    alive, finished = [([], 0.0)], []
+    for length in range(1, max_length + 1):
+        candidates = []
+        for ids, score in alive:
+            for token, log_prob in enumerate(log_probs(table, source, ids)):
+                if token == END or length < max_length and token not in (PAD, START):
+                    candidates.append(([*ids, token], score + log_prob))
+        candidates = sorted(candidates, key=lambda pair: -pair[1])[: 2 * beam_size]
+        for ids, score in candidates[:beam_size]:
+            if ids[-1] == END:
+                finished.append((ids, score / penalty(length)))
+        finished = sorted(finished, key=lambda pair: -pair[1])[:beam_size]
+        alive = [(ids, score) for ids, score in candidates if ids[-1] != END][:beam_size]
+        if len(finished) == beam_size or not alive:
+            break
+        bound = alive[0][1] / penalty(max_length)
+        if len(finished) >= n_best and finished[n_best - 1][1] >= bound:
+            break
+    return finished
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("n_best", [1, 3])
+def test_against_a_plain_beam_search(name, n_best):
+    table, penalty = language_model(5), PENALTIES[name][1]
+    found = beam(table, 3, name, n_best)
+    for source, limit, *row in zip(SOURCES, MAX_LENGTHS, *found, strict=True):
+        expected = plain_beam_search(table, source, limit, 3, penalty, n_best)
+        assert_same(hypotheses(*row), expected)
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it():
+    table, order = language_model(6), np.random.default_rng(6).permutation(23)
+    ids, scores = beam(table)
+    moved_ids, moved_scores = beam(table, sources=SOURCES[order], max_lengths=MAX_LENGTHS[order])
+    np.testing.assert_array_equal(moved_ids, ids[order])
+    np.testing.assert_allclose(moved_scores, scores[order], rtol=1e-6)
+    for row in range(5):
+        alone = slice(row, row + 1)
+        its_ids, its_scores = beam(table, sources=SOURCES[alone], max_lengths=MAX_LENGTHS[alone])
+        np.testing.assert_array_equal(its_ids[0], ids[row])
+        np.testing.assert_allclose(its_scores[0], scores[row], rtol=1e-6)
+
+
+def test_what_is_finished_waits_unchanged_while_other_rows_run_on():
+    table = language_model(7)
+    table[:, END] -= 4  # no row ends early by itself, so the last one keeps the search going
+    limits = 1 + SOURCES % 4
+    limits[-1] = 13
+    for run in (greedy, beam):
+        ids, scores = run(table, max_lengths=np.minimum(limits, 4), length=4)
+        later_ids, later_scores = run(table, max_lengths=limits, length=13)
+        np.testing.assert_array_equal(later_ids[:-1, ..., :4], ids[:-1])
+        assert (later_ids[:-1, ..., 4:] == PAD).all()
+        np.testing.assert_allclose(later_scores[:-1], scores[:-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("end_logit", [0.0, -20.0])
+def test_limits_are_kept_and_results_are_sorted_and_distinct(end_logit):
+    table = language_model(8)
+    table[:, END] += end_logit  # -20: nothing ends unless it must
+    for limit, *row in zip(MAX_LENGTHS, *beam(table), strict=True):
+        found = hypotheses(*row)
+        lengths = {len(ids) for ids, _ in found}
+        assert max(lengths) <= limit
+        if end_logit:
+            assert lengths == {limit}
+        assert not {PAD, START} & {token for ids, _ in found for token in ids}
+        assert len({tuple(ids) for ids, _ in found}) == len(found) >= 1
+        assert (np.diff(row[1]) <= 0).all()
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_stopping_early_for_the_best_alone_still_finds_it(name):
+    table = language_model(9)
+    for one, three in zip(beam(table, 3, name, 1), beam(table, 3, name, 3), strict=True):
+        np.testing.assert_array_equal(one[:, 0], three[:, 0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_logits_are_searched_in_float32(dtype):
+    table = language_model(11)
+    rounded = ops.convert_to_numpy(ops.cast(ops.cast(table, dtype), "float32"))
+    assert (rounded != table).any()
+    for half, full in zip(beam(table, dtype=dtype), beam(rounded), strict=True):
+        np.testing.assert_array_equal(half, full)
+
+
+# Elsewhere a step is traced, so it cannot be counted.
+@pytest.mark.tensorflow_only
+def test_a_search_is_over_when_nothing_can_still_enter_the_results():
+    table = language_model(5)
+    table[:, END] = 20.0  # everything ends at once: what lives on is hopeless
+    calls = []
+
+    def counting(ids, cache, index):
+        calls.append(int(index))
+        return step_of(table)(ids, cache, index)
+
+    rows = {"max_lengths": ops.convert_to_tensor([8, 8]), "length": 8, "start_id": START}
+    cache = {"prefix": ops.zeros((2, 8), "int32"), "source": (ops.convert_to_tensor([3, 1]),)}
+    search.greedy_search(counting, cache, end_id=END, **rows)
+    assert calls == [0]
+    calls.clear()
+    cache = {
+        "prefix": ops.zeros((6, 8), "int32"),
+        "source": (ops.convert_to_tensor([3, 3, 3, 1, 1, 1]),),
+    }
+    search.beam_search(counting, cache, end_id=END, beam_size=3, **rows)
+    assert calls == [0]
+
+
+def test_a_negative_length_penalty_is_refused():
+    with pytest.raises(ValueError, match="at least 0, got -0.6"):
+        search.gnmt_penalty(-0.6)

@@ -1,0 +1,254 @@
+"""Laws of text-to-text translation, on a small model with random weights and two vocabularies."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transformer import Translator
+from keras_transformer.checkpoints import RunDirectory
+from keras_transformer.models import Transformer
+from keras_transformer.text import Tokenizer, train_tokenizer
+
+# Every text has at most 7 pieces, so that all batches compile to the one width of 8. Scrambled in
+# length, some of them empty.
+TEXTS = ["abc", "", "fedcba", "q", " ", "hgfe d", "abc", "mnopqr", "kl"]
+
+
+def character_tokenizer(letters):
+    return train_tokenizer([f"{letter} " for letter in letters], 256, model_type="char")
+
+
+@pytest.fixture(scope="module")
+def source_tokenizer():
+    return character_tokenizer("abcdefghijklmnopqr")
+
+
+@pytest.fixture(scope="module")
+def target_tokenizer():
+    return character_tokenizer("stuvwxyz")
+
+
+def random_weights(model, seed):
+    """Far from a new model's; of many seeds, 20 and 17 do not just repeat one token for ever."""
+    rng = np.random.default_rng(seed)
+    return [
+        w if w.ndim == 1 else rng.normal(scale=0.5 if i < 2 else 0.3, size=w.shape)
+        for i, w in enumerate(model.get_weights())
+    ]
+
+
+def small_model(vocabulary_size, **options):
+    model = Transformer(
+        vocabulary_size, num_layers=2, d_model=16, num_heads=2, d_ff=31, tie_logits=False, **options
+    )
+    model.set_weights(random_weights(model, seed=20))
+    return model
+
+
+@pytest.fixture(scope="module")
+def translator(source_tokenizer, target_tokenizer):
+    model = small_model(23, target_vocabulary_size=13)
+    return Translator(model, source_tokenizer, target_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def beam_of_3(translator):
+    return translator.n_best(TEXTS, 3, beam_size=3, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def greedy(translator):
+    return translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
+
+
+def teacher_forced(translator, texts, rows_of_ids):
+    """Yields the log-probabilities [T, V] of what follows each prefix of the ids and the end.
+
+    They come from one call of the uncached model; the padding in it changes nothing (see the
+    laws of the model).
+    """
+    start_id, end_id = translator.target_tokenizer.start_id, translator.target_tokenizer.end_id
+    sources = [[*translator.tokenizer.encode(text), end_id] for text in texts]
+    targets = [[start_id, *ids] for ids in rows_of_ids]
+    inputs = {
+        name: np.array([row + [0] * (max(map(len, rows)) - len(row)) for row in rows])
+        for name, rows in (("source_ids", sources), ("target_ids", targets))
+    }
+    logits = keras.ops.convert_to_numpy(translator.model(inputs)).astype("float64")
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    for row, target in zip(log_probs, targets, strict=True):
+        yield row[: len(target)]
+
+
+def assert_scores(translator, pairs, penalty):
+    """Of (text, hypothesis) pairs: log-probability / penalty(length), the end counted."""
+    texts, hypotheses = zip(*pairs, strict=True)
+    rows = teacher_forced(translator, texts, [h.ids for h in hypotheses])
+    for hypothesis, log_probs in zip(hypotheses, rows, strict=True):
+        ids = [*hypothesis.ids, translator.target_tokenizer.end_id]
+        expected = log_probs[range(len(ids)), ids].sum() / penalty(len(ids))
+        np.testing.assert_allclose(hypothesis.score, expected, rtol=1e-4)
+        assert hypothesis.text == translator.target_tokenizer.decode(hypothesis.ids)
+
+
+def assert_greedy(translator, pairs):
+    """Each id is the uncached model's most probable one; at source + 50 the end is forced."""
+    texts, hypotheses = zip(*pairs, strict=True)
+    tokenizer = translator.target_tokenizer
+    rows = teacher_forced(translator, texts, [h.ids for h in hypotheses])
+    for text, hypothesis, log_probs in zip(texts, hypotheses, rows, strict=True):
+        log_probs[:, [tokenizer.pad_id, tokenizer.start_id]] = -np.inf
+        expected = log_probs.argmax(axis=-1)
+        limit = len(translator.tokenizer.encode(text)) + 50
+        assert len(expected) <= limit
+        if len(expected) == limit:
+            expected[-1] = tokenizer.end_id
+        assert expected.tolist() == [*hypothesis.ids, tokenizer.end_id]
+
+
+def pairs_of(results):
+    """All (text, hypothesis), without the empty texts."""
+    pairs = [(text, h) for text, found in zip(TEXTS, results, strict=True) for h in found]
+    return [(text, hypothesis) for text, hypothesis in pairs if text.strip()]
+
+
+def gnmt(length):
+    return ((5 + length) / 6) ** 0.6
+
+
+def test_greedy_is_the_most_probable_token_again_and_again(translator, greedy):
+    pairs = pairs_of(greedy)
+    assert_greedy(translator, pairs)
+    assert_scores(translator, pairs, gnmt)
+    # The model is worth testing with: it ends by itself, not always, and looks at its source.
+    lengths = [len(hypothesis.ids) for _, hypothesis in pairs]
+    assert min(lengths) < 50 <= max(lengths)
+    assert len({hypothesis.text for _, hypothesis in pairs}) == len({text for text, _ in pairs})
+
+
+def test_a_score_is_the_teacher_forced_log_probability_over_the_penalty(translator, beam_of_3):
+    assert_scores(translator, pairs_of(beam_of_3), gnmt)
+    for text, found in zip(TEXTS, beam_of_3, strict=True):
+        assert len(found) == 3
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+        assert len({tuple(h.ids) for h in found}) == 3 or not text.strip()
+
+
+def test_a_wider_beam_finds_no_less(greedy, beam_of_3):
+    """Not a law of each sentence, but of their sum unless the search is broken."""
+    totals = [sum(found[0].score for found in results) for results in (greedy, beam_of_3)]
+    assert totals[1] > totals[0]
+
+
+def test_order_and_batches_do_not_matter(translator, beam_of_3):
+    expected = [[(h.text, h.ids) for h in found] for found in beam_of_3]
+    order = np.random.default_rng(2).permutation(len(TEXTS))
+    for texts, numbers, batch_size in (
+        (TEXTS, range(len(TEXTS)), 1),
+        ([TEXTS[i] for i in order], order, 4),
+    ):
+        results = translator.n_best(texts, 3, beam_size=3, batch_size=batch_size)
+        for number, found in zip(numbers, results, strict=True):
+            assert [(h.text, h.ids) for h in found] == expected[number]
+            scores = [h.score for h in beam_of_3[number]]
+            np.testing.assert_allclose([h.score for h in found], scores, rtol=1e-5)
+
+
+def test_the_translation_is_the_best_hypothesis(translator, greedy):
+    assert translator.translate(TEXTS, beam_size=1, batch_size=4) == [h.text for (h,) in greedy]
+
+
+def test_an_empty_line_stays_empty(translator, beam_of_3):
+    for text, found in zip(TEXTS, beam_of_3, strict=True):
+        if not text.strip():
+            assert [h.text for h in found] == ["", "", ""]
+    assert translator.translate([]) == []
+    assert translator.translate(["", ""]) == ["", ""]
+
+
+def test_the_compiled_search_uses_new_weights(translator, greedy):
+    model = translator.model
+    before = model.get_weights()
+    model.set_weights(random_weights(model, seed=17))
+    try:
+        after = translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
+        assert_greedy(translator, pairs_of(after))
+        assert after != greedy
+    finally:
+        model.set_weights(before)
+    again = translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
+    assert again == greedy
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Short searches that are not compiled, where the compiled ones would show nothing more."""
+
+    def compile_with_weights(function, model):
+        return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
+
+    monkeypatch.setattr(Translator, "EXTRA_LENGTH", 3)
+    monkeypatch.setattr("keras_transformer.translator.compile_with_weights", compile_with_weights)
+
+
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_average_divides_by_the_length(translator, uncompiled, beam_size):
+    other = Translator(translator.model, translator.tokenizer, translator.target_tokenizer)
+    found = other.n_best(["abc"], beam_size, beam_size, length_penalty="average")[0]
+    assert_scores(other, [("abc", hypothesis) for hypothesis in found], lambda length: length)
+
+
+def test_what_cannot_be_translated_is_refused(translator, source_tokenizer):
+    with pytest.raises(ValueError, match=r"list of strings, got one string: pass \[text\]"):
+        translator.translate("abc")
+    for n in (0, 4):
+        with pytest.raises(ValueError, match=f"between 1 and 3 results, asked for n={n}"):
+            translator.n_best(["abc"], n, beam_size=3)
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        translator.translate(["abc"], length_penalty=-1)
+    larger = character_tokenizer("abcdefghijklmnopqrstuvwxyz")
+    with pytest.raises(ValueError, match="has 31 pieces and the model 23: this tokenizer is not"):
+        Translator(translator.model, larger)
+    with pytest.raises(ValueError, match="has 23 pieces and the model 13"):
+        Translator(translator.model, source_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, source_tokenizer):
+    """A run directory with checkpoints of different weights; training saw no "q"."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    model = small_model(23)
+    model.compile(optimizer="sgd", loss="mse")
+    with RunDirectory.start(path, {}) as directory:
+        for update in (1, 2):
+            model.set_weights(random_weights(model, seed=update))
+            directory.save_checkpoint(model, update, {"best_update": 1})
+    source_tokenizer.save(path / "tokenizer.model")
+    np.save(path / "seen_ids.npy", np.arange(23) != source_tokenizer.piece_to_id("q"))
+    return path
+
+
+def test_a_run_is_loaded_with_the_weights_asked_for(run):
+    for weights, update in ((None, 2), ("best", 1), ("1", 1)):
+        translator = Translator.load(run, weights)
+        for value, expected in zip(
+            translator.model.get_weights(), random_weights(translator.model, update), strict=True
+        ):
+            np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert (
+        translator.target_tokenizer.model_proto
+        == Tokenizer.load(run / "tokenizer.model").model_proto
+    )
+    with pytest.raises(ValueError, match="'best', 'last' or the number of an update, got 'worst'"):
+        Translator.load(run, "worst")
+
+
+def test_what_training_never_saw_is_said_once(run, uncompiled, capsys):
+    translator = Translator.load(run)
+    translator.translate(["ab"], beam_size=1)
+    assert capsys.readouterr().err == ""
+    translator.translate(["ab", "a qb", "q"], beam_size=1, batch_size=1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: never seen in training: q (in 'a qb')")
+    translator.translate(["q"], beam_size=1)
+    assert capsys.readouterr().err == ""
