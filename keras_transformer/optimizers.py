@@ -132,9 +132,7 @@ class PaperAdam(keras.optimizers.Adam):
         scale = 1.0
         if self.global_clipnorm:
             scale = ops.minimum(1.0, self.global_clipnorm / ops.maximum(norm, 1e-12))
-        return [
-            ops.where(finite, g * ops.cast(scale, g.dtype), ops.zeros_like(g)) for g in grads
-        ]
+        return [ops.where(finite, g * ops.cast(scale, g.dtype), ops.zeros_like(g)) for g in grads]
 
     def _apply_weight_decay(self, variables):
         """Part of `update_step`, so that a skipped update decays nothing."""
@@ -169,7 +167,7 @@ class PaperAdam(keras.optimizers.Adam):
             average.assign_add((value - average) * ops.cast(share, average.dtype))
 
     def finalize_variable_values(self, var_list):
-        if int(self.updates) > int(self.skipped_updates):  # else there is no average yet
+        if int(self.updates - self.skipped_updates) > 0:  # else there is no average yet
             super().finalize_variable_values(var_list)
 
 

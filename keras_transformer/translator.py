@@ -190,6 +190,14 @@ class Translator:
         """Ids [B, S], with the end and padded to a shape to compile, and [B] length limits."""
         longest = max(len(ids) for ids in sources) + 1
         width = next((w for w in SOURCE_LENGTHS if w >= longest), -(-longest // 256) * 256)
+        learned = self.model.source_embedding.max_length  # None for sinusoids, which have no limit
+        if learned is not None:
+            if longest > learned:
+                raise ValueError(
+                    f"A sentence of {longest} tokens is longer than the {learned} positions that "
+                    "the model has learned: shorten it."
+                )
+            width = min(width, learned)
         rows = next((r for r in ROWS if r >= len(sources)), len(sources))
         source_ids = np.zeros((rows, width), "int32")
         # Rows that only fill the shape end at once.
@@ -197,8 +205,13 @@ class Translator:
         for row, ids in enumerate(sources):
             source_ids[row, : len(ids)] = ids
             source_ids[row, len(ids)] = self.tokenizer.end_id
-            max_lengths[row] = len(ids) + self.EXTRA_LENGTH
+            max_lengths[row] = self._longest_target(len(ids))
         return source_ids, max_lengths
+
+    def _longest_target(self, source_length):
+        learned = self.model.target_embedding.max_length
+        longest = source_length + self.EXTRA_LENGTH
+        return longest if learned is None else min(longest, learned)
 
     def _compiled(self, n, beam_size, length_penalty):
         key = (n, beam_size, length_penalty)
@@ -218,7 +231,7 @@ class Translator:
     def _run(self, source_ids, max_lengths, n, beam_size, penalty):
         """Ids [B, S] and limits [B] -> ids [B, N, length] and scores [B, N]."""
         model = self.model
-        length = source_ids.shape[1] + self.EXTRA_LENGTH
+        length = self._longest_target(source_ids.shape[1])
         memory, memory_mask = model.encode(source_ids)
         rows = source_ids.shape[0] * beam_size
         cache = model.start_cache(memory, rows, length)
@@ -268,7 +281,8 @@ def compile_with_weights(function, model):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        traced = tf.function(function, jit_compile=True)
+        # Nothing here needs AutoGraph, which reads the source files anew at each tracing.
+        traced = tf.function(function, jit_compile=True, autograph=False)
         compiled = {}
 
         def call(*arrays):

@@ -132,6 +132,13 @@ def test_encoding_keeps_order_and_counts_what_it_drops():
     assert encoded.source_ids.dtype == encoded.target_ids.dtype == np.int32
 
 
+def test_blank_sides_are_empty_also_to_a_lossless_tokenizer():
+    words = Words()
+    words.encode = lambda texts: [[5] * len(text) for text in texts]
+    encoded = data.encode_pairs([("a", " \t"), ("\u3000", "a"), ("a", "a")], words)
+    assert (len(encoded), encoded.dropped_empty) == (1, 2)
+
+
 def test_each_side_has_its_own_tokenizer_and_specials():
     target = Words("e d c")
     target.start_id, target.end_id = 11, 13
@@ -186,16 +193,16 @@ def test_cache_is_reused_and_equal(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"pairs": [("a b", "c"), ("d", "f")]},
-        {"pairs": [("a", "b c"), ("d", "e")]},  # the same words, cut elsewhere
-        {"pairs": [("c", "a b"), ("e", "d")]},
-        {"tokenizer": Words("g f e d c b a")},
+        {"pairs": [("a b", " c"), ("d", "f")]},
+        {"pairs": [("a", " b c"), ("d", "e")]},  # the same characters, cut elsewhere
+        {"pairs": [(" c", "a b"), ("e", "d")]},
+        {"tokenizer": Words("g f e d c b a"), "target_tokenizer": Words()},
         {"target_tokenizer": Words("g f e d c b a")},
         {"max_length": 3},
     ],
 )
 def test_cache_is_made_anew_when_anything_changes(tmp_path, change):
-    arguments = {"pairs": [("a b", "c"), ("d", "e")], "tokenizer": Words(), "max_length": 5}
+    arguments = {"pairs": [("a b", " c"), ("d", "e")], "tokenizer": Words(), "max_length": 5}
     cache = tmp_path / "pairs.npz"
     data.encode_pairs(**arguments, cache=cache)
     changed = data.encode_pairs(**arguments | change, cache=cache)
@@ -215,10 +222,18 @@ def test_cache_never_replaces_another_file(tmp_path):
         assert path.read_bytes() == before
 
 
-def test_failed_encoding_leaves_no_file(tmp_path):
-    with pytest.raises(KeyError):
-        data.encode_pairs([("a", "zzz")], Words(), cache=tmp_path / "pairs.npz")
-    assert list(tmp_path.iterdir()) == []
+def test_failed_write_leaves_the_old_cache_and_no_other_file(tmp_path, monkeypatch):
+    def full_disk(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    cache = tmp_path / "pairs.npz"
+    data.encode_pairs([("a", "b")], Words(), cache=cache)
+    before = cache.read_bytes()
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        data.encode_pairs([("a", "c")], Words(), cache=cache)
+    assert list(tmp_path.iterdir()) == [cache] and cache.read_bytes() == before
 
 
 def test_report_counts():

@@ -68,12 +68,12 @@ def changed(ids, row, position):
 
 
 def test_changing_a_target_token_changes_no_logit_before_it(any_precision):
-    model, _ = any_precision
+    model, tolerance = any_precision
     target_ids = np.stack([TARGET[0]] + [changed(TARGET, 0, t)[0] for t in range(T)])
     before, *after = logits(model, np.repeat(SOURCE[:1], T + 1, axis=0), target_ids)
     for t in range(T):
-        np.testing.assert_array_equal(after[t][:t], before[:t])
-        assert (after[t][t] != before[t]).any()
+        np.testing.assert_allclose(after[t][:t], before[:t], atol=tolerance)
+        assert np.abs(after[t][t] - before[t]).max() > tolerance
 
 
 def test_causality_holds_in_compiled_training_with_dropout(any_precision):

@@ -46,7 +46,7 @@ def build_parser():
             formatter_class=HelpFormatter,
         )
         module.add_arguments(verb)
-        verb.set_defaults(run=module.run)
+        verb.set_defaults(command=module.run)  # `run` is the option RUN
     return parser
 
 
@@ -58,7 +58,7 @@ def main(argv=None):
     """
     args = build_parser().parse_args(argv)
     try:
-        args.run(args)
+        args.command(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("keras-transformer: interrupted", file=sys.stderr)

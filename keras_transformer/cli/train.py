@@ -125,7 +125,7 @@ def run(args):
 
     keep_freed_memory()
     settings = vars(args).copy()
-    for name in ("run", "verb", "dry_run"):
+    for name in ("command", "verb", "dry_run"):
         del settings[name]
     settings["backend"] = keras.backend.backend()
     if args.dry_run:

@@ -382,7 +382,8 @@ def _out_of_memory(settings, ready):
 
 def finish(settings, pairs, ready, run):
     """Averages the last checkpoints and scores the result on the validation text."""
-    checkpoints = run.checkpoints()[-settings["average"] :] if settings["average"] else []
+    complete = run.checkpoints()
+    checkpoints = complete[-settings["average"] :] if settings["average"] else []
     if len(checkpoints) > 1:
         run.save_average(checkpoints)
     translator = Translator.load(run.path)
@@ -391,7 +392,10 @@ def finish(settings, pairs, ready, run):
     score = evaluation.bleu(hypotheses, references, tokenize=settings["tokenize"])
     what = f"the average of {len(checkpoints)} checkpoints" if len(checkpoints) > 1 else "the model"
     say(f"validation BLEU of {what}, greedy: {score.value:.2f}  {score.signature}")
-    run.append_log({"event": "end", "validation_bleu": score.value, "signature": score.signature})
+    end = {"event": "end", "update": complete[-1].update}
+    end |= {"validation_bleu": score.value, "signature": score.signature}
+    if end not in run.read_log():  # the same command again
+        run.append_log(end)
 
 
 def say(message):
