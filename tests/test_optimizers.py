@@ -41,6 +41,29 @@ def tensors(values):
     return [ops.convert_to_tensor(value) for value in values]
 
 
+def updater(optimizer, weights):
+    """`optimizer.apply(gradients, weights)` as a function of the gradients.
+
+    Compiled on JAX, as in `fit`, where each call of its own would be traced and compiled anew.
+    """
+    optimizer.build(weights)
+    if keras.backend.backend() != "jax":
+        return lambda grads: optimizer.apply(tensors(grads), weights)
+    import jax
+
+    compiled = jax.jit(optimizer.stateless_apply)
+
+    def apply(grads):
+        state = [[v.value for v in variables] for variables in (optimizer.variables, weights)]
+        new_weights, new_state = compiled(state[0], tensors(grads), state[1])
+        for variable, value in zip(
+            weights + optimizer.variables, new_weights + new_state, strict=True
+        ):
+            variable.assign(value)
+
+    return apply
+
+
 def norm_of(values):
     return np.sqrt(sum((np.asarray(v, "float64") ** 2).sum() for v in values))
 
@@ -90,9 +113,10 @@ def test_equals_adam_in_float64_with_the_papers_schedule_from_step_1(decay):
     weights = variables()
     optimizer = PaperAdam(D_MODEL, WARMUP, weight_decay=decay)
     theirs = NumpyAdam(arrays(weights), paper_rate, decay=decay or 0.0)
+    apply = updater(optimizer, weights)
     for step in range(9):
         assert number(optimizer.learning_rate) == pytest.approx(paper_rate(step + 1), rel=1e-6)
-        optimizer.apply(tensors(gradients(step)), weights)
+        apply(gradients(step))
         theirs.apply(gradients(step))
         assert_close(arrays(weights), theirs.weights)
         assert number(optimizer.updates) == step + 1
@@ -110,9 +134,10 @@ def test_equals_keras_adam_at_a_constant_rate(decay):
     ours, theirs = variables(), variables()
     optimizer = PaperAdam(**settings, weight_decay=decay)
     other = keras.optimizers.Adam(**settings, weight_decay=decay)
+    ours_apply, theirs_apply = updater(optimizer, ours), updater(other, theirs)
     for step in range(5):
-        optimizer.apply(tensors(gradients(step)), ours)
-        other.apply(tensors(gradients(step)), theirs)
+        ours_apply(gradients(step))
+        theirs_apply(gradients(step))
         assert_close(arrays(ours), arrays(theirs), rtol=1e-6, atol=1e-6)
 
 
@@ -121,7 +146,7 @@ def test_weight_decay_spares_what_is_excluded():
     before = arrays(weights)
     optimizer = PaperAdam(learning_rate=0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_list=weights[1:2])
-    optimizer.apply(tensors([np.zeros(s, "float32") for s in SHAPES]), weights)
+    updater(optimizer, weights)([np.zeros(s, "float32") for s in SHAPES])
     assert_close(arrays(weights), [before[0] * 0.95, before[1], before[2] * 0.95])
 
 
@@ -132,7 +157,7 @@ def test_global_clipping_is_by_the_norm_of_the_whole_gradient(factor):
     norm = norm_of(grads)
     optimizer = PaperAdam(learning_rate=0.1, epsilon=1.0, global_clipnorm=float(factor * norm))
     theirs = NumpyAdam(arrays(weights), lambda step: 0.1, epsilon=1.0)
-    optimizer.apply(tensors(grads), weights)
+    updater(optimizer, weights)(grads)
     theirs.apply([g * min(1.0, factor) for g in grads])
     assert_close(arrays(weights), theirs.weights)
     assert number(optimizer.gradient_norm) == pytest.approx(norm, rel=1e-5)
@@ -166,16 +191,18 @@ def test_accumulation_counts_in_updates():
         D_MODEL, WARMUP, gradient_accumulation_steps=3, use_ema=True, ema_momentum=0.9
     )
     theirs = NumpyAdam(arrays(weights), paper_rate)
+    apply = updater(optimizer, weights)
     for update in range(4):
-        for micro in range(3):
+        micro_batches = [gradients(3 * update + micro) for micro in range(3)]
+        for micro, grads in enumerate(micro_batches):
             before = arrays(weights)
-            optimizer.apply(tensors(gradients(3 * update + micro)), weights)
+            apply(grads)
             if micro < 2:
                 assert_same(arrays(weights), before)
                 assert number(optimizer.updates) == update
                 rate = paper_rate(update + 1)
                 assert number(optimizer.learning_rate) == pytest.approx(rate, rel=1e-6)
-        mean = [np.mean(g, axis=0) for g in zip(*map(gradients, range(3 * update, 3 * update + 3)))]
+        mean = [np.mean(g, axis=0) for g in zip(*micro_batches, strict=True)]
         theirs.apply(mean)
         assert_close(arrays(weights), theirs.weights)
         assert number(optimizer.gradient_norm) == pytest.approx(norm_of(mean), rel=1e-5)
@@ -191,10 +218,11 @@ def test_the_moving_average_moves_with_updates_only(accumulate):
         use_ema=True,
         ema_momentum=0.9,
     )
+    apply = updater(optimizer, weights)
     average = None
     for update in range(4):
         for micro in range(accumulate or 1):
-            optimizer.apply(tensors(gradients(7 * update + micro)), weights)
+            apply(gradients(7 * update + micro))
             if average is not None and micro < (accumulate or 1) - 1:
                 assert_same(arrays(optimizer._model_variables_moving_average), average)
         if average is None:  # the first update sets it
@@ -223,12 +251,14 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(bad, accumu
         gradient_accumulation_steps=accumulate,
     )
 
+    apply = updater(optimizer, weights)
+
     def update(step, poison):
         for micro in range(accumulate or 1):
             grads = gradients(9 * step + micro)
             if poison and micro == 0:
                 grads[0][2, 3] = bad
-            optimizer.apply(tensors(grads), weights)
+            apply(grads)
 
     def state():
         moments = optimizer._momentums + optimizer._velocities
@@ -257,8 +287,9 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(bad, accumu
 def test_the_average_starts_at_the_first_update_that_counts():
     weights = variables()
     optimizer = PaperAdam(learning_rate=0.1, use_ema=True)
-    optimizer.apply(tensors([np.full(s, np.nan, "float32") for s in SHAPES]), weights)
-    optimizer.apply(tensors(gradients(1)), weights)
+    apply = updater(optimizer, weights)
+    apply([np.full(s, np.nan, "float32") for s in SHAPES])
+    apply(gradients(1))
     assert_same(arrays(optimizer._model_variables_moving_average), arrays(weights))
 
 
@@ -266,7 +297,7 @@ def test_without_an_update_that_counts_there_is_no_average_to_end_with():
     weights = variables()
     before = arrays(weights)
     optimizer = PaperAdam(learning_rate=0.1, use_ema=True)
-    optimizer.apply(tensors([np.full(s, np.nan, "float32") for s in SHAPES]), weights)
+    updater(optimizer, weights)([np.full(s, np.nan, "float32") for s in SHAPES])
     optimizer.finalize_variable_values(weights)
     assert_same(arrays(weights), before)
 
@@ -275,10 +306,11 @@ def test_without_an_update_that_counts_there_is_no_average_to_end_with():
 
 
 def corpus(count, seed=0):
-    """Random pairs of 1 to 6 tokens, without specials (start 2, end 3)."""
+    """Random pairs: 6 source tokens each, so that batches are of one shape, and 1 to 6 target ones."""
     random = np.random.default_rng(seed)
-    offsets = [np.concatenate([[0], np.cumsum(random.integers(1, 7, count))]) for _ in range(2)]
-    ids = [random.integers(4, V, o[-1]).astype("int32") for o in offsets]
+    lengths = np.full(count, 6), random.integers(1, 7, count)
+    offsets = [np.concatenate([[0], np.cumsum(each)]) for each in lengths]
+    ids = [random.integers(4, V, each[-1]).astype("int32") for each in offsets]
     return data.EncodedPairs(ids[0], offsets[0], ids[1], offsets[1], 3, 2, 3, 7, 0, 0)
 
 
@@ -336,7 +368,7 @@ def test_k_accumulated_batches_are_one_big_batch():
     big = transformer(PaperAdam(**clipped), target_vocabulary_size=V + 6)
     before = big.get_weights()
     for update in range(3):
-        inputs, labels, weights = joined(plan.batches(update), rows=53, width=8)
+        inputs, labels, weights = joined(plan.batches(update), rows=17, width=7)
         assert weights.sum() == pytest.approx(1)
         big.train_on_batch(inputs, labels, weights)
         big_norm = number(big.optimizer.gradient_norm)

@@ -1,4 +1,4 @@
-"""What runs on a TPU is lowered for one here, which needs none: JAX' compiler says what it cannot."""
+"""What runs on a TPU is lowered for one here, which needs none: the compiler says what it cannot."""
 
 import types
 
