@@ -21,7 +21,7 @@ V, UPDATES = 23, 4
 
 
 def corpus(count, seed=0):
-    """Random pairs: 6 source tokens each, so that batches are of one shape, and 1 to 6 target ones."""
+    """Random pairs: 6 source tokens each, for batches of one shape, and 1 to 6 target ones."""
     random = np.random.default_rng(seed)
     lengths = np.full(count, 6), random.integers(1, 7, count)
     offsets = [np.concatenate([[0], np.cumsum(each)]) for each in lengths]

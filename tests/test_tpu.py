@@ -1,4 +1,4 @@
-"""What runs on a TPU is lowered for one here, which needs none: the compiler says what it cannot."""
+"""What runs on TPUs is lowered for one here, which needs none: the compiler says what cannot be."""
 
 import types
 
