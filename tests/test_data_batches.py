@@ -251,7 +251,7 @@ def test_wrong_arguments(arguments, says):
 
 
 def test_budget_is_usable_to_its_last_token():
-    plan = data.BatchPlan(corpus([(23, 5)]), tokens_per_batch=48, rows_multiple=2)
+    plan = data.BatchPlan(corpus([(23, 5)]), 48, shapes="dynamic", rows_multiple=2)
     assert plan.shapes() == [(2, 24, 6)]
 
 
@@ -262,7 +262,7 @@ def test_evaluation_rejects_pairs_beyond_every_bucket():
 
 
 def test_summary_says_what_a_plan_costs():
-    plan = data.BatchPlan(corpus([(2, 4)] * 21), tokens_per_batch=15, accumulate=2)
+    plan = data.BatchPlan(corpus([(2, 4)] * 21), 15, shapes="dynamic", accumulate=2)
     assert str(plan) == plan.summary()
     for part in ("21 pairs", "3.5 updates", "1 dynamic shapes", "0.0% padding", "30 target tokens"):
         assert part in str(plan)

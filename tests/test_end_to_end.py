@@ -25,14 +25,22 @@ def test_eight_pairs_are_learnt_by_heart():
     tokenizer = kt.text.train_tokenizer(PAIRS, vocabulary_size=380)
     batches = kt.data.token_batches(PAIRS, tokenizer, tokens_per_batch=512)
     model = kt.models.Transformer(
-        tokenizer.vocabulary_size(), num_layers=1, d_model=64, num_heads=4, d_ff=128, dropout=0.0
+        tokenizer.vocabulary_size(),
+        num_layers=1,
+        d_model=64,
+        num_heads=4,
+        d_ff=128,
+        dropout=0.0,
+        norm="pre",
     )
     model.compile(
-        optimizer=kt.optimizers.PaperAdam(learning_rate=5e-3),
+        optimizer=kt.optimizers.PaperAdam(
+            learning_rate=kt.schedules.PaperSchedule.with_peak(3e-3, warmup_steps=40)
+        ),
         loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.0),
         weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
     )
-    logs = model.fit(batches, epochs=1, steps_per_epoch=160, verbose=0).history
+    logs = model.fit(batches, epochs=1, steps_per_epoch=400, verbose=0).history
     translator = kt.Translator(model, tokenizer)
     hypotheses = translator.translate(sources, beam_size=2, batch_size=4)
     assert hypotheses == references, logs

@@ -50,8 +50,8 @@ class _OnePass(keras.utils.PyDataset):
 
 
 def _tf_dataset(indices, batch):
-    # Not Dataset.from_generator: it calls Python when an iterator dies, and a process that
-    # ends with a live one (after Ctrl-C in fit, for example) may then hang for ever.
+    # Not Dataset.from_generator: it calls Python when an iterator dies, which fails, with noise
+    # and at worst late, in a process that ends with a live one (after Ctrl-C in fit, say).
     import tensorflow as tf
 
     def flat_batch(index):
