@@ -7,7 +7,7 @@ Three ways in: compose the `layers` in a Keras model of your own; train a `model
 import os
 
 # TensorFlow's start-up notices would bury what a command prints. The user's own setting wins.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_transformer import (  # noqa: E402
     callbacks,

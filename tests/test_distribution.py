@@ -113,22 +113,18 @@ def on_jax(devices):
     compare(one, train(devices))
 
 
-def run(devices):
+@pytest.mark.slow
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras trains on one device with torch"
+)
+def test_several_devices_train_as_one():
+    devices = {"tensorflow": 2, "jax": 3}[keras.backend.backend()]
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, __file__, str(devices)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="Keras trains on one device with torch"
-)
-@pytest.mark.parametrize("devices", [2])
-def test_several_devices_train_as_one(devices):
-    run(devices)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,7 @@ def values(variables):
     return [variable.value for variable in variables]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("accumulate", [None, 3])
+@pytest.mark.parametrize(("dtype", "accumulate"), [("float32", None), ("mixed_bfloat16", 3)])
 def test_the_training_step(dtype, accumulate):
     model = transformer(dtype=keras.DTypePolicy(dtype), attention_dropout=0.1)
     optimizer = PaperAdam(
