@@ -1,4 +1,4 @@
-"""Memory that is freed and asked for again, step after step."""
+"""The memory of a training step: how much it takes, and how to keep it from step to step."""
 
 import ctypes
 import sys
@@ -39,3 +39,24 @@ def keep_freed_memory():
         (_M_ARENA_MAX, 1),  # ... and is one: those of other threads are limited to 64 MiB
     )
     return all([mallopt(*setting) for setting in settings])
+
+
+def training_step_bytes(model, shapes):
+    """Estimated bytes of a training step at the largest of the shapes, in float32.
+
+    Weights, gradients and two moments; and what the backward pass needs again, counted from the
+    layers' own tensors: per position about 14 (encoder) or 24 (decoder) vectors of width D and 3 of
+    width F a layer, three copies of the attention weights, and three of the logits.
+    """
+    encoder = model.encoder.layers[0]
+    d_model, d_ff, heads = encoder.d_model, encoder.d_ff, encoder.num_heads
+    encoder_layers, decoder_layers = model.encoder.num_layers, model.decoder.num_layers
+    vocabulary = model.output_shape[-1]
+
+    def activations(rows, source, target):
+        encoded = source * (14 * d_model + 3 * d_ff) + 3 * heads * source * source
+        decoded = target * (24 * d_model + 3 * d_ff) + 3 * heads * target * (target + source)
+        floats = encoder_layers * encoded + decoder_layers * decoded + 3 * target * vocabulary
+        return rows * floats
+
+    return 4 * (4 * model.count_params() + max(activations(*shape) for shape in shapes))

@@ -13,11 +13,12 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_transformer import cli, translator
 from keras_transformer.checkpoint_files import read_arrays
 from keras_transformer.checkpoints import RunDirectory
-from keras_transformer.cli import training
+from keras_transformer.cli import preparation, training
 from keras_transformer.text import Tokenizer
 from keras_transformer.translator import Translator
 
@@ -219,7 +220,7 @@ def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
         tuple(line.split("\t")) for line in (path / "held_out.tsv").read_text().splitlines()
     ]
     tokenizer = Tokenizer.load(path / "tokenizer.model")
-    read = training.read_text(json.loads((path / "settings.json").read_text()))
+    read = preparation.read_text(json.loads((path / "settings.json").read_text()))
     assert held_out == read.valid and len(held_out) == 10
     assert len({source for source, _ in held_out}) == 5
     assert sorted(read.train + read.valid) == sorted(pairs)
@@ -227,6 +228,22 @@ def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
     with np.load(path / "ids" / "train.npz", allow_pickle=False) as ids:
         encoded = tokenizer.decode(np.split(ids["source_ids"], ids["source_offsets"][1:-1]))
     assert sorted(encoded) == sorted(source for source, _ in read.train)
+
+
+def test_out_of_memory_names_the_batch_and_what_to_try(parallel, tmp_path, monkeypatch, capsys):
+    def fit(*arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    command = ("train", *parallel, *TINY, "--updates", 6, "--run-dir", tmp_path / "run")
+    status, _, err = main(capsys, *command, "--accumulate", 3)
+    assert status == 1
+    shapes = re.search(r"shapes \(rows, source, target\): (.*)", err)[1]
+    shapes = [tuple(map(int, shape)) for shape in re.findall(r"\((\d+), (\d+), (\d+)\)", shapes)]
+    rows, source, target = max(shapes, key=np.prod)
+    assert f"{rows} rows x {source} source x {target} target" in err
+    assert "--tokens-per-batch 256" in err  # what it was, ...
+    assert "--tokens-per-batch 128 --accumulate 6" in err  # ... and what makes the same update
 
 
 # --- translate, evaluate, average

@@ -1,6 +1,7 @@
 """Laws of token-budget batches."""
 
 import itertools
+import types
 
 import keras
 import numpy as np
@@ -306,6 +307,21 @@ def test_fit_takes_the_dataset_and_validates_every_epoch(mode):
     assert model.optimizer.iterations == 2 * steps
     assert history["val_loss"][1] < history["val_loss"][0]
     assert history["loss"][1] < history["loss"][0]
+
+
+def test_shapes_are_static_where_keras_compiles_each():
+    plan = data.BatchPlan(sentences(50), 61)
+    assert plan.static == (keras.backend.backend() == "jax")  # tests run on the CPU
+
+
+def test_shapes_are_static_on_tensorflow_with_an_accelerator(monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("of TensorFlow's devices")
+    import tensorflow as tf
+
+    devices = [types.SimpleNamespace(device_type=kind) for kind in ("CPU", "TPU")]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda: devices)
+    assert data.BatchPlan(sentences(50), 61).static
 
 
 def test_token_batches_is_the_plan_in_one_line():

@@ -11,6 +11,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from random_pairs import random_pairs
 
 from keras_transformer import data, models
 from keras_transformer.losses import SmoothedCrossentropy
@@ -18,15 +19,6 @@ from keras_transformer.metrics import NatsPerToken
 from keras_transformer.optimizers import PaperAdam
 
 V, UPDATES = 23, 4
-
-
-def corpus(count, seed=0):
-    """Random pairs: 6 source tokens each, for batches of one shape, and 1 to 6 target ones."""
-    random = np.random.default_rng(seed)
-    lengths = np.full(count, 6), random.integers(1, 7, count)
-    offsets = [np.concatenate([[0], np.cumsum(each)]) for each in lengths]
-    ids = [random.integers(4, V, each[-1]).astype("int32") for each in offsets]
-    return data.EncodedPairs(ids[0], offsets[0], ids[1], offsets[1], 3, 2, 3, 7, 0, 0)
 
 
 class Curve(keras.callbacks.Callback):
@@ -46,8 +38,12 @@ class Curve(keras.callbacks.Callback):
         self.points.append([logs["loss"], *counted])
 
 
-def train(devices):
-    """Fits a small model without dropout; every gradient is clipped."""
+def train(devices, tied):
+    """Fits a small model without dropout; every gradient is clipped.
+
+    Two vocabularies and batches of one shape, or a tied one and batches of many: a gradient of the
+    embedding that lists rows then has another length on each replica.
+    """
     keras.utils.set_random_seed(5)
     model = models.Transformer(
         V,
@@ -56,7 +52,7 @@ def train(devices):
         num_heads=2,
         d_ff=17,
         dropout=0.0,
-        target_vocabulary_size=V + 6,
+        target_vocabulary_size=None if tied else V + 6,
     )
     # Epsilon is large, so that the length of the clipped gradient matters to Adam.
     optimizer = PaperAdam(12, 5, epsilon=1e-2, global_clipnorm=0.5, use_ema=True, ema_momentum=0.5)
@@ -66,11 +62,18 @@ def train(devices):
         weighted_metrics=[NatsPerToken()],
         jit_compile=keras.backend.backend() == "jax",
     )
-    # Batches of 13 rows, less what the devices cannot share: the last one is filled up with zeros.
-    plan = data.BatchPlan(corpus(31), 13 * 7, shapes="static", rows_multiple=devices)
+    pairs = random_pairs(31, V, same_source=not tied)
+    if tied:
+        plan = data.BatchPlan(pairs, 29, shapes="dynamic", rows_multiple=devices)
+        assert len({batch[1].shape for u in range(UPDATES) for batch in plan.batches(u)}) > 2
+    else:
+        # Of 13 rows, less what the devices cannot share; zeros fill up the last one.
+        plan = data.BatchPlan(pairs, 13 * 7, shapes="static", rows_multiple=devices)
     curve = Curve()
     logs = model.fit(plan.dataset(), steps_per_epoch=UPDATES, verbose=0, callbacks=[curve]).history
-    valid = model.evaluate(plan.evaluation(corpus(17, seed=1)), verbose=0, return_dict=True)
+    valid = model.evaluate(
+        plan.evaluation(random_pairs(17, V, seed=1)), verbose=0, return_dict=True
+    )
     weights = model.get_weights()  # the moving average: fit ends with it
     moments = optimizer._momentums + optimizer._velocities
     moments = [keras.ops.convert_to_numpy(variable) for variable in moments]
@@ -96,21 +99,23 @@ def on_tensorflow(devices):
     virtual = [tf.config.LogicalDeviceConfiguration()] * devices
     tf.config.set_logical_device_configuration(cpu, virtual)
     tf.config.set_visible_devices(cpu)
-    one = train(devices)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
     assert strategy.num_replicas_in_sync == devices
-    with strategy.scope():
-        many = train(devices)
-    compare(one, many)
+    for tied in (False, True):
+        one = train(devices, tied)
+        with strategy.scope():
+            many = train(devices, tied)
+        compare(one, many)
 
 
 def on_jax(devices):
     import jax
 
     assert len(jax.devices()) == devices
-    one = train(devices)
+    one = [train(devices, tied) for tied in (False, True)]
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=jax.devices()))
-    compare(one, train(devices))
+    for tied in (False, True):
+        compare(one[tied], train(devices, tied))
 
 
 @pytest.mark.slow

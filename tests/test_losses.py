@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from random_pairs import random_pairs
 
 from keras_transformer import data
 from keras_transformer.losses import SmoothedCrossentropy, smoothed_token_nats, token_nats
@@ -158,20 +159,11 @@ def test_a_batch_of_padding_alone_is_zero():
     assert float(SmoothedCrossentropy(0.1)(labels, logits)) == 0
 
 
-def corpus(count, seed=0):
-    """Random pairs: 6 source tokens each, for batches of one shape, and 1 to 6 target ones."""
-    random = np.random.default_rng(seed)
-    lengths = np.full(count, 6), random.integers(1, 7, count)
-    offsets = [np.concatenate([[0], np.cumsum(each)]) for each in lengths]
-    ids = [random.integers(4, V, each[-1]).astype("int32") for each in offsets]
-    return data.EncodedPairs(ids[0], offsets[0], ids[1], offsets[1], 3, 2, 3, 7, 0, 0)
-
-
 @given(accumulate=st.integers(1, 4), update=st.integers(0, 9))
 @settings(max_examples=10)
 def test_micro_batches_sum_to_the_mean_over_the_update(accumulate, update):
     """Keras averages the gradients of k micro-batches: hence the 1 / k."""
-    plan = data.BatchPlan(corpus(41), 31, shapes="static", accumulate=accumulate)
+    plan = data.BatchPlan(random_pairs(41, V), 31, shapes="static", accumulate=accumulate)
     loss, all_nats, total = SmoothedCrossentropy(0.1), [], 0.0
     for _, labels, weights in plan.batches(update):
         logits = np.random.default_rng(labels.shape).normal(size=(*labels.shape, V))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from random_pairs import random_pairs
 
 from keras_transformer import data, models
 from keras_transformer.losses import SmoothedCrossentropy
@@ -305,15 +306,6 @@ def test_without_an_update_that_counts_there_is_no_average_to_end_with():
 # --- through fit ---
 
 
-def corpus(count, seed=0):
-    """Random pairs: 6 source tokens each, for batches of one shape, and 1 to 6 target ones."""
-    random = np.random.default_rng(seed)
-    lengths = np.full(count, 6), random.integers(1, 7, count)
-    offsets = [np.concatenate([[0], np.cumsum(each)]) for each in lengths]
-    ids = [random.integers(4, V, each[-1]).astype("int32") for each in offsets]
-    return data.EncodedPairs(ids[0], offsets[0], ids[1], offsets[1], 3, 2, 3, 7, 0, 0)
-
-
 def transformer(optimizer, **options):
     keras.utils.set_random_seed(5)
     model = models.Transformer(
@@ -356,7 +348,7 @@ class Norms(keras.callbacks.Callback):
 
 def test_k_accumulated_batches_are_one_big_batch():
     """With two vocabularies: the source embedding's gradient is then a sparse one on TensorFlow."""
-    plan = data.BatchPlan(corpus(61), 35, shapes="static", accumulate=3)
+    plan = data.BatchPlan(random_pairs(61, V), 35, shapes="static", accumulate=3)
     clipped = {"d_model": D_MODEL, "warmup_steps": WARMUP, "global_clipnorm": 0.5}
     small = transformer(
         PaperAdam(**clipped, gradient_accumulation_steps=3), target_vocabulary_size=V + 6
@@ -379,7 +371,7 @@ def test_k_accumulated_batches_are_one_big_batch():
 
 
 def test_one_bad_batch_in_fit_is_skipped():
-    plan = data.BatchPlan(corpus(61), 48, shapes="static")
+    plan = data.BatchPlan(random_pairs(61, V), 48, shapes="static")
     batch = plan.batches(0)[0]
     model = transformer(PaperAdam(D_MODEL, WARMUP))
     optimizer = model.optimizer
@@ -396,7 +388,7 @@ def test_one_bad_batch_in_fit_is_skipped():
 
 
 def test_loss_scale_skips_counts_and_halves_until_the_gradient_fits():
-    plan = data.BatchPlan(corpus(61), 48, shapes="static")
+    plan = data.BatchPlan(random_pairs(61, V), 48, shapes="static")
     (batch,) = plan.batches(0)
     policy = keras.DTypePolicy("mixed_float16")
     start = 2.0**24
@@ -425,7 +417,7 @@ def test_loss_scale_skips_counts_and_halves_until_the_gradient_fits():
 
 
 def test_loss_scale_works_in_fit():
-    plan = data.BatchPlan(corpus(61), 48, shapes="static")
+    plan = data.BatchPlan(random_pairs(61, V), 48, shapes="static")
     optimizer = LossScale(PaperAdam(D_MODEL, WARMUP), initial_scale=128.0)
     model = transformer(optimizer, dtype=keras.DTypePolicy("mixed_float16"))
     history = model.fit(plan.dataset(), steps_per_epoch=4, epochs=3, verbose=0).history

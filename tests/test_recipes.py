@@ -1,0 +1,76 @@
+"""Every recipe runs; where a command does the same, both end with the same weights."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_transformer.checkpoint_files import read_arrays
+
+pytestmark = pytest.mark.tensorflow_only
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+# TensorFlow's deterministic mode must be on before the recipe computes anything.
+DETERMINISTIC = """
+import runpy, sys
+import tensorflow
+tensorflow.config.experimental.enable_op_determinism()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def start(*command):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, *map(str, command)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def write_text(folder):
+    """Multi30k in small: words, and each word spelled backwards."""
+    rng = random.Random(11)
+    for name, count in (("train", 60), ("val", 5), ("test2016", 5)):
+        sources = [" ".join(rng.choices("ba be bo da de do".split(), k=3)) for _ in range(count)]
+        targets = [" ".join(word[::-1] for word in source.split()) for source in sources]
+        for language, lines in (("en", sources), ("de", targets)):
+            text = "".join(f"{line}\n" for line in lines)
+            (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
+
+
+def test_the_multi30k_recipe_and_the_command_are_bit_equal(tmp_path):
+    """The command as docs/results.md has it, but for the sizes of text, vocabulary and training."""
+    write_text(tmp_path)
+    results = (RECIPES.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    command = results.split("```\nkeras-transformer train ")[1].split("```")[0].split("keras-")[0]
+    options = command.replace("\\\n", " ").split()
+    for side in ("source", "target"):
+        language = {"source": "en", "target": "de"}[side]
+        for part, name in (("train", "train"), ("valid", "val")):
+            options[options.index(f"--{part}-{side}") + 1] = tmp_path / f"{name}.{language}"
+    small = {"--vocabulary-size": 280, "--updates": 4, "--validate-every": 2}
+    for option, value in {**small, "--run-dir": tmp_path / "by_command"}.items():
+        options[options.index(option) + 1] = value
+
+    recipe = RECIPES / "translate_multi30k.py"
+    given = ["--data", tmp_path, "--run-dir", tmp_path / "by_recipe"]
+    given += [word for option in small.items() for word in option]
+    processes = [
+        start("-c", DETERMINISTIC, recipe, *given),
+        start("-m", "keras_transformer", "train", *options, "--deterministic"),
+    ]
+    for process in processes:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
+    runs = [tmp_path / name for name in ("by_recipe", "by_command")]
+    for file in ("checkpoints/update-00000004/weights.npz", "averaged.npz"):
+        by_recipe, by_command = (dict(read_arrays(run / file)) for run in runs)
+        assert by_recipe.keys() == by_command.keys() and len(by_recipe) > 50
+        for name, array in by_recipe.items():
+            np.testing.assert_array_equal(array, by_command[name], err_msg=name)
+    first = dict(read_arrays(runs[0] / "checkpoints/update-00000002/weights.npz"))
+    assert all((first[name] != array).any() for name, array in by_recipe.items())
