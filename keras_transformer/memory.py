@@ -42,11 +42,19 @@ def keep_freed_memory():
 
 
 def training_step_bytes(model, shapes):
-    """Estimated bytes of a training step at the largest of the shapes, in float32.
+    """Estimated bytes that training needs at the largest of the shapes, beside the program's own.
 
     Weights, gradients and two moments; and what the backward pass needs again, counted from the
     layers' own tensors: per position about 14 (encoder) or 24 (decoder) vectors of width D and 3 of
-    width F a layer, three copies of the attention weights, and three of the logits.
+    width F a layer, three copies of the attention weights, and three of the logits, all float32. On
+    the CPU the process was seen to grow by 0.9 to 1.4 times that (TensorFlow, six shapes).
+
+    Args:
+        model: a `Transformer`.
+        shapes: an iterable of (rows, source length, target length).
+
+    Returns:
+        The estimate, in bytes.
     """
     encoder = model.encoder.layers[0]
     d_model, d_ff, heads = encoder.d_model, encoder.d_ff, encoder.num_heads

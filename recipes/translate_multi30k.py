@@ -4,8 +4,8 @@
     python recipes/translate_multi30k.py --data FOLDER    # train.en, train.de, val.*, test2016.*
     python recipes/translate_multi30k.py --source de --target fr
 
-English-German, test2016, beam 5, score / length, the settings below: 34.40 BLEU (tokenised,
-lower-cased) after 5,170 of the 8,460 updates, 35 minutes on two shared CPU cores; docs/results.md.
+English-German, test2016, beam 5, score / length: 40.28 BLEU (tokenised, lower-cased) after 59
+minutes on two CPU cores, 35.7 million target tokens; docs/results.md.
 """
 
 import argparse
@@ -31,10 +31,8 @@ def main():
     parser.add_argument("--target", default="de")
     parser.add_argument("--run-dir", default=None, help="runs/multi30k-SOURCE-TARGET by default")
     parser.add_argument("--vocabulary-size", type=int, default=6000)
-    parser.add_argument("--updates", type=int, default=8460)
-    parser.add_argument(
-        "--validate-every", type=int, default=470, help="about a pass over the text"
-    )
+    parser.add_argument("--updates", type=int, default=9250)
+    parser.add_argument("--validate-every", type=int, default=250, help="in updates")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     run_dir = args.run_dir or f"runs/multi30k-{args.source}-{args.target}"
@@ -51,15 +49,13 @@ def main():
     print(kt.data.report(train, encoded, valid))
 
     # A batch is a pure function of the seed and the update.
-    plan = kt.data.BatchPlan(encoded, tokens_per_batch=1024, seed=args.seed)
+    plan = kt.data.BatchPlan(encoded, tokens_per_batch=4096, seed=args.seed)
     print(plan.summary())
 
     # The model, the paper's objective, Adam with warm-up.
     keras.utils.set_random_seed(args.seed)
-    model = kt.models.Transformer.from_preset(
-        "tiny", tokenizer.vocabulary_size(), norm="pre", dropout=0.15
-    )
-    schedule = kt.schedules.PaperSchedule.with_peak(0.0015, warmup_steps=400)
+    model = kt.models.Transformer.from_preset("tiny", tokenizer.vocabulary_size(), norm="pre")
+    schedule = kt.schedules.PaperSchedule.with_peak(0.003, warmup_steps=1500)
     model.compile(
         optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
         loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
@@ -101,16 +97,16 @@ def main():
                         sources,
                         references,
                         score,
-                        every=3,
+                        every=4,
                     ),
                     kt.callbacks.Progress(args.updates, log=run.append_log),
                     kt.callbacks.TensorBoard(run_dir),
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )
-        run.save_average(run.checkpoints()[-4:])
+        run.save_average(run.checkpoints())
 
-    # The mean of the last four checkpoints; beam 5, score / length, as the published figure.
+    # The mean of the last ten checkpoints; beam 5, score / length, as the published figure.
     translator = kt.Translator.load(run_dir)
     sources, references = zip(*test, strict=True)
     hypotheses = translator.translate(sources, beam_size=5, length_penalty="average")

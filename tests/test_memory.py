@@ -51,3 +51,32 @@ def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     monkeypatch.setattr(memory.ctypes, "CDLL", None)  # would raise if it were called
     assert memory.keep_freed_memory() is False
+
+
+PEAK = """
+import resource
+import keras
+import numpy as np
+from keras_transformer import losses, models, optimizers
+from keras_transformer.memory import training_step_bytes
+
+V, SHAPE = 8000, (67, 53, 59)
+model = models.Transformer.from_preset("tiny", V)
+model.compile(optimizers.PaperAdam(128), losses.SmoothedCrossentropy(0.1))
+with open("/proc/self/statm") as file:
+    before = int(file.read().split()[1]) * resource.getpagesize()
+rows, source, target = SHAPE
+inputs = {"source_ids": np.ones((rows, source)), "target_ids": np.ones((rows, target))}
+for _ in range(2):
+    model.train_on_batch(inputs, np.ones((rows, target)), np.full((rows, target), 1e-3))
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+print(training_step_bytes(model, [(3, 2, 2), SHAPE]) / used)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_estimate_is_near_the_measured_peak():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.6 < float(done.stdout.split()[-1]) < 1.4
