@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer import search
+from keras_transformer.seen import Seen
 
 # Shapes are rounded up to these, so that a file of any lengths compiles a handful of times.
 SOURCE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -62,7 +63,7 @@ class Translator:
                 )
         self._searches = {}
         self.weights = None
-        self._seen_ids = None
+        self._seen = None
         self._warned = False
 
     @classmethod
@@ -103,9 +104,7 @@ class Translator:
             translator = cls(model, *sides)
         averaged = (directory.path / "averaged.npz").exists()
         translator.weights = weights or ("average" if averaged else "last")
-        seen = directory.path / "seen_ids.npy"
-        if seen.exists():
-            translator._seen_ids = np.load(seen, allow_pickle=False)
+        translator._seen = Seen.load(directory.path)
         return translator
 
     def translate(self, texts, beam_size=4, length_penalty=0.6, batch_size=64):
@@ -154,15 +153,15 @@ class Translator:
         return results
 
     def _warn_of_unseen(self, texts, sources):
-        """Says once, on stderr, that a sentence has pieces that training never saw."""
-        if self._seen_ids is None or self._warned:
+        """Says once, on stderr, that a sentence has words or pieces that training never saw."""
+        if self._seen is None or self._warned:
             return
         for text, ids in zip(texts, sources, strict=True):
-            if ids and not self._seen_ids[ids].all():
-                pieces = ", ".join(self.tokenizer.unseen_pieces(text, self._seen_ids))
+            unseen = self._seen.unseen(text, self.tokenizer) if ids else []
+            if unseen:
                 print(
-                    f"warning: never seen in training: {pieces} (in {text[:80]!r}); expect poor "
-                    "translations of such text. Said once.",
+                    f"warning: never seen in training: {', '.join(unseen)} (in {text[:80]!r}); "
+                    "expect poor translations of such text. Said once.",
                     file=sys.stderr,
                 )
                 self._warned = True

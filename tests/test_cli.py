@@ -138,6 +138,7 @@ def test_a_run_holds_all_that_is_needed_to_translate_resume_and_reproduce(run, p
         "model.json",
         "tokenizer.model",
         "seen_ids.npy",
+        "seen_words.txt",
         "report.txt",
         "log.jsonl",
         "averaged.npz",

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from keras_transformer import data, evaluation, losses, metrics, models, text
-from keras_transformer.checkpoint_files import replacing
 from keras_transformer.optimizers import LossScale, PaperAdam
 from keras_transformer.schedules import PaperSchedule
+from keras_transformer.seen import Seen
 
 
 class Text(NamedTuple):
@@ -97,8 +97,8 @@ def prepare(settings, pairs, folder=None):
         encoded.append(data.encode_pairs(chosen, tokenizer, target_tokenizer, limit, cache))
     train_ids, valid_ids = encoded
     if folder is not None:
-        with replacing(folder / "seen_ids.npy") as file:
-            np.save(file, tokenizer.seen_ids([train_ids.source_ids]))
+        sources = [source for source, _ in pairs.train]
+        Seen.of(sources, tokenizer, train_ids.source_ids).save(folder)
 
     shapes = settings["shapes"]
     if shapes == "auto" and settings["jit"] != "auto":
