@@ -104,7 +104,8 @@ def main():
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )
-        run.save_average(run.checkpoints())
+        late = [saved for saved in run.checkpoints() if 2 * saved.update >= args.updates]
+        run.save_average(late)
 
     # The mean of the last ten checkpoints; beam 5, score / length, as the published figure.
     translator = kt.Translator.load(run_dir)

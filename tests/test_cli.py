@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from keras_transformer import cli, translator
-from keras_transformer.checkpoint_files import read_arrays
+from keras_transformer.checkpoint_files import read_arrays, read_note
 from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.cli import preparation, training
 from keras_transformer.text import Tokenizer
@@ -178,6 +179,14 @@ def test_raised_updates_go_on_as_if_never_stopped(run, parallel, uncompiled, tmp
     assert_same_run(run, other, [3, 6])
     name = "embedding/token_embeddings"
     assert (arrays_of(run, 3)[name] != arrays_of(run, 6)[name]).any()
+
+
+def test_the_average_leaves_out_the_first_half(run, parallel, uncompiled, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    assert train(*parallel, "--updates=9", f"--run-dir={other}") == 0
+    assert [c.update for c in RunDirectory.open(other).checkpoints()] == [3, 6, 9]
+    assert read_note(other / "averaged.npz", "updates") == [6, 9]
 
 
 def test_other_settings_are_refused(run, parallel, capsys):

@@ -108,7 +108,11 @@ def add_arguments(parser):
     )
     watching.add_argument("--keep-checkpoints", type=positive, default=10, metavar="K")
     watching.add_argument(
-        "--average", type=int, default=10, metavar="K", help="last K at the end; 0: no average"
+        "--average",
+        type=int,
+        default=10,
+        metavar="K",
+        help="the last K of the second half, at the end; 0: no average",
     )
     watching.add_argument("--stop-early", choices=("bleu", "loss"), help="by validation")
     watching.add_argument(

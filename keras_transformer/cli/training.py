@@ -176,7 +176,9 @@ def _out_of_memory(settings, ready):
 def finish(settings, pairs, ready, run):
     """Averages the last checkpoints and scores the result on the validation text."""
     complete = run.checkpoints()
-    checkpoints = complete[-settings["average"] :] if settings["average"] else []
+    # Early weights would pull a short run's average back.
+    late = [each for each in complete if 2 * each.update >= complete[-1].update]
+    checkpoints = late[-settings["average"] :] if settings["average"] else []
     if len(checkpoints) > 1:
         run.save_average(checkpoints)
     translator = Translator.load(run.path)
