@@ -1,4 +1,5 @@
-# `make test` needs only git, make and Python 3.11-3.13; everything else is installed into .venv.
+# `make demo` and `make test` need only git, make and Python 3.11-3.13; the rest is installed into
+# .venv.
 # Choose the interpreter with `make test PYTHON=/path/to/python3.12`.
 
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
@@ -19,7 +20,7 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all lint format clean
+.PHONY: help setup demo test test-all lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -34,10 +35,13 @@ $(CREATED):
 
 $(INSTALLED): $(CREATED) pyproject.toml constraints.txt
 	@echo "installing the requirements into $(VENV) (a few minutes the first time)"
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ko]'
 	@touch $@
 
 setup: $(INSTALLED)  ## make .venv with everything that the tests need
+
+demo: setup  ## Korean to English on the bundled corpus: train, test and translate, in minutes
+	TF_CPP_MIN_LOG_LEVEL=3 $(RUN) recipes/translate_ko_en.py
 
 test: lint  ## fast tier: lint, all tests on TensorFlow, the backend-independent ones on JAX
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"

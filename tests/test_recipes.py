@@ -74,3 +74,21 @@ def test_the_multi30k_recipe_and_the_command_are_bit_equal(tmp_path):
             np.testing.assert_array_equal(array, by_command[name], err_msg=name)
     first = dict(read_arrays(runs[0] / "checkpoints/update-00000002/weights.npz"))
     assert all((first[name] != array).any() for name, array in by_recipe.items())
+
+
+@pytest.mark.parametrize("direction", [[], ["--to-korean"]])
+def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path):
+    run = tmp_path / "run"
+    small = "--size 300 --test-size 3 --vocabulary-size 700 --updates 2 --validate-every 1".split()
+    command = [sys.executable, RECIPES / "translate_ko_en.py", "--run-dir", run, *small, *direction]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for test in ("random", "objects", "topics", "tenses", "clauses", "counts", "shuffled"):
+        assert test in done.stdout
+    assert ("levels" in done.stdout) == (not direction)  # English to Korean has one level
+    assert done.stdout.count(" -> ") > 10
+    assert "keras-transformer translate" in done.stdout
+    if not direction:
+        again = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert again.returncode == 0 and "is trained already, 2 updates" in again.stdout

@@ -1,0 +1,131 @@
+"""Korean to English (or English to Korean) on the bundled corpus: the whole job in minutes.
+
+    python recipes/translate_ko_en.py                    # train, test, translate; `make demo`
+    python recipes/translate_ko_en.py --to-korean        # the other direction
+
+The corpus is a small grammar that writes its own sentences (keras_transformer/corpus), so the tests
+can say what was learnt rather than remembered: each holds combinations that training never had.
+"""
+
+import argparse
+import random
+
+import keras
+import numpy as np
+
+import keras_transformer as kt
+from keras_transformer import corpus
+from keras_transformer.memory import keep_freed_memory
+from keras_transformer.seen import Seen
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--to-korean", action="store_true", help="from English")
+    parser.add_argument("--run-dir", default=None, help="runs/demo, or runs/demo-to-korean")
+    parser.add_argument("--size", type=int, default=corpus.SIZE, help="sentences to train on")
+    parser.add_argument("--test-size", type=int, default=corpus.TEST_SIZE, help="of each test")
+    parser.add_argument("--vocabulary-size", type=int, default=2000)
+    parser.add_argument("--updates", type=int, default=900)
+    parser.add_argument("--validate-every", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    run_dir = args.run_dir or ("runs/demo-to-korean" if args.to_korean else "runs/demo")
+    keep_freed_memory()
+
+    # Sentences, split by meaning; a test for each kind of combination.
+    splits = corpus.generate(args.seed, args.size, args.test_size, args.to_korean)
+    if args.to_korean:
+        splits = {name: [pair[::-1] for pair in pairs] for name, pairs in splits.items()}
+    train, valid = splits.pop("train"), splits.pop("valid")
+    tokenize = "ko-mecab" if args.to_korean else "13a"  # sacreBLEU's
+    kt.evaluation.bleu(["a"], ["a"], tokenize=tokenize)  # fails now, not after training
+    tokenizer = kt.text.train_tokenizer(train, args.vocabulary_size, character_coverage=1.0)
+    encoded = kt.data.encode_pairs(train, tokenizer)
+    print(kt.data.report(train, encoded, valid))
+    plan = kt.data.BatchPlan(encoded, tokens_per_batch=4096, seed=args.seed)
+    print(plan.summary())
+
+    # A small Transformer, the paper's objective, Adam with warm-up.
+    keras.utils.set_random_seed(args.seed)
+    model = kt.models.Transformer.from_preset(
+        "tiny", tokenizer.vocabulary_size(), num_layers=2, norm="pre", dropout=0.1
+    )
+    schedule = kt.schedules.PaperSchedule.with_peak(0.003, warmup_steps=200)
+    model.compile(
+        optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
+        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
+        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+    )
+
+    # The run directory: made, or resumed from its last checkpoint.
+    settings = {"recipe": "ko_en", **vars(args), "run_dir": run_dir}
+    with kt.RunDirectory.start(run_dir, settings, changeable=("updates",)) as run:
+        if not (run.path / "tokenizer.model").exists():
+            tokenizer.save(run.path / "tokenizer.model")
+            Seen.of([source for source, _ in train], tokenizer).save(run.path)
+        checkpoint, done = run.latest_checkpoint(), 0
+        if checkpoint is not None:
+            done = run.restore(model, checkpoint)["update"]
+        run.truncate_log(done)
+
+        def save(update, logs):
+            run.save_checkpoint(model, update, {"update": update})
+            run.prune(keep_last=5)
+
+        if done >= args.updates:
+            print(f"{run_dir} is trained already, {done:,} updates")
+        else:
+            model.fit(
+                plan.dataset(done),
+                validation_data=plan.evaluation(kt.data.encode_pairs(valid, tokenizer)),
+                epochs=args.updates // args.validate_every,
+                initial_epoch=done // args.validate_every,
+                steps_per_epoch=args.validate_every,
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    kt.callbacks.StopOnNonFinite(),
+                    kt.callbacks.Progress(args.updates, log=run.append_log),
+                    kt.callbacks.TensorBoard(run_dir),
+                    kt.callbacks.Checkpoints(save, done),
+                ],
+            )
+            run.save_average(run.checkpoints()[-3:])
+
+    # What was learnt: each test, and as a control the random one with its sources shuffled.
+    translator = kt.Translator(kt.RunDirectory.open(run_dir).load_model(), tokenizer)
+    print(f"\n{'test':<10} {'BLEU':>6} {'exact':>6}")
+    tests = {**splits, "shuffled": shuffled(splits["random"], args.seed)}
+    for name, pairs in tests.items():
+        sources, references = zip(*pairs, strict=True)
+        hypotheses = translator.translate(sources, batch_size=256)
+        score = kt.evaluation.bleu(hypotheses, references, tokenize=tokenize)
+        exact = np.mean([a == b for a, b in zip(hypotheses, references, strict=True)])
+        print(f"{name:<10} {score.value:>6.1f} {exact:>6.0%}")
+    print(f"({score.signature})\n")
+
+    # What a learner would type first; no split has these meanings.
+    probes = [pair[::-1] for pair in corpus.POLITE_PROBES] if args.to_korean else corpus.PROBES
+    sources, references = zip(*probes, strict=True)
+    found = translator.translate(sources)
+    for source, reference, text in zip(sources, references, found, strict=True):
+        print(f"{source} -> {text}" + ("" if text == reference else f"   (expected {reference})"))
+    print(
+        f"\nTranslate:    echo '{sources[0]}' | keras-transformer translate {run_dir}\n"
+        f"TensorBoard:  tensorboard --logdir {run_dir}\n"
+        "Its words:    python -m keras_transformer.corpus --words\n"
+        "Your text:    keras-transformer train --train-tsv pairs.tsv --hold-out 500 "
+        "--run-dir runs/mine"
+    )
+
+
+def shuffled(pairs, seed):
+    """A control: with the wrong sources a model that reads its source must fail."""
+    sources, references = map(list, zip(*pairs, strict=True))
+    random.Random(seed).shuffle(sources)
+    return list(zip(sources, references, strict=True))
+
+
+if __name__ == "__main__":
+    main()
