@@ -160,7 +160,8 @@ def beam_search(
 
     Returns:
         ids [B, N, length], pad after the end, best first; and scores [B, N],
-        log-probability / penalty(length). A hypothesis that does not exist scores `IMPOSSIBLE`.
+        log-probability / penalty(length). A hypothesis that does not exist is pad and scores
+        `IMPOSSIBLE`.
 
     Example:
 
@@ -248,7 +249,9 @@ def beam_search(
         )
 
     state = BeamState(*ops.while_loop(unfinished, advance, state))
-    return state.finished_ids, state.finished_scores
+    # What stands where nothing has finished depends on how the backend sorts equal scores.
+    real = state.finished_scores[:, :, None] > IMPOSSIBLE / 2
+    return ops.where(real, state.finished_ids, pad_id), state.finished_scores
 
 
 def _write(ids, tokens, index):

@@ -48,7 +48,8 @@ def test_with_peak_has_that_highest_rate(peak, warmup):
 
 def test_the_step_may_be_any_integer_tensor():
     schedule = PaperSchedule(13, 37)
-    for step in (5, np.int64(5), keras.ops.convert_to_tensor(5, "int32"), keras.Variable(5)):
+    variable = keras.Variable(5, trainable=False)
+    for step in (5, np.int64(5), keras.ops.convert_to_tensor(5, "int32"), variable):
         assert rate(schedule, step) == rate(schedule, 5.0)
 
 

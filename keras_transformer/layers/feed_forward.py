@@ -54,6 +54,9 @@ class FeedForward(keras.layers.Layer):
         x = self._dropout(x, training=training)
         return self.outer(x)  # [B, T, D]
 
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.d_model or input_shape[-1])
+
     def get_config(self):
         return {
             **super().get_config(),

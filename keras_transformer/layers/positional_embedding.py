@@ -135,13 +135,26 @@ class PositionalEmbedding(keras.layers.Layer):
     def _positions(self, length, index):
         if self.positions == "sinusoidal":
             return sinusoids(length, self.d_model, index)  # [T, D]
-        if isinstance(length, int) and isinstance(index, int) and length + index > self.max_length:
+        self._check_length(length, index)
+        return ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
+
+    def _check_length(self, length, index):
+        if self.positions != "learned" or not isinstance(length, int) or not isinstance(index, int):
+            return
+        if length + index > self.max_length:
             raise ValueError(
                 f"A sequence of {length + index} tokens is longer than the max_length="
                 f"{self.max_length} positions that were learned. Shorten it, or train with a "
                 "larger max_length."
             )
-        return ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
+
+    def compute_output_spec(self, inputs, index=0, reverse=False, training=None):
+        # Given, since on torch Keras would try `call` with a length of its own, beyond max_length.
+        if not reverse:
+            self._check_length(inputs.shape[1], index)
+        last = (self.vocabulary_size,) if reverse else (inputs.shape[1], self.d_model)
+        shape = (*inputs.shape[: -1 if reverse else 1], *last)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def compute_mask(self, inputs, mask=None):
         # The decoder's output, on its way to logits, keeps the mask that it carries.
