@@ -12,7 +12,16 @@ from keras_transformer.memory import training_step_bytes
 from keras_transformer.translator import Translator
 
 # What may differ when a run is resumed: none of it changes an update that was already made.
-CHANGEABLE = ("updates", "log_every", "stop_early", "patience", "keep_checkpoints", "average")
+# A run may also be moved.
+CHANGEABLE = (
+    "updates",
+    "log_every",
+    "stop_early",
+    "patience",
+    "keep_checkpoints",
+    "average",
+    "run_dir",
+)
 
 
 def train(settings):
