@@ -106,7 +106,7 @@ def object_of(rng, verb, who, count=False):
     return thing(rng, noun, count, mine=verb.en in ("sell", "lose", "clean", "ride"))
 
 
-def circumstances(rng, verb, who, question=False):
+def circumstances(rng, verb):
     """Tense, mode and negation, and a time that agrees with them."""
     stative = "stative" in verb.flags
     if "lost" in verb.flags:
@@ -129,8 +129,7 @@ def circumstances(rng, verb, who, question=False):
     time, often = None, ()
     if not stative or verb.places:
         if chance(rng, 0.3):
-            fitting = {None: tense, "want": "future", "must": "future", "can": "future"}[mode]
-            fitting = tense if tense == "past" else fitting
+            fitting = tense if mode is None or tense == "past" else "future"
             outside = {"공원", "바다"} & set(verb.places)
             time = rng.choice(
                 [
@@ -151,7 +150,7 @@ def action(rng, verb=None, question=None):
     verb = verb or rng.choice(list(VERBS.values()))
     question = chance(rng, 0.2) if question is None else question
     who, said = subject(rng, question)
-    how = circumstances(rng, verb, who)
+    how = circumstances(rng, verb)
     count = how["tense"] in ("past", "future") or how["mode"] in ("want", "must")
     if how["negative"]:
         count = False
@@ -176,7 +175,7 @@ def motion(rng, question=None):
     who, said = subject(rng, question)
     places = ("집", "학교", "한국", "공원") if verb is COME else tuple(PLACES)
     to = PLACES[rng.choice(places)]
-    how = circumstances(rng, verb, who)
+    how = circumstances(rng, verb)
     company = other_person(rng, who) if chance(rng, 0.12) else None
     return Clause(who, verb, to=to, company=company, question=question, said=said, **how)
 
