@@ -61,9 +61,8 @@ def main():
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "ko_en", **vars(args), "run_dir": run_dir}
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "run_dir")) as run:
-        if not (run.path / "tokenizer.model").exists():
-            tokenizer.save(run.path / "tokenizer.model")
-            Seen.of([source for source, _ in train], tokenizer).save(run.path)
+        tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
+        Seen.of([source for source, _ in train], tokenizer).save(run.path)
         checkpoint, done = run.latest_checkpoint(), 0
         if checkpoint is not None:
             done = run.restore(model, checkpoint)["update"]

@@ -65,8 +65,7 @@ def main():
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "multi30k", **vars(args), "run_dir": run_dir}
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "data", "run_dir")) as run:
-        if not (run.path / "tokenizer.model").exists():
-            tokenizer.save(run.path / "tokenizer.model")
+        tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
         checkpoint, done = run.latest_checkpoint(), 0
         if checkpoint is not None:
             done = run.restore(model, checkpoint)["update"]

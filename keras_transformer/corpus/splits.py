@@ -4,12 +4,12 @@ Sentences are split by meaning: all that have the same English, at whatever spee
 one side. Beside a random test there is one for each kind of combination that training never has,
 though it has the parts:
 
-    objects     a verb with an object that it never had       수박을 팔다
+    objects     a verb with an object that it never had       시계를 팔다
     topics      nouns seen only as subjects, now as objects   이 치즈는 맛있다 -> 치즈를 먹다
     tenses      a verb in a tense that it never had
     levels      a verb at a speech level that it never had
     clauses     verbs seen only alone, now in two clauses
-    counts      a number with a counter that it never had     일곱 잔
+    counts      a number with a counter that it never had     세 잔
 """
 
 import random
