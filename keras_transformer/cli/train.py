@@ -8,6 +8,7 @@ The run directory gets all that is needed to translate, resume and reproduce. Th
 resumes from the last checkpoint; --updates may be raised. Text may be gzipped (.gz). Lengths and
 budgets are in tokens (sub-words), progress in updates, losses in nats per target token."""
 
+import argparse
 import sys
 
 
@@ -45,6 +46,14 @@ def add_arguments(parser):
     )
     vocabulary.add_argument(
         "--separate-vocabularies", action="store_true", help="one a side, not one for both"
+    )
+
+    vocabulary.add_argument(
+        "--subword-sampling",
+        type=alpha,
+        metavar="ALPHA",
+        help="cut the text anew at random in each pass: BPE-dropout with bpe (0.1 for example, the "
+        "share of merges left out), subword regularization with unigram",
     )
 
     model = parser.add_argument_group("model")
@@ -119,6 +128,16 @@ def add_arguments(parser):
         "--patience", type=positive, default=10, help="validations without a better one"
     )
     watching.add_argument("--log-every", type=positive, default=50, metavar="UPDATES")
+
+
+def alpha(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1, got {text!r}")
+    return value
 
 
 def run(args):
