@@ -8,7 +8,7 @@ tokenised already (Multi30k, WMT's old sets), pass --tokenize none."""
 
 import json
 
-from keras_transformer.cli.translate import add_search_arguments
+from keras_transformer.cli.translate import add_search_arguments, load_translator
 
 
 def add_arguments(parser):
@@ -30,13 +30,12 @@ def run(args):
     from pathlib import Path
 
     from keras_transformer import data, evaluation
-    from keras_transformer.translator import Translator
 
     if args.output and Path(args.output).exists():
         raise ValueError(f"--output {args.output} exists already: name another file, or remove it.")
     evaluation.bleu(["a"], ["a"], tokenize=args.tokenize)  # fails now, not after translating
     pairs = data.read_parallel(args.source, args.reference)
-    translator = Translator.load(args.run, args.weights)
+    translator = load_translator(args)
     hypotheses = translator.translate(
         [source for source, _ in pairs], args.beam_size, args.length_penalty, args.batch_size
     )
@@ -50,6 +49,7 @@ def run(args):
     )
     settings = {
         "run": args.run,
+        "ensemble": args.ensemble,
         "weights": translator.weights,
         "beam_size": args.beam_size,
         "length_penalty": args.length_penalty,
