@@ -459,8 +459,8 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
 OPTIONS = {
     "train": "train-source train-target train-tsv valid-source valid-target valid-tsv hold-out "
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
-    "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout attention-dropout norm "
-    "run-dir updates tokens-per-batch accumulate shapes warmup-steps learning-rate label-smoothing "
+    "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
+    "attention-dropout norm run-dir updates tokens-per-batch accumulate shapes warmup-steps learning-rate label-smoothing "
     "clip-norm seed precision jit deterministic dry-run validate-every tokenize keep-checkpoints "
     "average stop-early patience log-every",
     "translate": "beam-size length-penalty batch-size weights ensemble n-best",
