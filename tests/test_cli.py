@@ -460,9 +460,9 @@ OPTIONS = {
     "train": "train-source train-target train-tsv valid-source valid-target valid-tsv hold-out "
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
     "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
-    "attention-dropout norm run-dir updates tokens-per-batch accumulate shapes warmup-steps learning-rate label-smoothing "
-    "clip-norm seed precision jit deterministic dry-run validate-every tokenize keep-checkpoints "
-    "average stop-early patience log-every",
+    "attention-dropout norm run-dir updates tokens-per-batch accumulate shapes warmup-steps "
+    "learning-rate label-smoothing clip-norm seed precision jit deterministic dry-run "
+    "validate-every tokenize keep-checkpoints average stop-early patience log-every",
     "translate": "beam-size length-penalty batch-size weights ensemble n-best",
     "evaluate": "source reference tokenize lowercase output beam-size length-penalty batch-size "
     "weights ensemble",
