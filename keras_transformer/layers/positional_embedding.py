@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer.layers import masks
+from keras_transformer.layers.dropout import Dropout
 
 
 def sinusoids(length, d_model, index=0):
@@ -105,7 +106,7 @@ class PositionalEmbedding(keras.layers.Layer):
         self.pad_id = pad_id
         self.mask_zero = mask_zero
         self.supports_masking = True
-        self._dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self._dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         # Standard deviation d_model^-0.5: after the scale the tokens have unit variance, like the
