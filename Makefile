@@ -3,6 +3,9 @@
 # Choose the interpreter with `make test PYTHON=/path/to/python3.12`.
 
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
+# What is installed beside the package itself: extras of pyproject.toml. `parity` adds PyTorch and
+# the other independent implementations that tests compare with; without it those tests are skipped.
+EXTRAS ?= test,ko
 VENV := .venv
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -13,9 +16,11 @@ FOUND := $(shell for python in $(PYTHON); do "$$python" -c 'import sys; v = sys.
 PYTHON_PATH := $(word 1,$(FOUND))
 PYTHON_VERSION := $(word 2,$(FOUND))
 
-# Two stamps: another Python version makes a new environment, changed requirements only install.
+# Two stamps: another Python version makes a new environment, changed requirements or other extras
+# only install.
+COMMA := ,
 CREATED := $(VENV)/.created-$(PYTHON_VERSION)
-INSTALLED := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
@@ -35,7 +40,7 @@ $(CREATED):
 
 $(INSTALLED): $(CREATED) pyproject.toml constraints.txt
 	@echo "installing the requirements into $(VENV) (a few minutes the first time)"
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ko]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 setup: $(INSTALLED)  ## make .venv with everything that the tests need

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from gradients import value_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -25,31 +26,8 @@ def reference(labels, logits, eps):
 
 def value_and_gradient(function, logits, jit=False):
     """A scalar function of logits, and its gradient, as NumPy float64."""
-    logits = ops.convert_to_tensor(logits)
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        def both(logits):
-            with tf.GradientTape() as tape:
-                tape.watch(logits)
-                value = function(logits)
-            return value, tape.gradient(value, logits)
-
-        value, gradient = (tf.function(both, jit_compile=True) if jit else both)(logits)
-    elif backend == "jax":
-        import jax
-
-        both = jax.value_and_grad(function)
-        value, gradient = (jax.jit(both) if jit else both)(logits)
-    else:
-        logits.requires_grad_(True)
-        value = function(logits)
-        value.backward()
-        value, gradient = value.detach(), logits.grad
-    return [
-        ops.convert_to_numpy(ops.cast(x, "float32")).astype("float64") for x in (value, gradient)
-    ]
+    value, (gradient,) = value_and_gradients(function, [logits], jit=jit)
+    return value, gradient
 
 
 def sample(seed, scale=1.0, padded=0):

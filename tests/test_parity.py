@@ -197,6 +197,17 @@ def test_self_attention_is_the_papers(causal):
     assert (layer.key_dim, layer.value_dim, layer.query_bias) == (5, 5, None)
 
 
+def copy_attention(theirs, ours):
+    """The weights of a `keras.layers.MultiHeadAttention` into ours; both are built."""
+    for name in ("query", "key", "value", "output"):
+        dense = getattr(theirs, f"{name}_dense")
+        kernel = getattr(ours, f"{name}_kernel")  # theirs is [D, H, K], or [H, K, D]
+        kernel.assign(ops.reshape(dense.kernel, kernel.shape))
+        if ours.use_bias:
+            bias = getattr(ours, f"{name}_bias")
+            bias.assign(ops.reshape(dense.bias, bias.shape))
+
+
 @pytest.mark.parametrize("use_bias", [False, True])
 @pytest.mark.parametrize("cross", [False, True])
 def test_attention_is_keras_own_with_the_same_weights(cross, use_bias):
@@ -210,13 +221,7 @@ def test_attention_is_keras_own_with_the_same_weights(cross, use_bias):
     randomize(theirs)
     ours = layers.MultiHeadAttention(H, D, key_dim=K, value_dim=V, use_bias=use_bias)
     ours.build(query.shape, key.shape, value.shape)
-    for name in ("query", "key", "value", "output"):
-        dense = getattr(theirs, f"{name}_dense")
-        kernel = getattr(ours, f"{name}_kernel")  # theirs is [D, H, K], or [H, K, D]
-        kernel.assign(ops.reshape(dense.kernel, kernel.shape))
-        if use_bias:
-            bias = getattr(ours, f"{name}_bias")
-            bias.assign(ops.reshape(dense.bias, bias.shape))
+    copy_attention(theirs, ours)
     expected, expected_weights = theirs(
         query, value, key, attention_mask=pairs, return_attention_scores=True
     )

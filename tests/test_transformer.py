@@ -1,11 +1,11 @@
-"""Laws of the whole model: causality, padding, batch, source, cache, files, presets, tying."""
+"""Laws of the whole model: causality, padding, batch, source, cache, files, tying."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer.models import PRESETS, Transformer
+from keras_transformer.models import Transformer
 
 B, T, S, D, V = 3, 5, 11, 14, 19
 SIZES = {"vocabulary_size": V, "num_layers": 1, "num_decoder_layers": 2, "d_model": D}
@@ -280,45 +280,6 @@ def test_precisions_agree(model, any_precision):
     actual = logits(other, SOURCE, TARGET)
     other.set_weights(weights)
     np.testing.assert_allclose(actual, expected, atol=2 * tolerance)
-
-
-# --- sizes
-
-
-def parameters(vocabulary_size, num_layers, d_model, d_ff):
-    """Counted by hand: four square maps an attention, FFN with biases, two vectors a LayerNorm."""
-    attention, norm = 4 * d_model**2, 2 * d_model
-    feed_forward = d_model * d_ff + d_ff + d_ff * d_model + d_model
-    encoder = attention + feed_forward + 2 * norm
-    decoder = 2 * attention + feed_forward + 3 * norm
-    return vocabulary_size * d_model + num_layers * (encoder + decoder)
-
-
-# Table 3: N, d_model, d_ff, h, P_drop, and millions of parameters.
-PAPER = {"base": (6, 512, 2048, 8, 0.1, 65), "big": (6, 1024, 4096, 16, 0.3, 213)}
-
-
-@pytest.mark.parametrize("preset", PAPER)
-def test_presets_are_the_papers(preset):
-    *expected, millions = PAPER[preset]
-    names = ("num_layers", "d_model", "d_ff", "num_heads", "dropout")
-    assert [PRESETS[preset][name] for name in names] == expected
-    assert parameters(37_000, *expected[:3]) == pytest.approx(millions * 1e6, rel=0.04)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", PAPER)
-def test_presets_of_the_paper_have_its_number_of_parameters(preset):
-    model = Transformer.from_preset(preset, vocabulary_size=37_000)
-    assert model.count_params() == parameters(37_000, *PAPER[preset][:3])
-
-
-def test_preset_arguments_can_be_overridden_and_unknown_ones_are_errors():
-    model = Transformer.from_preset("base", V, num_layers=1, d_model=14, num_heads=2, d_ff=17)
-    assert model.count_params() == parameters(V, 1, 14, 17)
-    assert model.get_config()["dropout"] == 0.1
-    with pytest.raises(ValueError, match="Unknown preset 'huge'. There are: tiny, base, big"):
-        Transformer.from_preset("huge", vocabulary_size=V)
 
 
 # --- tying

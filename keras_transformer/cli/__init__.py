@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import textwrap
 
 from keras_transformer import __version__
 
@@ -19,7 +20,10 @@ default), jax or torch."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Paragraphs as written, and every default shown."""
+    """Paragraphs as written, every default shown, and no name broken at its hyphens."""
+
+    def _split_lines(self, text, width):
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _get_help_string(self, action):
         if action.default is None or action.default is False:

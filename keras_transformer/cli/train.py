@@ -11,6 +11,8 @@ budgets are in tokens (sub-words), progress in updates, losses in nats per targe
 import argparse
 import sys
 
+from keras_transformer.models.presets import PRESETS, label_smoothing
+
 
 def add_arguments(parser):
     from keras_transformer.cli.translate import positive
@@ -57,7 +59,13 @@ def add_arguments(parser):
     )
 
     model = parser.add_argument_group("model")
-    model.add_argument("--preset", default="tiny", choices=("tiny", "base", "big"))
+    model.add_argument(
+        "--preset",
+        default="tiny",
+        choices=PRESETS,
+        metavar="NAME",
+        help=f"tiny, or a row of the paper's Table 3: {', '.join(list(PRESETS)[1:])}",
+    )
     model.add_argument("--num-layers", type=positive, help="of encoder and decoder each")
     model.add_argument("--d-model", type=positive)
     model.add_argument("--num-heads", type=positive)
@@ -88,7 +96,7 @@ def add_arguments(parser):
     training.add_argument(
         "--learning-rate", type=float, metavar="PEAK", help="highest rate; the paper's by default"
     )
-    training.add_argument("--label-smoothing", type=float, default=0.1)
+    training.add_argument("--label-smoothing", type=float, help="by default the preset's, 0.1")
     training.add_argument("--clip-norm", type=float, help="longest gradient; longer are scaled")
     training.add_argument("--seed", type=int, default=1)
     training.add_argument(
@@ -150,6 +158,8 @@ def run(args):
     settings = vars(args).copy()
     for name in ("command", "verb", "dry_run"):
         del settings[name]
+    if settings["label_smoothing"] is None:
+        settings["label_smoothing"] = label_smoothing(args.preset)
     settings["backend"] = keras.backend.backend()
     if args.dry_run:
         print(training.dry_run(settings))

@@ -1,5 +1,6 @@
 """Models composed of the layers."""
 
-from keras_transformer.models.transformer import PRESETS, Transformer
+from keras_transformer.models.presets import PRESETS, TABLE_3
+from keras_transformer.models.transformer import Transformer
 
-__all__ = ["PRESETS", "Transformer"]
+__all__ = ["PRESETS", "TABLE_3", "Transformer"]

@@ -8,13 +8,7 @@ from keras_transformer.layers.decoder import Decoder
 from keras_transformer.layers.encoder import Encoder
 from keras_transformer.layers.masks import padding_mask
 from keras_transformer.layers.positional_embedding import PositionalEmbedding
-
-# Table 3 of the paper, and a small model for small corpora (Multi30k, Tatoeba).
-PRESETS = {
-    "tiny": {"num_layers": 4, "d_model": 128, "num_heads": 4, "d_ff": 256, "dropout": 0.3},
-    "base": {"num_layers": 6, "d_model": 512, "num_heads": 8, "d_ff": 2048, "dropout": 0.1},
-    "big": {"num_layers": 6, "d_model": 1024, "num_heads": 16, "d_ff": 4096, "dropout": 0.3},
-}
+from keras_transformer.models.presets import PRESETS
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -148,10 +142,12 @@ class Transformer(keras.Model):
 
     @classmethod
     def from_preset(cls, preset, vocabulary_size, **overrides):
-        """A model of one of the `PRESETS`: `"tiny"`, or the paper's `"base"` and `"big"` (Table 3).
+        """A model of one of the `PRESETS`: `"tiny"`, or a row of the paper's Table 3.
 
         Args:
-            preset: the preset's name.
+            preset: the preset's name: `"base"`, `"big"`, `"A-heads-1"`, ... (docs/table3.md). The
+                smoothing of `"D-smoothing-0"` and `"D-smoothing-0.2"` belongs to the loss:
+                `TABLE_3[preset].label_smoothing`.
             vocabulary_size: number of tokens V.
             **overrides: arguments of `Transformer` that differ from the preset.
 

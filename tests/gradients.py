@@ -1,0 +1,52 @@
+"""A scalar and its gradients, asked for in the same way on every backend."""
+
+import keras
+from keras import ops
+
+
+def value_and_gradients(function, inputs, variables=(), jit=False):
+    """`function(*inputs)`, a scalar, and its gradients.
+
+    Args:
+        function: of tensors; it may read Keras variables.
+        inputs: arrays.
+        variables: the Keras variables to differentiate by, after the inputs.
+        jit: whether to compile.
+
+    Returns:
+        The value, and the list of gradients by the inputs and the variables, as NumPy float64.
+    """
+    inputs, variables = [ops.convert_to_tensor(x) for x in inputs], list(variables)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        def both(*inputs):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                value = function(*inputs)
+            return value, tape.gradient(value, [*inputs, *(v.value for v in variables)])
+
+        value, found = (tf.function(both, jit_compile=True) if jit else both)(*inputs)
+    elif backend == "jax":
+        import jax
+
+        def stateless(inputs, values):
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                return function(*inputs)
+
+        both = jax.value_and_grad(stateless, argnums=(0, 1))
+        both = jax.jit(both) if jit else both
+        value, (by_inputs, by_variables) = both(inputs, [v.value for v in variables])
+        found = [*by_inputs, *by_variables]
+    else:
+        import torch
+
+        inputs = [x.detach().requires_grad_(True) for x in inputs]
+        value = function(*inputs)
+        found = torch.autograd.grad(value, [*inputs, *(v.value for v in variables)])
+        value = value.detach()
+    value, *found = [
+        ops.convert_to_numpy(ops.cast(x, "float32")).astype("float64") for x in (value, *found)
+    ]
+    return value, found
