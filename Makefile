@@ -35,7 +35,7 @@ $(CREATED):
 
 $(INSTALLED): $(CREATED) pyproject.toml constraints.txt
 	@echo "installing the requirements into $(VENV) (a few minutes the first time)"
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ko]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ko,wmt]'
 	@touch $@
 
 setup: $(INSTALLED)  ## make .venv with everything that the tests need
