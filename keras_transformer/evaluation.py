@@ -103,8 +103,9 @@ def compound_split_bleu(hypotheses, references, language="de"):
     tokenizer = sacremoses.MosesTokenizer(language)
 
     def tokens(line):
-        line = tokenizer.tokenize(line, return_str=True)
-        return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", line)
+        # In bytes, as the script's Perl does it: so ä-ö-ü splits twice and a-o-u once.
+        line = tokenizer.tokenize(line, return_str=True).encode()
+        return re.sub(rb"(\S)-(\S)", rb"\1 ##AT##-##AT## \2", line).decode()
 
     sides = [[tokens(line) for line in side] for side in (hypotheses, references)]
     score, signature = _corpus_bleu(*sides, tokenize="none")

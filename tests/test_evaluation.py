@@ -125,13 +125,23 @@ def test_compound_split_bleu_counts_moses_tokens_and_parts_of_compounds():
     assert score.value == pytest.approx(100 * math.exp(1 - (tokens + more) / tokens))
 
 
-def test_each_hyphen_between_characters_splits_once_from_the_left():
+@pytest.mark.parametrize(
+    ("compound", "tokens"),
+    [
+        ("de-fg", 3),
+        ("de - fg", 3),
+        ("-de", 1),
+        ("ab-cd-ef", 5),
+        ("a-b-c", 3),
+        ("a-ü-c", 5),
+    ],
+)
+def test_hyphens_split_as_in_the_papers_script(compound, tokens):
+    """Perl's s/(\\S)-(\\S)/.../g in bytes: the first hyphen uses up the b, and half of the ü."""
     moses()
-    # as Perl's s/(\S)-(\S)/.../g: the b of a-b-c is used up, a lone hyphen is a token already
-    hypotheses, references = ["a-b-c - de-fg"], ["a-b-c - de-fg h i"]
-    tokens = len("a @ b-c - de @ fg".split())
-    score = evaluation.compound_split_bleu(hypotheses, references)
-    assert score.value == pytest.approx(100 * math.exp(1 - (tokens + 2) / tokens))
+    hypothesis = f"x y z {compound}"
+    score = evaluation.compound_split_bleu([hypothesis], [hypothesis + " v w"])
+    assert score.value == pytest.approx(100 * math.exp(-2 / (3 + tokens)))
 
 
 def test_a_right_compound_counts_three_times():
