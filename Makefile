@@ -5,7 +5,7 @@
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
 # What is installed beside the package itself: extras of pyproject.toml. `parity` adds PyTorch and
 # the other independent implementations that tests compare with; without it those tests are skipped.
-EXTRAS ?= test,ko
+EXTRAS ?= test,ko,wmt
 VENV := .venv
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2

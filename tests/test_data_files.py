@@ -157,6 +157,50 @@ def test_many_lines_are_encoded_as_one_by_one():
         assert [encoded.target(i).tolist()] == Words().encode([pairs[i][1]])
 
 
+class Lines:
+    """Pairs made anew at each reading, none of them kept."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        for i in range(self.count):
+            yield " ".join("abcdefg"[: 1 + i % 7]), "" if i % 11 == 3 else "g f e"[: 1 + i % 5]
+
+
+def test_a_stream_is_encoded_as_the_list_of_it(tmp_path):
+    stream, cache = Lines(20_011), tmp_path / "pairs.npz"
+    expected = data.encode_pairs(list(stream), Words(), max_length=7)
+    assert expected.dropped_empty and expected.dropped_long
+    assert same(expected, data.encode_pairs(iter(list(stream)), Words(), max_length=7))
+    words = Words()
+    for _ in range(2):
+        assert same(expected, data.encode_pairs(stream, words, max_length=7, cache=cache))
+    assert words.calls == 2 * 3  # both sides of 3 chunks, once: the second time from the cache
+
+
+def test_a_stream_is_never_held_as_text():
+    class Text(str):
+        alive = most = 0
+
+        def __init__(self, text):
+            Text.alive += 1
+            Text.most = max(Text.most, Text.alive)
+
+        def __del__(self):
+            Text.alive -= 1
+
+    stream = ((Text("a b"), Text("c")) for _ in range(50_000))
+    assert len(data.encode_pairs(stream, Words())) == 50_000
+    assert Text.most < 60_000  # of 100,000: two chunks of 10,000 pairs, and room to spare
+
+
+def test_a_cache_refuses_what_can_be_read_only_once(tmp_path):
+    with pytest.raises(ValueError, match="this generator can be read only once; give a list"):
+        data.encode_pairs((pair for pair in [("a", "b")]), Words(), cache=tmp_path / "pairs.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_left_and_wrong_pad_are_errors():
     with pytest.raises(
         ValueError, match="1 of 2 have an empty side, 1 are longer than max_length=2"

@@ -110,7 +110,76 @@ def test_real_korean_decomposed_scores_100(data_dir):
     assert (scores["bleu"], scores["chrf"], scores["exact_match"]) == (100, 100, 1)
 
 
-@pytest.mark.parametrize("score", [evaluation.bleu, evaluation.chrf, evaluation.evaluate])
+def moses():
+    return pytest.importorskip("sacremoses", reason="the `wmt` extra is not installed")
+
+
+def test_compound_split_bleu_counts_moses_tokens_and_parts_of_compounds():
+    moses()
+    hypothesis = "Der rich-text Editor (S&P)"
+    tokens = len("Der rich @ text Editor ( S & P )".split())
+    reference = hypothesis + " kostet 3,50 €, z. B. heute"
+    more = len("kostet 3,50 € , z. B. heute".split())
+    score = evaluation.compound_split_bleu([hypothesis], [reference])
+    # every n-gram of a prefix is in the reference, so that only the brevity penalty remains
+    assert score.value == pytest.approx(100 * math.exp(1 - (tokens + more) / tokens))
+
+
+@pytest.mark.parametrize(
+    ("compound", "tokens"),
+    [
+        ("de-fg", 3),
+        ("de - fg", 3),
+        ("-de", 1),
+        ("ab-cd-ef", 5),
+        ("a-b-c", 3),
+        ("a-ü-c", 5),
+    ],
+)
+def test_hyphens_split_as_in_the_papers_script(compound, tokens):
+    """Perl's s/(\\S)-(\\S)/.../g in bytes: the first hyphen uses up the b, and half of the ü."""
+    moses()
+    hypothesis = f"x y z {compound}"
+    score = evaluation.compound_split_bleu([hypothesis], [hypothesis + " v w"])
+    assert score.value == pytest.approx(100 * math.exp(-2 / (3 + tokens)))
+
+
+def test_a_right_compound_counts_three_times():
+    moses()
+    hypotheses = ["ein Text-Editor hilft dem Mann", "wir gehen heute ins Kino"]
+    references = ["ein Text-Editor nützt dem Mann", "wir gehen heute nach Hause"]
+    plain = evaluation.bleu(hypotheses, references, tokenize="none").value
+    assert evaluation.compound_split_bleu(hypotheses, references).value > plain + 5
+
+
+def test_the_signature_of_compound_split_bleu_says_what_it_is():
+    moses()
+    signature = evaluation.compound_split_bleu(["a b"], ["a b"], language="fr").signature
+    assert "tok:moses-fr-sacremoses-" in signature and "-compounds|" in signature
+    assert "tok:none" not in signature and "version:" in signature
+
+
+def test_the_language_reaches_moses_and_an_unknown_one_is_refused():
+    moses()
+    # French keeps the apostrophe with the article, German sets it apart
+    hypothesis, reference = "l'homme est ici", "l'homme est ici et dort"
+    for language, tokens in (("fr", "l' homme est ici"), ("de", "l ' homme est ici")):
+        score = evaluation.compound_split_bleu([hypothesis], [reference], language)
+        assert score.value == pytest.approx(100 * math.exp(-2 / len(tokens.split())))
+    with pytest.raises(ValueError, match="'german': expected one of .*de, .*fr, "):
+        evaluation.compound_split_bleu(["a"], ["a"], language="german")
+
+
+def test_without_sacremoses_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    with pytest.raises(ValueError, match=r"pip install keras-transformer-kit\[wmt\]"):
+        evaluation.compound_split_bleu(["a"], ["a"])
+
+
+@pytest.mark.parametrize(
+    "score",
+    [evaluation.bleu, evaluation.chrf, evaluation.evaluate, evaluation.compound_split_bleu],
+)
 @pytest.mark.parametrize(
     ("hypotheses", "references", "message"),
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-_LINES_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
+_PAIRS_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
 _FORMAT = "keras_transformer.EncodedPairs.1"
 
 
@@ -67,7 +67,9 @@ def encode_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256, cache=
     than `max_length`.
 
     Args:
-        pairs: A list of `(source, target)` strings.
+        pairs: A list of `(source, target)` strings. A corpus too large for a list may be any
+            iterable: only its ids are kept. With a `cache` it is read twice, first for the
+            SHA-256, so it must then be one that can be iterated anew, not a generator.
         tokenizer: A `kt.text.Tokenizer`, or what has its `encode(list of str)` (lists of ids
             without specials), `pad_id` (0), `start_id`, `end_id` and, for the cache,
             `model_proto` (the vocabulary as bytes).
@@ -80,7 +82,8 @@ def encode_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256, cache=
         `EncodedPairs`.
 
     Raises:
-        ValueError: If no pair is left, or `cache` is a file of something else.
+        ValueError: If no pair is left, `cache` is a file of something else, or `pairs` can be read
+            only once and there is a `cache`.
 
     Example:
 
@@ -95,6 +98,11 @@ def encode_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256, cache=
             raise ValueError(f"batches pad with id 0, but the tokenizer's pad_id is {each.pad_id}")
     if cache is None:
         return _encode(pairs, tokenizer, target_tokenizer, max_length)
+    if iter(pairs) is pairs:
+        raise ValueError(
+            f"with a cache the pairs are read twice, but this {type(pairs).__name__} can be read "
+            "only once; give a list or an object whose __iter__ starts anew, or leave cache out"
+        )
     key = _cache_key(pairs, tokenizer, target_tokenizer, max_length)
     encoded = _load(Path(cache), key)
     if encoded is None:
@@ -104,39 +112,54 @@ def encode_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256, cache=
 
 
 def _encode(pairs, tokenizer, target_tokenizer, max_length):
-    filled = [(s, t) for s, t in pairs if s.strip() and t.strip()]
-    source_ids, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
-    target_ids, target_lengths = _flat_ids(target_tokenizer, [target for _, target in filled])
-    empty = (source_lengths == 0) | (target_lengths == 0)
-    long = ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
-    keep = ~(empty | long)
-    dropped_empty = len(pairs) - len(filled) + int(empty.sum())
-    if not keep.any():
+    remaining = iter(pairs)
+    count = dropped_empty = dropped_long = 0
+    columns = [], [], [], []  # ids and lengths of the sources, of the targets
+    while chunk := list(itertools.islice(remaining, _PAIRS_AT_A_TIME)):
+        filled = [(s, t) for s, t in chunk if s.strip() and t.strip()]
+        source_ids, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
+        target_ids, target_lengths = _flat_ids(target_tokenizer, [target for _, target in filled])
+        empty = (source_lengths == 0) | (target_lengths == 0)
+        long = ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
+        keep = ~(empty | long)
+        count += len(chunk)
+        dropped_empty += len(chunk) - len(filled) + int(empty.sum())
+        dropped_long += int(long.sum())
+        columns[0].append(source_ids[np.repeat(keep, source_lengths)])
+        columns[1].append(source_lengths[keep])
+        columns[2].append(target_ids[np.repeat(keep, target_lengths)])
+        columns[3].append(target_lengths[keep])
+    if count == dropped_empty + dropped_long:
         raise ValueError(
-            f"no pair is left: {dropped_empty} of {len(pairs)} have an empty side, {long.sum()} "
+            f"no pair is left: {dropped_empty} of {count} have an empty side, {dropped_long} "
             f"are longer than max_length={max_length} tokens; give other text or raise max_length"
         )
+    source_ids, source_lengths, target_ids, target_lengths = map(_joined, columns)
     return EncodedPairs(
-        source_ids=source_ids[np.repeat(keep, source_lengths)],
-        source_offsets=np.concatenate([[0], np.cumsum(source_lengths[keep])]),
-        target_ids=target_ids[np.repeat(keep, target_lengths)],
-        target_offsets=np.concatenate([[0], np.cumsum(target_lengths[keep])]),
+        source_ids=source_ids,
+        source_offsets=np.concatenate([[0], np.cumsum(source_lengths)]),
+        target_ids=target_ids,
+        target_offsets=np.concatenate([[0], np.cumsum(target_lengths)]),
         source_end_id=tokenizer.end_id,
         target_start_id=target_tokenizer.start_id,
         target_end_id=target_tokenizer.end_id,
         max_length=max_length,
         dropped_empty=dropped_empty,
-        dropped_long=int(long.sum()),
+        dropped_long=dropped_long,
     )
 
 
 def _flat_ids(tokenizer, texts):
-    ids, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    for start in range(0, len(texts), _LINES_AT_A_TIME):
-        encoded = tokenizer.encode(texts[start : start + _LINES_AT_A_TIME])
-        ids.append(np.fromiter(itertools.chain.from_iterable(encoded), np.int32))
-        lengths.append(np.fromiter(map(len, encoded), np.int64))
-    return np.concatenate(ids), np.concatenate(lengths)
+    encoded = tokenizer.encode(texts)
+    ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int32)
+    return ids, np.fromiter(map(len, encoded), np.int64)
+
+
+def _joined(arrays):
+    """One array of them all; the list is emptied, so that one column at a time is there twice."""
+    joined = np.concatenate(arrays)
+    arrays.clear()
+    return joined
 
 
 def _cache_key(pairs, tokenizer, target_tokenizer, max_length):

@@ -1,0 +1,147 @@
+"""The WMT14 distribution, read from its archives as they were downloaded: nothing is unpacked.
+
+```
+TrainingText("data", "de")       English-German pairs of all training corpora, a stream
+newstest("data", "de", 2014)     [(source, reference), ...] of a test set
+```
+"""
+
+import gzip
+import itertools
+import re
+import shutil
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+from xml.sax.saxutils import unescape
+
+HOME = "https://www.statmt.org"
+# Archive, and its member for a target language and the language of a side.
+TRAINING = (
+    ("wmt13/training-parallel-europarl-v7.tgz", "training/europarl-v7.{target}-en.{side}"),
+    ("wmt13/training-parallel-commoncrawl.tgz", "commoncrawl.{target}-en.{side}"),
+    ("wmt14/training-parallel-nc-v9.tgz", "training/news-commentary-v9.{target}-en.{side}"),
+)
+FRENCH = (
+    ("wmt13/training-parallel-un.tgz", "un/undoc.2000.{target}-en.{side}"),
+    ("wmt10/training-giga-fren.tar", "giga-fren.release2.fixed.{side}.gz"),
+)
+NEWSTEST = {
+    2013: ("wmt14/dev.tgz", "dev/newstest2013-{kind}.{side}.sgm"),
+    2014: ("wmt14/test-full.tgz", "test-full/newstest2014-{target}en-{kind}.{side}.sgm"),
+}
+
+
+class TrainingText:
+    """English sentences and their translations, `(source, target)` strings, read anew each time.
+
+    Args:
+        folder: Where the archives lie.
+        target: "de" or "fr".
+
+    Raises:
+        ValueError: While it is read, if an archive is damaged, lacks a member, or holds text that
+            is not UTF-8 or not aligned.
+    """
+
+    def __init__(self, folder, target):
+        self.folder, self.target = Path(folder), target
+
+    def __iter__(self):
+        for archive, member in training_corpora(self.target):
+            path = self.folder / Path(archive).name
+            names = [member.format(target=self.target, side=side) for side in ("en", self.target)]
+            # Each side has the archive open for itself: the two lie one after the other in it.
+            sides = itertools.zip_longest(*(lines(path, name) for name in names))
+            for number, pair in enumerate(sides, start=1):
+                if None in pair:
+                    raise ValueError(
+                        f"{path}: {names[pair.index(None)]} has no line {number}, its other side "
+                        "has; remove the archive and fetch it again"
+                    )
+                yield pair
+
+
+def newstest(folder, target, year):
+    """The test set of a year, 2013 or 2014: a list of `(source, reference)`, English first."""
+    archive, member = NEWSTEST[year]
+    path = Path(folder) / Path(archive).name
+    names = [
+        member.format(target=target, kind=kind, side=side)
+        for kind, side in (("src", "en"), ("ref", target))
+    ]
+    sources, references = (segments("\n".join(lines(path, name))) for name in names)
+    if not sources or len(sources) != len(references):
+        raise ValueError(
+            f"{path}: found {len(sources)} segments in {names[0]} and {len(references)} in "
+            f"{names[1]}, expected as many; remove the archive and fetch it again"
+        )
+    return list(zip(sources, references, strict=True))
+
+
+def training_corpora(target):
+    return TRAINING + FRENCH if target == "fr" else TRAINING
+
+
+def archives(folder, target):
+    """{URL: path} of all archives that a pair needs, whether they are there or not."""
+    names = [archive for archive, _ in (*training_corpora(target), *NEWSTEST.values())]
+    return {f"{HOME}/{name}": Path(folder) / Path(name).name for name in names}
+
+
+def lines(path, member):
+    """The lines of one member of a tar archive, by its exact name; unpacked where it ends in .gz.
+
+    Lines end with "\\n" and nothing else, as in `kt.data.read_parallel`.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            for info in archive:
+                if info.name.removeprefix("./") == member and info.isfile():
+                    file = archive.extractfile(info)
+                    for line in gzip.open(file) if member.endswith(".gz") else file:
+                        yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                    return
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {member} is not UTF-8 in {error.object!r}") from error
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path} is not a whole archive ({error}); remove it and fetch it again"
+        ) from error
+    raise ValueError(f"{path} has no {member}; is it the archive of {HOME}?")
+
+
+def segments(sgm):
+    """The sentences of an SGM file: what its `<seg>` elements hold, with one space for many."""
+    found = re.findall(r"<seg\b[^>]*>(.*?)</seg>", sgm, re.DOTALL)
+    return [" ".join(unescape(text, {"&quot;": '"', "&apos;": "'"}).split()) for text in found]
+
+
+def download(url, path):
+    """Fetches a file; broken off, it goes on where it was when called again."""
+    partial = path.with_name(path.name + ".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with open(partial, "ab") as file:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={file.tell()}-"})
+        print(f"downloading {url} from byte {file.tell():,}", file=sys.stderr)
+        try:
+            response = urllib.request.urlopen(request)
+        except urllib.error.HTTPError as error:
+            # Nothing lies past the end: it was complete, but not yet renamed.
+            if error.code != 416 or error.headers["Content-Range"] != f"bytes */{file.tell()}":
+                raise
+        else:
+            with response:
+                if response.status != 206:  # the whole file, whatever was asked for
+                    file.truncate(file.seek(0))
+                expected = file.tell() + int(response.headers["Content-Length"])
+                shutil.copyfileobj(response, file, 2**20)
+            if file.tell() != expected:
+                raise OSError(
+                    f"{url} broke off at byte {file.tell():,} of {expected:,}: the same command "
+                    "again goes on from there"
+                )
+    partial.replace(path)
