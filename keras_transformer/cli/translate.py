@@ -29,8 +29,12 @@ def add_search_arguments(parser):
         help="alpha of the GNMT penalty ((5 + length) / 6)^alpha, or 'average': score / length",
     )
     parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
+    add_weights_argument(parser)
+
+
+def add_weights_argument(parser, name="--weights"):
     parser.add_argument(
-        "--weights",
+        name,
         metavar="WHICH",
         help="average, best, last, or an update; by default the average where there is one, else "
         "the last",

@@ -27,7 +27,8 @@ def compare(
         samples and the seed; `..._mean` over the samples; and `..._interval`, the mean minus and
         plus half the width of the middle 95 % of the samples. All but the first have `baseline`,
         the first system's name, and `..._p_value`, the probability of a difference as large as
-        theirs if there were none between the systems: below 0.05 by custom, it is no luck.
+        theirs if there were none between the systems: below 0.05 by custom, it is no luck. It is 1
+        for the very hypotheses of the first.
 
     Raises:
         ValueError: Fewer than two systems, or as `bleu`.
@@ -55,27 +56,35 @@ def compare(
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         checked_systems.append((name, lines))
+    baseline, baseline_lines = checked_systems[0]
     metrics = {
         "bleu": bleu_metric(tokenize, lowercase),
         "chrf": chrf_metric(),
         "chrf++": chrf_metric(word_order=2),
     }
-    results = [
-        {"system": name, **evaluate(lines, references, tokenize, lowercase, error_rates)}
-        for name, lines in checked_systems
-    ]
+    samples = {}
     for key, metric in metrics.items():
         test = PairedTest(
             checked_systems, {key: metric}, [checked_references], "bs", n_samples=n_samples
         )
-        # sacreBLEU names the scores anew: chrF2, chrF2++.
-        (signature,), (_, samples) = (list(each.values()) for each in test())
-        for result, sample in zip(results, samples, strict=True):
-            result[f"{key}_signature"] = str(signature)
+        signatures, columns = test()
+        # One score a test, which sacreBLEU names anew (chrF2, chrF2++), beside the systems' names.
+        (signature,), (_, column) = signatures.values(), columns.values()
+        samples[key] = [(str(signature), sample) for sample in column]
+    results = []
+    for number, (name, lines) in enumerate(checked_systems):
+        scores = evaluate(lines, checked_references, tokenize, lowercase, error_rates)
+        result = {"system": name, **scores}
+        if number:
+            result["baseline"] = baseline
+        for key in metrics:
+            result[f"{key}_signature"], sample = samples[key][number]
             mean, half = float(sample.mean), float(sample.ci)  # of NumPy, which JSON does not take
             result[f"{key}_mean"] = round(mean, 4)
             result[f"{key}_interval"] = [round(mean - half, 4), round(mean + half, 4)]
-            if result is not results[0]:
-                result["baseline"] = results[0]["system"]
-                result[f"{key}_p_value"] = round(float(sample.p_value), 6)
+            if number:
+                # Where there is no difference at all, sacreBLEU says 1 / (samples + 1).
+                same = lines == baseline_lines
+                result[f"{key}_p_value"] = 1.0 if same else round(float(sample.p_value), 6)
+        results.append(result)
     return results
