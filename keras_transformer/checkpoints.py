@@ -201,13 +201,8 @@ class RunDirectory:
         return model
 
     def weights_file(self, weights: str | int | None = None) -> Path:
-        """The file that holds the weights that `load_model` would load, by the same words."""
-        if weights is not None and weights not in ("average", "best", "last"):
-            if not str(weights).isdigit():
-                raise ValueError(
-                    f"weights are 'average', 'best', 'last' or the number of an update, got "
-                    f"{weights!r}."
-                )
+        """The file of the weights that `load_model` would load; an update may be a string too."""
+        if isinstance(weights, str) and weights.isdigit():
             weights = int(weights)
         averaged = self.path / "averaged.npz"
         if weights is None:

@@ -89,6 +89,13 @@ class Translator:
         from keras_transformer.text import Tokenizer
 
         directory = RunDirectory.open(run)
+        if weights is not None and weights not in ("average", "best", "last"):
+            if not str(weights).isdigit():
+                raise ValueError(
+                    f"weights are 'average', 'best', 'last' or the number of an update, got "
+                    f"{weights!r}."
+                )
+            weights = int(weights)
         model = directory.load_model(weights)
         shared = directory.path / "tokenizer.model"
         if shared.exists():

@@ -519,7 +519,7 @@ def test_a_dry_run_of_fine_tuning_writes_nothing(earlier, from_earlier, tmp_path
         ("--num-layers 2", "(num_layers there: 1)"),
         ("--norm pre", "(norm there: post)"),
         ("--preset base", "--preset base contradicts the architecture"),
-        ("--init-weights worst", "got 'worst'"),
+        ("--init-weights worst", "expected 'average', 'best', 'last' or one of [3, 6]"),
         ("--init-weights 4", "no weights 4"),
         ("--init-from {absent}", "there is no such folder"),
         ("--init-from {folder}", "is not a run"),
@@ -689,8 +689,8 @@ OPTIONS = {
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
     "separate-vocabularies preset num-layers d-model num-heads d-ff dropout attention-dropout norm "
     "init-from init-weights run-dir updates tokens-per-batch accumulate shapes warmup-steps "
-    "learning-rate label-smoothing clip-norm seed precision jit deterministic dry-run validate-every tokenize keep-checkpoints "
-    "average stop-early patience log-every",
+    "learning-rate label-smoothing clip-norm seed precision jit deterministic dry-run "
+    "validate-every tokenize keep-checkpoints average stop-early patience log-every",
     "translate": "beam-size length-penalty batch-size weights n-best",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size weights",
