@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from keras_transformer.losses import token_nats
-
 # Of a batch of `batch_size` pairs. The logits of longer ones would take rows x length x V floats.
 LONGEST_OF_A_FULL_BATCH = 64
 
@@ -60,9 +58,7 @@ def arrays(ids, rows, width, tokenizer, target_tokenizer):
     return sources, targets
 
 
-def log_probabilities(model, sources, targets):
-    """Log-probabilities [rows, width] of all of `targets` but their start, teacher-forced."""
-    memory, memory_mask = model.encode(sources)
+def logits(model, sources, targets):
+    """Logits [rows, width, V] for all of `targets` but their start, teacher-forced."""
     # The end is an input too, which changes nothing before it.
-    logits = model.decode(targets[:, :-1], memory, memory_mask)
-    return -token_nats(targets[:, 1:], logits)
+    return model.decode(targets[:, :-1], *model.encode(sources))

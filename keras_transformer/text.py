@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 MODEL_TYPES = ("bpe", "unigram", "char", "word")
 NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
+_SAMPLING = threading.Lock()  # sentencepiece has one random generator for the whole process
 
 
 class Tokenizer:
@@ -81,6 +83,44 @@ class Tokenizer:
         if isinstance(text, str):
             return encode(_nfc(text))
         return [encode(_nfc(line)) for line in text]
+
+    def sample(self, texts, alpha, seed):
+        """Texts to ids, each cut into pieces at random: the same seed, the same ids.
+
+        On a "bpe" vocabulary this is BPE-dropout (Provilkov et al., 2020, arXiv 1910.13267), on a
+        "unigram" one subword regularization (Kudo, 2018, arXiv 1804.10959). The pieces differ,
+        `decode` gives the same text.
+
+        Args:
+            texts: A list of strings.
+            alpha: Above 0, up to 1. With "bpe" the probability with which each merge is left
+                out: 0.1 in the paper, 1 gives characters. With "unigram" the exponent of the
+                probabilities that segmentations are drawn by: the smaller, the more evenly.
+            seed: Integer from 0 below 2^32.
+
+        Returns:
+            A list of lists of ids, without start or end.
+
+        Raises:
+            ValueError: If `alpha` is out of its range, or the vocabulary is of another kind.
+        """
+        import sentencepiece
+
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha must be above 0 and at most 1, got {alpha}")
+        encode = self._processor.encode
+        with _SAMPLING:
+            sentencepiece.set_random_generator_seed(seed)
+            try:
+                return [
+                    encode(_nfc(line), enable_sampling=True, alpha=alpha, nbest_size=-1)
+                    for line in texts
+                ]
+            except RuntimeError as error:
+                raise ValueError(
+                    "only bpe and unigram vocabularies can be sampled from; this one cuts every "
+                    'text in one way: train one with model_type="bpe"'
+                ) from error
 
     def decode(self, ids):
         """Ids to text: pad and start are left out, the first end ends it, edge spaces go.

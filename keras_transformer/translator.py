@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer import scoring, search
+from keras_transformer.losses import token_nats
 from keras_transformer.seen import Seen
 
 # Shapes are rounded up to these, so that a file of any lengths compiles a handful of times.
@@ -25,18 +26,19 @@ class Hypothesis(NamedTuple):
 
 
 class Translator:
-    """Translates text with a trained `Transformer`.
+    """Translates text with a trained `Transformer`, or with several as one ensemble.
 
-    The search is compiled once per shape and kept; it reads the model's weights anew at each call,
-    so later training or averaging is seen.
+    The search is compiled once per shape and kept; it reads the models' weights anew at each call,
+    so later training or averaging is seen. An ensemble chooses the next token by the mean of its
+    members' probabilities.
 
     Args:
-        model: a `Transformer`.
+        model: a `Transformer`, or a list of them with one vocabulary.
         tokenizer: the vocabulary of the source, and of the target where they share one.
         target_tokenizer: the vocabulary of the target.
 
     Raises:
-        ValueError: for a vocabulary larger than the model's.
+        ValueError: for a vocabulary larger than a model's, or models of different vocabularies.
 
     Example:
 
@@ -50,18 +52,25 @@ class Translator:
     EXTRA_LENGTH = 50
 
     def __init__(self, model, tokenizer, target_tokenizer=None):
-        self.model = model
+        self.models = list(model) if isinstance(model, (list, tuple)) else [model]
         self.tokenizer = tokenizer
         self.target_tokenizer = target_tokenizer or tokenizer
-        for embedding, vocabulary in (
-            (model.source_embedding, self.tokenizer),
-            (model.target_embedding, self.target_tokenizer),
-        ):
-            if vocabulary.vocabulary_size() > embedding.vocabulary_size:
-                raise ValueError(
-                    f"The tokenizer has {vocabulary.vocabulary_size()} pieces and the model "
-                    f"{embedding.vocabulary_size}: this tokenizer is not the model's."
-                )
+        for each in self.models:
+            for embedding, vocabulary in (
+                (each.source_embedding, self.tokenizer),
+                (each.target_embedding, self.target_tokenizer),
+            ):
+                if vocabulary.vocabulary_size() > embedding.vocabulary_size:
+                    raise ValueError(
+                        f"The tokenizer has {vocabulary.vocabulary_size()} pieces and the model "
+                        f"{embedding.vocabulary_size}: this tokenizer is not the model's."
+                    )
+        sizes = {each.target_embedding.vocabulary_size for each in self.models}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"An ensemble is one or more models of one vocabulary; got {len(self.models)} "
+                f"with target vocabularies of {sorted(sizes)} pieces."
+            )
         self._searches = {}
         self.weights = None
         self._seen = None
@@ -69,43 +78,45 @@ class Translator:
 
     @classmethod
     def load(cls, run, weights=None):
-        """The translator of a run directory.
+        """The translator of a run directory, or of several as one ensemble.
 
         Args:
-            run: path of the run.
+            run: path of the run, or a list of paths.
             weights: `"average"`, `"best"`, `"last"` or an update; by default the average where
-                there is one, else the last.
+                there is one, else the last. A list makes an ensemble of them (of each run).
 
         Raises:
-            FileNotFoundError, ValueError: where `run` is no complete run.
+            FileNotFoundError, ValueError: where `run` is no complete run, or the runs' vocabularies
+                differ.
 
         Example:
 
         ```python
         Translator.load("runs/en-de").translate(["A man rides a horse ."])
+        Translator.load(["runs/seed1", "runs/seed2"])  # an ensemble
         ```
         """
         from keras_transformer.checkpoints import RunDirectory
-        from keras_transformer.text import Tokenizer
 
-        directory = RunDirectory.open(run)
-        if weights is not None and weights not in ("average", "best", "last"):
-            if not str(weights).isdigit():
+        runs = list(run) if isinstance(run, (list, tuple)) else [run]
+        directories = [RunDirectory.open(each) for each in runs]
+        wanted = list(weights) if isinstance(weights, (list, tuple)) else [weights]
+        wanted = [_weights(each) for each in wanted]
+        tokenizers = [_tokenizers(directory.path) for directory in directories]
+        for path, found in zip(runs, tokenizers, strict=True):
+            if [t.model_proto for t in found] != [t.model_proto for t in tokenizers[0]]:
                 raise ValueError(
-                    f"weights are 'average', 'best', 'last' or the number of an update, got "
-                    f"{weights!r}."
+                    f"{path} has another vocabulary than {runs[0]}: an ensemble needs one. Train "
+                    "its members on the same text and vocabulary options."
                 )
-            weights = int(weights)
-        model = directory.load_model(weights)
-        shared = directory.path / "tokenizer.model"
-        if shared.exists():
-            translator = cls(model, Tokenizer.load(shared))
-        else:
-            sides = (Tokenizer.load(directory.path / f"{s}.model") for s in ("source", "target"))
-            translator = cls(model, *sides)
-        averaged = (directory.path / "averaged.npz").exists()
-        translator.weights = weights or ("average" if averaged else "last")
-        translator._seen = Seen.load(directory.path)
+        translator = cls(
+            [directory.load_model(each) for directory in directories for each in wanted],
+            *tokenizers[0],
+        )
+        averaged = (directories[0].path / "averaged.npz").exists()
+        named = [each or ("average" if averaged else "last") for each in wanted]
+        translator.weights = named if len(named) > 1 else named[0]
+        translator._seen = Seen.load(directories[0].path)
         return translator
 
     def translate(self, texts, beam_size=4, length_penalty=0.6, batch_size=64):
@@ -202,7 +213,7 @@ class Translator:
     def _width(self, longest):
         """The width to compile for rows of up to `longest` tokens, the end counted."""
         width = next((w for w in SOURCE_LENGTHS if w >= longest), -(-longest // 256) * 256)
-        learned = self.model.source_embedding.max_length  # None for sinusoids, which have no limit
+        learned = self._learned_positions("source_embedding")
         if learned is None:
             return width
         if longest > learned:
@@ -213,9 +224,14 @@ class Translator:
         return min(width, learned)
 
     def _longest_target(self, source_length):
-        learned = self.model.target_embedding.max_length
+        learned = self._learned_positions("target_embedding")
         longest = source_length + self.EXTRA_LENGTH
         return longest if learned is None else min(longest, learned)
+
+    def _learned_positions(self, embedding):
+        """The fewest positions that a member has; None for sinusoids, which have no limit."""
+        limits = [getattr(each, embedding).max_length for each in self.models]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def _compiled(self, n, beam_size, length_penalty):
         key = (n, beam_size, length_penalty)
@@ -229,24 +245,31 @@ class Translator:
             def run(source_ids, max_lengths):
                 return self._run(source_ids, max_lengths, n, beam_size, penalty)
 
-            self._searches[key] = compile_with_weights(run, self.model)
+            self._searches[key] = compile_with_weights(run, self.models)
         return self._searches[key]
 
     def _run(self, source_ids, max_lengths, n, beam_size, penalty):
         """Ids [B, S] and limits [B] -> ids [B, N, length] and scores [B, N]."""
-        model = self.model
         length = self._longest_target(source_ids.shape[1])
-        memory, memory_mask = model.encode(source_ids)
         rows = source_ids.shape[0] * beam_size
-        cache = model.start_cache(memory, rows, length)
-        cross = cache["cross"]
+        masks, caches = [], []
+        for model in self.models:
+            memory, memory_mask = model.encode(source_ids)
+            masks.append(memory_mask)
+            caches.append(model.start_cache(memory, rows, length))
+        crosses = [cache["cross"] for cache in caches]
 
         def step(ids, cache, index):
-            logits, cache = model.decode(
-                ids[:, None], None, memory_mask, {"self": cache, "cross": cross}, index
-            )
-            return logits[:, 0], cache["self"]
+            logits, grown = [], []
+            members = zip(self.models, masks, crosses, cache, strict=True)
+            for model, mask, cross, own in members:
+                cache = {"self": own, "cross": cross}
+                found, cache = model.decode(ids[:, None], None, mask, cache, index)
+                logits.append(found[:, 0])
+                grown.append(cache["self"])
+            return _mean_of_probabilities(logits), grown
 
+        start = [cache["self"] for cache in caches]
         ids = {
             "length": length,
             "start_id": self.target_tokenizer.start_id,
@@ -254,12 +277,12 @@ class Translator:
             "pad_id": self.target_tokenizer.pad_id,
         }
         if beam_size == 1:
-            found, scores = search.greedy_search(step, cache["self"], max_lengths, **ids)
+            found, scores = search.greedy_search(step, start, max_lengths, **ids)
             lengths = ops.sum(ops.cast(ops.not_equal(found, ids["pad_id"]), "int32"), axis=1)
             return found[:, None], (scores / penalty(lengths))[:, None]
         return search.beam_search(
             step,
-            cache["self"],
+            start,
             max_lengths,
             beam_size=beam_size,
             penalty=penalty,
@@ -307,9 +330,10 @@ class Translator:
         if "score" not in self._searches:
 
             def run(sources, targets):
-                return scoring.log_probabilities(self.model, sources, targets)
+                logits = [scoring.logits(model, sources, targets) for model in self.models]
+                return -token_nats(targets[:, 1:], _mean_of_probabilities(logits))
 
-            self._searches["score"] = compile_with_weights(run, self.model)
+            self._searches["score"] = compile_with_weights(run, self.models)
         found = [None] * len(ids)
         for chosen in scoring.in_batches(ids, batch_size):
             batch = [ids[i] for i in chosen]
@@ -322,20 +346,49 @@ class Translator:
         return found
 
 
-def compile_with_weights(function, model):
-    """`function` of arrays, compiled once per shape, that reads `model`'s weights at each call.
+def _mean_of_probabilities(logits):
+    """Logits [..., V] of the members of an ensemble -> those of its distribution."""
+    if len(logits) == 1:
+        return logits[0]
+    log_probs = [ops.log_softmax(ops.cast(each, "float32"), axis=-1) for each in logits]
+    return ops.logsumexp(ops.stack(log_probs), axis=0)  # softmax takes care of the sum's divisor
+
+
+def _weights(wanted):
+    """`"average"`, `"best"`, `"last"`, None or an update, checked."""
+    if wanted in (None, "average", "best", "last"):
+        return wanted
+    if not str(wanted).isdigit():
+        raise ValueError(
+            f"weights are 'average', 'best', 'last' or the number of an update, got {wanted!r}."
+        )
+    return int(wanted)
+
+
+def _tokenizers(path):
+    """The tokenizers of a run: one for both sides, or one each."""
+    from keras_transformer.text import Tokenizer
+
+    shared = path / "tokenizer.model"
+    names = ["tokenizer"] if shared.exists() else ["source", "target"]
+    return [Tokenizer.load(path / f"{name}.model") for name in names]
+
+
+def compile_with_weights(function, models):
+    """`function` of arrays, compiled once per shape, that reads the weights at each call.
 
     On JAX the weights are arguments of the compiled function: one that closed over the model would
     go on using those of its first call.
 
     Args:
-        function: a function of arrays that calls `model`, without side effects.
-        model: the Keras model whose variables it reads.
+        function: a function of arrays that calls `models`, without side effects.
+        models: the Keras models whose variables it reads.
 
     Returns:
         A function of the same arguments.
     """
     backend = keras.backend.backend()
+    variables = [variable for model in models for variable in model.variables]
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -357,11 +410,11 @@ def compile_with_weights(function, model):
 
         @jax.jit
         def stateless(values, *arrays):
-            mapping = list(zip(model.variables, values, strict=True))
+            mapping = list(zip(variables, values, strict=True))
             with keras.StatelessScope(state_mapping=mapping):
                 return function(*arrays)
 
-        return lambda *arrays: stateless([v.value for v in model.variables], *arrays)
+        return lambda *arrays: stateless([v.value for v in variables], *arrays)
     if backend == "torch":
         import torch
 

@@ -60,7 +60,7 @@ def path_of(parallel, option):
 def search_uncompiled(patch):
     """Short searches, not compiled, to be quick: tests/test_translator.py has the real ones."""
 
-    def compile_with_weights(function, model):
+    def compile_with_weights(function, models):
         return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
 
     patch.setattr(Translator, "EXTRA_LENGTH", 3)
@@ -309,6 +309,9 @@ def test_evaluate_prints_one_line_of_json(run, parallel, uncompiled, tmp_path, c
     status, out, err = main(capsys, *command, "--output", output)
     assert_one_line(status, err, "exists already")
     assert out == ""
+    _, out, _ = main(capsys, *command, "--weights", "3,average", "--ensemble", run)
+    assert json.loads(out)["weights"] == [3, "average"]
+    assert json.loads(out)["ensemble"] == [str(run)]
 
 
 def test_average_is_the_mean_of_the_last_checkpoints(run, capsys):
@@ -687,14 +690,15 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
 OPTIONS = {
     "train": "train-source train-target train-tsv valid-source valid-target valid-tsv hold-out "
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
-    "separate-vocabularies preset num-layers d-model num-heads d-ff dropout attention-dropout norm "
-    "init-from init-weights run-dir updates tokens-per-batch accumulate shapes warmup-steps "
-    "learning-rate label-smoothing clip-norm seed precision jit deterministic dry-run "
-    "validate-every tokenize keep-checkpoints average stop-early patience log-every",
-    "translate": "beam-size length-penalty batch-size weights n-best",
+    "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
+    "attention-dropout norm init-from init-weights run-dir updates tokens-per-batch accumulate "
+    "shapes warmup-steps learning-rate label-smoothing clip-norm seed precision jit deterministic "
+    "dry-run validate-every tokenize keep-checkpoints average stop-early patience log-every",
+    "translate": "beam-size length-penalty batch-size weights ensemble n-best",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
-    "length-penalty batch-size weights",
-    "score": "source target tsv source-column target-column mean tokens batch-size weights",
+    "length-penalty batch-size weights ensemble",
+    "score": "source target tsv source-column target-column mean tokens batch-size weights "
+    "ensemble",
     "average": "last",
 }
 

@@ -1,5 +1,7 @@
 """Laws of text-to-text translation, on a small model with random weights and two vocabularies."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -76,8 +78,11 @@ def teacher_forced(translator, texts, rows_of_ids):
         name: np.array([row + [0] * (max(map(len, rows)) - len(row)) for row in rows])
         for name, rows in (("source_ids", sources), ("target_ids", targets))
     }
-    logits = keras.ops.convert_to_numpy(translator.model(inputs)).astype("float64")
-    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    exponentials = [
+        np.exp(keras.ops.convert_to_numpy(model(inputs)).astype("float64"))
+        for model in translator.models
+    ]
+    log_probs = np.log(np.mean([e / e.sum(axis=-1, keepdims=True) for e in exponentials], axis=0))
     for row, target in zip(log_probs, targets, strict=True):
         yield row[: len(target)]
 
@@ -169,7 +174,7 @@ def test_an_empty_line_stays_empty(translator, beam_of_3):
 
 
 def test_the_compiled_search_uses_new_weights(translator, greedy):
-    model = translator.model
+    [model] = translator.models
     before = model.get_weights()
     model.set_weights(random_weights(model, seed=17))
     try:
@@ -215,7 +220,7 @@ def test_a_score_is_the_teacher_forced_log_probability_of_the_text(translator, g
 
 
 def test_the_compiled_score_uses_new_weights(translator):
-    model, pairs = translator.model, [("abc", [5, 7, 9]), ("fed", [6])]
+    (model,), pairs = translator.models, [("abc", [5, 7, 9]), ("fed", [6])]
     assert_teacher_forced(translator, pairs, before := translator.score(pairs))
     weights = model.get_weights()
     model.set_weights(random_weights(model, seed=17))
@@ -230,7 +235,7 @@ def test_the_compiled_score_uses_new_weights(translator):
 def uncompiled(monkeypatch):
     """Short searches that are not compiled, where the compiled ones would show nothing more."""
 
-    def compile_with_weights(function, model):
+    def compile_with_weights(function, models):
         return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
 
     monkeypatch.setattr(Translator, "EXTRA_LENGTH", 3)
@@ -239,13 +244,13 @@ def uncompiled(monkeypatch):
 
 @pytest.mark.parametrize("beam_size", [1, 2])
 def test_average_divides_by_the_length(translator, uncompiled, beam_size):
-    other = Translator(translator.model, translator.tokenizer, translator.target_tokenizer)
+    other = Translator(translator.models, translator.tokenizer, translator.target_tokenizer)
     found = other.n_best(["abc"], beam_size, beam_size, length_penalty="average")[0]
     assert_scores(other, [("abc", hypothesis) for hypothesis in found], lambda length: length)
 
 
 def test_order_and_batches_do_not_matter_to_scores(translator, uncompiled):
-    other = Translator(translator.model, translator.tokenizer, translator.target_tokenizer)
+    other = Translator(translator.models, translator.tokenizer, translator.target_tokenizer)
     targets = ["s", "stuvw", "", "zz", "xyxyxyxyxyx", "u", "sss", "yz", "vw"]
     pairs = list(zip(TEXTS, targets, strict=True))
     expected = other.score(pairs)
@@ -283,6 +288,32 @@ def test_what_cannot_be_scored_is_refused(translator):
             translator.score(pairs)
 
 
+def test_an_ensemble_goes_by_the_mean_of_probabilities(translator, greedy, beam_of_3):
+    other = small_model(23, target_vocabulary_size=13, norm="pre")
+    other.set_weights(random_weights(other, seed=17))
+    both = [*translator.models, other]
+    ensemble = Translator(both, translator.tokenizer, translator.target_tokenizer)
+    found = ensemble.n_best(TEXTS, 1, beam_size=1, batch_size=4)
+    assert_greedy(ensemble, pairs_of(found))
+    assert_scores(ensemble, pairs_of(found), gnmt)
+    beam = ensemble.n_best(TEXTS, 3, beam_size=3, batch_size=4)
+    assert_scores(ensemble, pairs_of(beam), gnmt)
+    pairs = [(text, hypothesis.ids) for text, hypothesis in pairs_of(beam)]
+    assert_teacher_forced(ensemble, pairs, ensemble.score(pairs, batch_size=4))
+    assert beam != beam_of_3 and found != greedy
+
+    # Its members' weights are live, each one's own.
+    other.set_weights(random_weights(other, seed=18))
+    assert_greedy(ensemble, pairs_of(ensemble.n_best(TEXTS, 1, beam_size=1, batch_size=4)))
+
+
+def test_an_ensemble_of_equals_is_the_model_itself(translator, greedy):
+    twice = Translator(translator.models * 2, translator.tokenizer, translator.target_tokenizer)
+    for (one,), (other,) in zip(greedy, twice.n_best(TEXTS, 1, 1, batch_size=4), strict=True):
+        assert one.ids == other.ids
+        np.testing.assert_allclose(one.score, other.score, rtol=1e-5)
+
+
 def test_what_cannot_be_translated_is_refused(translator, source_tokenizer):
     with pytest.raises(ValueError, match=r"list of strings, got one string: pass \[text\]"):
         translator.translate("abc")
@@ -293,9 +324,13 @@ def test_what_cannot_be_translated_is_refused(translator, source_tokenizer):
         translator.translate(["abc"], length_penalty=-1)
     larger = character_tokenizer("abcdefghijklmnopqrstuvwxyz")
     with pytest.raises(ValueError, match="has 31 pieces and the model 23: this tokenizer is not"):
-        Translator(translator.model, larger)
+        Translator(translator.models, larger)
     with pytest.raises(ValueError, match="has 23 pieces and the model 13"):
-        Translator(translator.model, source_tokenizer)
+        Translator(translator.models, source_tokenizer)
+    with pytest.raises(ValueError, match=r"got 2 with target vocabularies of \[13, 23\]"):
+        Translator([*translator.models, small_model(23)], translator.target_tokenizer)
+    with pytest.raises(ValueError, match="got 0 with"):
+        Translator([], source_tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -316,9 +351,8 @@ def run(tmp_path_factory, source_tokenizer):
 def test_a_run_is_loaded_with_the_weights_asked_for(run):
     for weights, update in ((None, 2), ("best", 1), ("1", 1)):
         translator = Translator.load(run, weights)
-        for value, expected in zip(
-            translator.model.get_weights(), random_weights(translator.model, update), strict=True
-        ):
+        [model] = translator.models
+        for value, expected in zip(model.get_weights(), random_weights(model, update), strict=True):
             np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert (
         translator.target_tokenizer.model_proto
@@ -326,6 +360,19 @@ def test_a_run_is_loaded_with_the_weights_asked_for(run):
     )
     with pytest.raises(ValueError, match="'best', 'last' or the number of an update, got 'worst'"):
         Translator.load(run, "worst")
+
+
+def test_runs_and_checkpoints_make_an_ensemble(run, tmp_path, target_tokenizer):
+    translator = Translator.load([run, run], ["1", "last"])
+    assert translator.weights == [1, "last"]
+    for model, update in zip(translator.models, (1, 2, 1, 2), strict=True):
+        np.testing.assert_allclose(
+            model.get_weights()[0], random_weights(model, update)[0], rtol=1e-6
+        )
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "tokenizer.model").write_bytes(target_tokenizer.model_proto)
+    with pytest.raises(ValueError, match="other has another vocabulary than .*run: an ensemble"):
+        Translator.load([run, other])
 
 
 def test_what_training_never_saw_is_said_once(run, uncompiled, capsys):

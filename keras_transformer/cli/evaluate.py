@@ -18,7 +18,7 @@ or space is a wrong word). It and chrF hardly see wrong spaces; chrF++ and exact
 
 import json
 
-from keras_transformer.cli.translate import add_search_arguments
+from keras_transformer.cli.translate import add_search_arguments, load_translator
 
 
 def add_arguments(parser):
@@ -56,7 +56,6 @@ def run(args):
     from pathlib import Path
 
     from keras_transformer import data, evaluation
-    from keras_transformer.translator import Translator
 
     _check(args)
     if args.output and Path(args.output).exists():
@@ -68,7 +67,7 @@ def run(args):
         files[file] = [hypothesis for hypothesis, _ in pairs], {"hypotheses": file}
     if args.run:
         pairs = data.read_parallel(args.source, args.reference)
-        translators = {run: Translator.load(run, args.weights) for run in args.run}
+        translators = {run: load_translator(run, args) for run in args.run}
     sources, references = zip(*pairs, strict=True)
     runs = {run: _translate(args, run, each, sources) for run, each in translators.items()}
     systems = runs | files  # name -> (hypotheses, settings)
@@ -93,6 +92,7 @@ def _translate(args, run, translator, sources):
     """A run's translations, and what made them."""
     settings = {
         "run": run,
+        "ensemble": args.ensemble,
         "weights": translator.weights,
         "beam_size": args.beam_size,
         "length_penalty": args.length_penalty,
@@ -117,7 +117,6 @@ def _check(args):
         raise ValueError("A run needs something to translate: give --source FILE.")
     if args.source and not args.run:
         raise ValueError("--source is for runs to translate, and no RUN is given: leave it out.")
-    if args.output and len(args.run) != 1:
-        raise ValueError(
-            f"--output takes the translations of one RUN, got {len(args.run)} of them."
-        )
+    for option in ("output", "ensemble"):
+        if getattr(args, option) and len(args.run) != 1:
+            raise ValueError(f"--{option} goes with one RUN, got {len(args.run)} of them.")

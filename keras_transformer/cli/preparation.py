@@ -113,12 +113,16 @@ def prepare(settings, pairs, folder=None, initial=None):
     shapes = settings["shapes"]
     if shapes == "auto" and settings["jit"] != "auto":
         shapes = {"on": "static", "off": "dynamic"}[settings["jit"]]
+    sampling = settings["subword_sampling"] and data.SubwordSampling(
+        train_ids, tokenizer, target_tokenizer, alpha=settings["subword_sampling"]
+    )
     plan = data.BatchPlan(
         train_ids,
         settings["tokens_per_batch"],
         seed=settings["seed"],
         shapes=shapes,
         accumulate=settings["accumulate"],
+        sampling=sampling,
     )
     per_pass = min(max(round(plan.updates_per_epoch), 100), 1000)
     validate_every = min(settings["validate_every"] or per_pass, settings["updates"])

@@ -20,7 +20,7 @@ PAIRS_AT_ONCE = 10_000
 
 
 def add_arguments(parser):
-    from keras_transformer.cli.translate import add_weights_argument, positive
+    from keras_transformer.cli.translate import add_model_arguments, positive
 
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--source", metavar="FILE", help="one sentence a line")
@@ -37,14 +37,14 @@ def add_arguments(parser):
         help="a third column: each token:log-probability, separated by spaces, the end last",
     )
     parser.add_argument("--batch-size", type=positive, default=64, help="pairs at once")
-    add_weights_argument(parser)
+    add_model_arguments(parser)
 
 
 def run(args):
-    from keras_transformer.translator import Translator
+    from keras_transformer.cli.translate import load_translator
 
     pairs = _read(args)
-    translator = Translator.load(args.run, args.weights)
+    translator = load_translator(args.run, args)
     nats, tokens, empty = 0.0, 0, 0
     for first in range(0, len(pairs), PAIRS_AT_ONCE):
         some = pairs[first : first + PAIRS_AT_ONCE]

@@ -10,6 +10,7 @@ The run directory gets all that is needed to translate, resume and reproduce. Th
 resumes from the last checkpoint; --updates may be raised. Text may be gzipped (.gz). Lengths and
 budgets are in tokens (sub-words), progress in updates, losses in nats per target token."""
 
+import argparse
 import sys
 
 # Of what --init-from takes over: not argparse's, so that a value that is given can be told apart.
@@ -23,7 +24,7 @@ DEFAULTS = {
 
 
 def add_arguments(parser):
-    from keras_transformer.cli.translate import add_weights_argument, positive
+    from keras_transformer.cli.translate import positive
 
     text = parser.add_argument_group("text")
     text.add_argument("--train-source", metavar="FILE", help="one sentence a line")
@@ -64,6 +65,13 @@ def add_arguments(parser):
         default=None,
         help="one a side, not one for both",
     )
+    vocabulary.add_argument(
+        "--subword-sampling",
+        type=alpha,
+        metavar="ALPHA",
+        help="cut the text anew at random in each pass: BPE-dropout with bpe (0.1 for example, the "
+        "share of merges left out), subword regularization with unigram",
+    )
 
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -84,7 +92,12 @@ def add_arguments(parser):
         help="go on from the weights of an earlier run, with its vocabulary and architecture; "
         "update and optimizer begin anew, dropout may differ",
     )
-    add_weights_argument(earlier, "--init-weights")
+    earlier.add_argument(
+        "--init-weights",
+        metavar="WHICH",
+        help="average, best, last, or an update; by default the average where there is one, else "
+        "the last",
+    )
 
     training = parser.add_argument_group("training")
     training.add_argument("--run-dir", required=True, metavar="RUN")
@@ -152,6 +165,16 @@ def add_arguments(parser):
 
 def _default(name):
     return f" (default: {DEFAULTS[name]})"
+
+
+def alpha(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1, got {text!r}")
+    return value
 
 
 def run(args):

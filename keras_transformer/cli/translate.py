@@ -29,16 +29,32 @@ def add_search_arguments(parser):
         help="alpha of the GNMT penalty ((5 + length) / 6)^alpha, or 'average': score / length",
     )
     parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
-    add_weights_argument(parser)
+    add_model_arguments(parser)
 
 
-def add_weights_argument(parser, name="--weights"):
+def add_model_arguments(parser):
+    """The options that choose weights, the same wherever a run is read."""
     parser.add_argument(
-        name,
+        "--weights",
         metavar="WHICH",
         help="average, best, last, or an update; by default the average where there is one, else "
-        "the last",
+        "the last; several with commas (8000,9000) make an ensemble",
     )
+    parser.add_argument(
+        "--ensemble",
+        nargs="+",
+        metavar="RUN",
+        help="decode with these runs too, of the same vocabulary, by the mean of probabilities; "
+        "stands after RUN",
+    )
+
+
+def load_translator(run, args):
+    """The translator that `run`, --ensemble and --weights name."""
+    from keras_transformer.translator import Translator
+
+    weights = args.weights and args.weights.split(",")
+    return Translator.load([run, *(args.ensemble or [])], weights)
 
 
 def add_arguments(parser):
@@ -68,13 +84,11 @@ def penalty(text):
 
 
 def run(args):
-    from keras_transformer.translator import Translator
-
     if args.n_best > args.beam_size:
         raise ValueError(
             f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
         )
-    translator = Translator.load(args.run, args.weights)
+    translator = load_translator(args.run, args)
     out = sys.stdout
     number = 0
     for lines in _arriving(sys.stdin.buffer):

@@ -4,6 +4,7 @@
 read_parallel / read_tsv    files -> [(source, target), ...]
 report                      what is in them: duplicates, overlap with validation, lengths
 encode_pairs                pairs -> flat arrays of ids, once, cached in a file
+SubwordSampling             other pieces of the same text in each epoch (BPE-dropout)
 BatchPlan                   plan(seed, update) -> micro-batches; .dataset() is what `fit` takes
 token_batches               the last two in one line
 ```
@@ -13,11 +14,13 @@ from keras_transformer.data.batches import BatchPlan, token_batches
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs
 from keras_transformer.data.files import read_parallel, read_tsv
 from keras_transformer.data.report import Report, report
+from keras_transformer.data.sampling import SubwordSampling
 
 __all__ = [
     "BatchPlan",
     "EncodedPairs",
     "Report",
+    "SubwordSampling",
     "encode_pairs",
     "read_parallel",
     "read_tsv",

@@ -1,12 +1,21 @@
 """Token-budget batches as a pure function of (seed, update)."""
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
-from keras_transformer.data.encoding import encode_pairs
+from keras_transformer.data.encoding import EncodedPairs, encode_pairs
 from keras_transformer.data.feed import compiles_each_shape, endless, one_pass
 from keras_transformer.data.layout import Layout, dynamic_bounds, static_bounds
+from keras_transformer.data.sampling import SubwordSampling
+
+
+class _Epoch(NamedTuple):
+    encoded: EncodedPairs
+    layout: Layout
+    order: np.ndarray  # of the pairs
+    turns: np.ndarray  # of the batches
 
 
 class BatchPlan:
@@ -44,6 +53,9 @@ class BatchPlan:
         accumulate: Micro-batches of an update: the optimizer's `gradient_accumulation_steps`.
         rows_multiple: B is a multiple of it, for replicas. Rows of zeros fill up, spread so
             that `rows_multiple` equal contiguous parts differ by one real row at most.
+        sampling: `SubwordSampling` of the same corpus, for another segmentation in each epoch.
+            Lengths then differ between epochs; that all have the same number of batches, some
+            are halved, about one in a hundred.
 
     Raises:
         ValueError: If a pair is too long for the budget, or an argument is out of its range.
@@ -67,6 +79,7 @@ class BatchPlan:
         shapes="auto",
         accumulate=1,
         rows_multiple=1,
+        sampling=None,
     ):
         if shapes not in ("auto", "dynamic", "static"):
             raise ValueError(f'shapes must be "auto", "dynamic" or "static", got {shapes!r}')
@@ -81,15 +94,20 @@ class BatchPlan:
         self.accumulate = accumulate
         self.rows_multiple = rows_multiple
         self.static = shapes == "static" or (shapes == "auto" and compiles_each_shape())
+        self._sampling = sampling
 
-        longest = np.maximum(encoded.source_lengths, encoded.target_lengths) + 1
         limit = tokens_per_batch // rows_multiple
-        _check_fits(longest, limit, "tokens_per_batch / rows_multiple")
+        _check_fits(_longest(encoded), limit, "tokens_per_batch / rows_multiple")
+        self._longest = min(limit, encoded.max_length)
+        first = encoded if sampling is None else sampling.draw([seed, 0, 0], self._longest)
         if self.static:
-            self._bounds = static_bounds(longest, min(limit, encoded.max_length))
+            self._bounds = static_bounds(_longest(first), self._longest)
         else:
             self._bounds = dynamic_bounds(limit)
-        self._layout = self._lay_out(encoded)
+        self._layout = self._lay_out(first)
+        if sampling is not None:
+            room = max(1, len(self._layout) // 100)
+            self._layout.split(min(len(self._layout) + room, len(encoded)))
         # Two, since an update may reach from one epoch into the next.
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
@@ -134,8 +152,7 @@ class BatchPlan:
         Raises:
             ValueError: If a pair is too long for every batch of the plan.
         """
-        longest = np.maximum(encoded.source_lengths, encoded.target_lengths) + 1
-        _check_fits(longest, self._bounds[-1], "the plan's longest row")
+        _check_fits(_longest(encoded), self._bounds[-1], "the plan's longest row")
         layout = self._lay_out(encoded)
         order = layout.order()
         weight = len(layout) / layout.target_lengths.sum()
@@ -147,17 +164,17 @@ class BatchPlan:
 
     def shapes(self, epoch=0):
         """Returns the distinct shapes (B, S, T) of an epoch, a sorted list."""
-        order, _ = self._epoch(epoch)
-        return sorted({tuple(shape) for shape in self._layout.shapes(order).tolist()})
+        _, layout, order, _ = self._epoch(epoch)
+        return sorted({tuple(shape) for shape in layout.shapes(order).tolist()})
 
     def padding(self, epoch=0):
         """Returns the share of an epoch's positions, of both sides, that hold no token.
 
         Start and end are tokens.
         """
-        order, _ = self._epoch(epoch)
-        rows, source, target = self._layout.shapes(order).T
-        tokens = self._layout.source_lengths.sum() + self._layout.target_lengths.sum()
+        _, layout, order, _ = self._epoch(epoch)
+        rows, source, target = layout.shapes(order).T
+        tokens = layout.source_lengths.sum() + layout.target_lengths.sum()
         return float(1 - tokens / (rows * (source + target)).sum())
 
     def summary(self):
@@ -178,21 +195,39 @@ class BatchPlan:
         return Layout(encoded, self._bounds, rows, self.static, self.rows_multiple)
 
     def _shuffled(self, epoch):
+        encoded, layout = self.encoded, self._layout
+        if self._sampling is not None:
+            encoded, layout = self._sampled(epoch)
         rng = np.random.default_rng([self.seed, epoch])
-        return self._layout.order(rng), rng.permutation(len(self._layout))
+        return _Epoch(encoded, layout, layout.order(rng), rng.permutation(len(layout)))
+
+    def _sampled(self, epoch):
+        # A corpus of a few batches may by chance come out longer than all batches can hold.
+        for attempt in range(1000):
+            encoded = self._sampling.draw([self.seed, epoch, attempt], self._longest)
+            layout = self._lay_out(encoded)
+            if len(layout) <= len(self._layout):
+                layout.split(len(self._layout))
+                return encoded, layout
+        raise RuntimeError(
+            f"epoch {epoch}: no segmentation of 1,000 fitted {len(self._layout)} batches of "
+            f"{self.tokens_per_batch} tokens; raise tokens_per_batch or lower the sampling's alpha"
+        )
 
     def _members(self, index):
-        epoch, position = divmod(index, len(self._layout))
-        order, turns = self._epoch(epoch)
-        return self._layout.batch(order, turns[position])
+        """The epoch of a micro-batch, its pairs and its shape."""
+        number, position = divmod(index, len(self._layout))
+        epoch = self._epoch(number)
+        return epoch, *epoch.layout.batch(epoch.order, epoch.turns[position])
 
     def _micro_batch(self, index):
         first = index - index % self.accumulate
-        tokens = sum(
-            self._layout.target_lengths[self._members(i)[0]].sum()
-            for i in range(first, first + self.accumulate)
-        )
-        return _arrays(self.encoded, *self._members(index), self.accumulate / tokens)
+        tokens = 0
+        for each in range(first, first + self.accumulate):
+            epoch, members, _ = self._members(each)
+            tokens += epoch.layout.target_lengths[members].sum()
+        epoch, members, shape = self._members(index)
+        return _arrays(epoch.encoded, members, shape, self.accumulate / tokens)
 
 
 def token_batches(
@@ -203,6 +238,7 @@ def token_batches(
     *,
     max_length=256,
     cache=None,
+    subword_sampling=None,
     **plan,
 ):
     """Pairs of texts to what `fit` takes: `encode_pairs`, `BatchPlan`, `.dataset()` in one line.
@@ -210,6 +246,7 @@ def token_batches(
     Args:
         pairs, tokenizer, target_tokenizer, max_length, cache: See `encode_pairs`.
         tokens_per_batch: See `BatchPlan`.
+        subword_sampling: The `alpha` of a `SubwordSampling`, 0.1 for example; None for none.
         **plan: `seed`, `shapes`, `accumulate` and `rows_multiple` of `BatchPlan`.
 
     Returns:
@@ -224,7 +261,16 @@ def token_batches(
     ```
     """
     encoded = encode_pairs(pairs, tokenizer, target_tokenizer, max_length, cache)
+    if subword_sampling is not None:
+        plan["sampling"] = SubwordSampling(
+            encoded, tokenizer, target_tokenizer, alpha=subword_sampling
+        )
     return BatchPlan(encoded, tokens_per_batch, **plan).dataset()
+
+
+def _longest(encoded):
+    """int [len]: tokens of each pair's longer side, its start or end included."""
+    return np.maximum(encoded.source_lengths, encoded.target_lengths) + 1
 
 
 def _check_fits(longest, limit, name):

@@ -73,8 +73,21 @@ class Layout:
         while starts[-1] < len(by_length):
             starts.append(starts[-1] + rows[by_length[starts[-1]]])
         self._starts = np.array(starts[:-1])
-        self._sizes = np.diff(self._starts, append=len(by_length))
-        self._batch_bucket = by_length[self._starts]
+        self._by_length = by_length
+        self._measure()
+
+    def _measure(self):
+        self._sizes = np.diff(self._starts, append=len(self._by_length))
+        self._batch_bucket = self._by_length[self._starts]
+
+    def split(self, count):
+        """Cuts the largest batches in two until there are `count`, at most one a pair."""
+        while len(self) < count:
+            halved = np.argsort(-self._sizes, kind="stable")[: count - len(self)]
+            halved = halved[self._sizes[halved] > 1]
+            middles = self._starts[halved] + self._sizes[halved] // 2
+            self._starts = np.sort(np.concatenate([self._starts, middles]))
+            self._measure()
 
     def __len__(self):
         return len(self._starts)
