@@ -192,19 +192,25 @@ class RunDirectory:
                 checkpoint's state), `"last"`, or an update. By default the average where there is
                 one, else the last.
         """
-        averaged = self.path / "averaged.npz"
-        if weights is None:
-            weights = "average" if averaged.exists() else "last"
-            self._warn_if_outdated(averaged)
-        if weights == "average" and not averaged.exists():
-            raise ValueError(f"{self.path} has no averaged.npz: make one with `average`.")
-        source = averaged if weights == "average" else self._find(weights)
+        source = self.weights_file(weights)
         if not (self.path / "model.json").exists():
             raise ValueError(f"{self.path} has no model.json: copy the run as a whole.")
         config = files.read_json(self.path / "model.json")
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         load_weights(model, source)
         return model
+
+    def weights_file(self, weights: str | int | None = None) -> Path:
+        """The file of the weights that `load_model` would load; an update may be a string too."""
+        if isinstance(weights, str) and weights.isdigit():
+            weights = int(weights)
+        averaged = self.path / "averaged.npz"
+        if weights is None:
+            weights = "average" if averaged.exists() else "last"
+            self._warn_if_outdated(averaged)
+        if weights == "average" and not averaged.exists():
+            raise ValueError(f"{self.path} has no averaged.npz: make one with `average`.")
+        return averaged if weights == "average" else self._find(weights).path / "weights.npz"
 
     def _find(self, weights: str | int) -> Checkpoint:
         latest = self.latest_checkpoint()

@@ -46,6 +46,15 @@ class Seen:
                 break
         return cls(tokenizer.seen_ids(ids), words)
 
+    def union(self, other):
+        """What either had; of words only where both know theirs, and few enough."""
+        words = None
+        if self.words is not None and other.words is not None:
+            words = self.words | other.words
+        if words is not None and len(words) > MOST_WORDS:
+            words = None
+        return Seen(self.ids | other.ids, words)
+
     def save(self, folder):
         """Writes `seen_ids.npy` and, where there are few enough, `seen_words.txt`."""
         with replacing(Path(folder) / "seen_ids.npy") as file:

@@ -1,5 +1,6 @@
 """Text to text: tokenise, encode, search, detokenise."""
 
+import math
 import sys
 from typing import NamedTuple
 
@@ -7,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer import search
+from keras_transformer import scoring, search
+from keras_transformer.losses import token_nats
 from keras_transformer.seen import Seen
 
 # Shapes are rounded up to these, so that a file of any lengths compiles a handful of times.
@@ -197,16 +199,7 @@ class Translator:
 
     def _batch(self, sources):
         """Ids [B, S], with the end and padded to a shape to compile, and [B] length limits."""
-        longest = max(len(ids) for ids in sources) + 1
-        width = next((w for w in SOURCE_LENGTHS if w >= longest), -(-longest // 256) * 256)
-        learned = self._learned_positions("source_embedding")
-        if learned is not None:
-            if longest > learned:
-                raise ValueError(
-                    f"A sentence of {longest} tokens is longer than the {learned} positions that "
-                    "the model has learned: shorten it."
-                )
-            width = min(width, learned)
+        width = self._width(max(len(ids) for ids in sources) + 1)
         rows = next((r for r in ROWS if r >= len(sources)), len(sources))
         source_ids = np.zeros((rows, width), "int32")
         # Rows that only fill the shape end at once.
@@ -216,6 +209,19 @@ class Translator:
             source_ids[row, len(ids)] = self.tokenizer.end_id
             max_lengths[row] = self._longest_target(len(ids))
         return source_ids, max_lengths
+
+    def _width(self, longest):
+        """The width to compile for rows of up to `longest` tokens, the end counted."""
+        width = next((w for w in SOURCE_LENGTHS if w >= longest), -(-longest // 256) * 256)
+        learned = self._learned_positions("source_embedding")
+        if learned is None:
+            return width
+        if longest > learned:
+            raise ValueError(
+                f"A sentence of {longest} tokens is longer than the {learned} positions that "
+                "the model has learned: shorten it."
+            )
+        return min(width, learned)
 
     def _longest_target(self, source_length):
         learned = self._learned_positions("target_embedding")
@@ -284,9 +290,64 @@ class Translator:
             **ids,
         )
 
+    def score(self, pairs, batch_size=64):
+        """How probable given translations are: `log P(target | source)`, teacher-forced.
+
+        The sum of the log-probabilities of the target's tokens and of its end, in nats, without a
+        length penalty: for filtering parallel text and ranking the translations of others. An
+        empty or blank side counts as its end token alone.
+
+        Args:
+            pairs: a list of (source, target): strings, or for the target a list of ids without
+                the end, as `Hypothesis.ids`.
+            batch_size: most pairs scored at once; fewer where they are longer than 64 tokens.
+
+        Returns:
+            A list of (log-probability, number of target tokens with the end).
+
+        Raises:
+            ValueError: for anything but pairs, and for a sentence longer than learned positions.
+
+        Example:
+
+        ```python
+        [(log_probability, tokens)] = translator.score([("A man rides .", "Ein Mann reitet .")])
+        math.exp(-log_probability / tokens)  # the perplexity of this translation
+        ```
+        """
+        found = self.token_log_probabilities(pairs, batch_size)
+        return [(math.fsum(each), len(each)) for each in found]
+
+    def token_log_probabilities(self, pairs, batch_size=64):
+        """Like `score`, with the log-probability of each target token and, last, of the end.
+
+        Returns:
+            A list of lists of floats.
+        """
+        pairs = list(pairs)
+        ids = scoring.encode_pairs(pairs, self.tokenizer, self.target_tokenizer)
+        self._warn_of_unseen([source for source, _ in pairs], [source for source, _ in ids])
+        if "score" not in self._searches:
+
+            def run(sources, targets):
+                logits = [scoring.logits(model, sources, targets) for model in self.models]
+                return -token_nats(targets[:, 1:], _mean_of_probabilities(logits))
+
+            self._searches["score"] = compile_with_weights(run, self.models)
+        found = [None] * len(ids)
+        for chosen in scoring.in_batches(ids, batch_size):
+            batch = [ids[i] for i in chosen]
+            width = self._width(max(len(side) for pair in batch for side in pair) + 1)
+            rows = next((r for r in ROWS if r >= len(batch)), len(batch))
+            arrays = scoring.arrays(batch, rows, width, self.tokenizer, self.target_tokenizer)
+            scored = ops.convert_to_numpy(self._searches["score"](*arrays))
+            for i, row in zip(chosen, scored[: len(chosen)], strict=True):
+                found[i] = row[: len(ids[i][1]) + 1].tolist()
+        return found
+
 
 def _mean_of_probabilities(logits):
-    """Logits [R, V] of the members of an ensemble -> those of its distribution."""
+    """Logits [..., V] of the members of an ensemble -> those of its distribution."""
     if len(logits) == 1:
         return logits[0]
     log_probs = [ops.log_softmax(ops.cast(each, "float32"), axis=-1) for each in logits]

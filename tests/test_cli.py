@@ -1,5 +1,6 @@
 """The command line, in this process: what each verb reads, writes and prints, and how it fails."""
 
+import hashlib
 import io
 import json
 import os
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_transformer import cli, translator
+from keras_transformer import cli, data, translator
 from keras_transformer.checkpoint_files import read_arrays, read_note
 from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.cli import preparation, training
+from keras_transformer.cli import score as score_verb
 from keras_transformer.text import Tokenizer
 from keras_transformer.translator import Translator
 
@@ -325,6 +327,220 @@ def test_average_is_the_mean_of_the_last_checkpoints(run, capsys):
             np.testing.assert_allclose(array, mean, rtol=1e-6, atol=1e-7)
 
 
+def test_several_systems_are_compared_with_the_first(run, parallel, uncompiled, tmp_path, capsys):
+    source, reference = (path_of(parallel, f"valid-{side}") for side in ("source", "target"))
+    copy = shutil.copytree(run, tmp_path / "copy")
+    options = ["--source", source, "--reference", reference, "--beam-size", 1, "--error-rate"]
+    status, out, _ = main(capsys, "evaluate", run, copy, *options, "--hypotheses", reference)
+    assert status == 0
+    ours, same, perfect = map(json.loads, out.splitlines())
+    assert (ours["run"], same["run"], perfect["hypotheses"]) == (str(run), str(copy), reference)
+    assert (perfect["system"], perfect["baseline"]) == (reference, str(run))
+    assert same["bleu"] == ours["bleu"] and same["bleu_p_value"] == 1
+    assert "bleu_p_value" not in ours and "bs:1000|" in ours["bleu_signature"]
+    assert perfect["chrf++"] == 100 and perfect["chrf++_p_value"] < 0.05
+    assert perfect["token_error_rate"] == 0 < ours["token_error_rate"]
+    status, out, _ = main(
+        capsys, "evaluate", "--reference", reference, "--hypotheses", reference, source
+    )
+    assert status == 0
+    perfect, theirs = map(json.loads, out.splitlines())
+    assert (theirs["hypotheses"], theirs["baseline"]) == (source, reference)
+    assert theirs["exact_match"] < perfect["exact_match"] == 1
+    assert "run" not in theirs and "token_error_rate" not in theirs
+    status, out, _ = main(capsys, "evaluate", "--reference", reference, "--hypotheses", source)
+    assert (status, out.count("\n")) == (0, 1)
+    assert json.loads(out)["bleu"] == theirs["bleu"] and "system" not in json.loads(out)
+
+
+def test_scores_are_one_line_a_pair(run, parallel, uncompiled, tmp_path, capsys):
+    files = [path_of(parallel, f"valid-{side}") for side in ("source", "target")]
+    pairs = data.read_parallel(*files)
+    command = ["score", run, "--source", files[0], "--target", files[1], "--weights", "last"]
+    status, out, err = main(capsys, *command)
+    assert status == 0
+    scores = Translator.load(run, "last").score(pairs)
+    assert out == "".join(f"{score:.6f}\t{tokens}\n" for score, tokens in scores)
+    # Exactly what training calls nats_per_token of this text.
+    nats = [record for record in log_of(run) if record["event"] == "epoch"][-1][
+        "val_nats_per_token"
+    ]
+    total, tokens = map(sum, zip(*scores, strict=True))
+    assert -total / tokens == pytest.approx(nats, rel=1e-5)
+    assert f"{len(pairs)} pairs, {tokens} target tokens, {-total / tokens:.6f} nats" in err
+    perplexity = float(err.split("perplexity ")[1])
+    assert perplexity == pytest.approx(np.exp(nats), rel=1e-4)
+
+    _, out, _ = main(capsys, *command, "--mean", "--tokens")
+    tokenizer = Tokenizer.load(run / "tokenizer.model")
+    for line, (_, target), (total, tokens) in zip(out.splitlines(), pairs, scores, strict=True):
+        mean, count, each = line.split("\t")
+        assert (float(mean), int(count)) == (pytest.approx(total / tokens, abs=1e-6), tokens)
+        pieces, values = zip(*(part.rsplit(":", 1) for part in each.split(" ")), strict=True)
+        assert list(pieces) == [*tokenizer.pieces(target), "</s>"]
+        assert sum(map(float, values)) == pytest.approx(total, abs=1e-3)
+
+
+def test_pairs_with_an_empty_side_are_scored_but_not_counted(
+    run, uncompiled, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(score_verb, "PAIRS_AT_ONCE", 2)
+    pairs = [("ba", "ab"), ("", "ab"), ("do de", ""), (" ", ""), ("do de", "od ed")]
+    tsv = write(tmp_path / "pairs.tsv", (f"{target}\t{source}" for source, target in pairs))
+    columns = ["--source-column", 1, "--target-column", 0]
+    status, out, err = main(capsys, "score", run, "--tsv", tsv, *columns)
+    assert status == 0
+    expected = Translator.load(run).score(pairs)
+    found = [line.split("\t") for line in out.splitlines()]
+    assert [int(tokens) for _, tokens in found] == [tokens for _, tokens in expected]
+    np.testing.assert_allclose([float(x) for x, _ in found], [x for x, _ in expected], rtol=1e-5)
+    assert found[2][1] == found[3][1] == "1"
+    nats = -(expected[0][0] + expected[4][0]) / (expected[0][1] + expected[4][1])
+    assert f"2 pairs, {expected[0][1] + expected[4][1]} target tokens, {nats:.5f}" in err
+    assert "left out: 3 with an empty side" in err
+    empty = write(tmp_path / "empty.tsv", ["\tab"])
+    status, out, err = main(capsys, "score", run, "--tsv", empty)
+    assert (status, out.count("\n")) == (0, 1) and "0 pairs, 0 target tokens; left" in err
+
+
+# --- fine-tuning
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory, parallel):
+    """A run whose vocabulary spells in bytes what it has not seen."""
+    path = tmp_path_factory.mktemp("runs") / "earlier"
+    with pytest.MonkeyPatch.context() as patch:
+        search_uncompiled(patch)
+        options = ("--vocabulary-type=bpe", "--vocabulary-size=275", "--updates=3")
+        assert train(*parallel, *options, f"--run-dir={path}") == 0
+    return path
+
+
+@pytest.fixture
+def from_earlier(earlier, parallel, tmp_path):
+    """Options that go on from a copy of that run with other words, seen in neither text before."""
+    copy = shutil.copytree(earlier, tmp_path / "earlier")
+    rng = random.Random(9)
+    sources = [" ".join(rng.choices("ba bo ku 나비".split(), k=3)) for _ in range(40)]
+    options = [f"--init-from={copy}", "--init-weights=last", "--dropout=0.2", "--updates=6"]
+    options += ["--vocabulary-type=bpe", "--warmup-steps=20"]  # the same; another
+    for side, lines in (("source", sources), ("target", [line[::-1] for line in sources])):
+        options.append(f"--train-{side}={write(tmp_path / side, lines)}")
+    return [option for option in parallel if option.startswith("--valid")] + options
+
+
+def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
+    earlier, from_earlier, uncompiled, tmp_path, capsys
+):
+    copy, new, stopped = tmp_path / "earlier", tmp_path / "new", tmp_path / "stopped"
+    assert train(*from_earlier, f"--run-dir={new}") == 0
+    assert contents(copy) == contents(earlier)
+
+    # The same validation text before the first update as after the last one there.
+    last = [record for record in log_of(earlier) if record["event"] == "epoch"][-1]
+    start = log_of(new)[0]
+    assert (start["event"], start["update"]) == ("start", 0)
+    for name in ("val_nats_per_token", "val_token_accuracy"):
+        assert start[name] == pytest.approx(last[name], rel=1e-6)
+    assert f"before the first update: {start['val_nats_per_token']:.4f}" in capsys.readouterr().err
+
+    # Vocabulary, sizes and weights are those of there; optimizer, updates and dropout are not.
+    weights = (copy / "checkpoints" / "update-00000003" / "weights.npz").read_bytes()
+    settings = json.loads((new / "settings.json").read_text())
+    assert settings["init_from"] == str(copy)
+    assert settings["init_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert (settings["vocabulary_size"], settings["separate_vocabularies"]) == (275, False)
+    tokenizers = [(path / "tokenizer.model").read_bytes() for path in (copy, new)]
+    assert tokenizers[0] == tokenizers[1]
+    configs = [json.loads((path / "model.json").read_text())["config"] for path in (copy, new)]
+    assert configs[1] == configs[0] | {"dropout": 0.2} and configs[0]["dropout"] == 0.3
+    assert [c.update for c in RunDirectory.open(new).checkpoints()] == [3, 6]
+    (iterations,) = (v for k, v in arrays_of(new, 3).items() if k.endswith("iteration"))
+    assert iterations == 3
+
+    # Words of both texts are seen; a character of neither vocabulary nor old text is bytes.
+    words = (new / "seen_words.txt").read_text(encoding="utf-8").split()
+    assert set(words) == {"ba", "be", "bo", "da", "de", "do", "ku", "나비"}
+    tokenizer = Tokenizer.load(new / "tokenizer.model")
+    seen = [np.load(path / "seen_ids.npy", allow_pickle=False) for path in (copy, new)]
+    with np.load(new / "ids" / "train.npz", allow_pickle=False) as ids:
+        assert tokenizer.unknown_id not in ids["source_ids"]
+        assert "나비" in tokenizer.decode(ids["source_ids"])
+        np.testing.assert_array_equal(seen[1], seen[0] | tokenizer.seen_ids([ids["source_ids"]]))
+
+    # Stopped and resumed is never stopped, with the earlier run gone.
+    assert train(*from_earlier, "--updates=3", f"--run-dir={stopped}") == 0
+    shutil.rmtree(copy)
+    assert train(*from_earlier, f"--run-dir={stopped}") == 0
+    assert "resuming at update 3" in capsys.readouterr().err
+    assert_same_run(new, stopped, [3, 6])
+
+
+def test_fine_tuning_killed_before_its_first_checkpoint_needs_no_earlier_run(
+    from_earlier, tmp_path, monkeypatch
+):
+    ready = []
+    monkeypatch.setattr(training, "fit", lambda *arguments: ready.append(arguments[2]))
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
+    new = tmp_path / "new"
+    assert train(*from_earlier, f"--run-dir={new}") == 0
+    shutil.rmtree(tmp_path / "earlier")
+    assert train(*from_earlier, f"--run-dir={new}") == 0
+    first, second = (each.model.get_weights() for each in ready)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # What lies there must be what was there at the first start.
+    with open(new / "initial" / "weights.npz", "ab") as file:
+        file.write(b"damage")
+    assert train(*from_earlier, f"--run-dir={new}") == 1
+
+
+def test_a_dry_run_of_fine_tuning_writes_nothing(earlier, from_earlier, tmp_path, capsys):
+    new = tmp_path / "new"
+    status, out, _ = main(
+        capsys,
+        "train",
+        *TINY,
+        *from_earlier,
+        "--vocabulary-type=bpe",
+        f"--run-dir={new}",
+        "--dry-run",
+    )
+    assert status == 0 and "vocabulary 275" in out
+    assert not new.exists() and contents(tmp_path / "earlier") == contents(earlier)
+
+
+@pytest.mark.parametrize(
+    "options, part",
+    [
+        ("--vocabulary-type bpe", "--vocabulary-type bpe contradicts the vocabulary kept from"),
+        ("--vocabulary-size 9", "(vocabulary_size there: 10000): leave it out"),
+        ("--normalization nfkc", "(normalization there: identity)"),
+        ("--separate-vocabularies", "(separate_vocabularies there: False)"),
+        ("--d-model 32", "--d-model 32 contradicts the architecture kept from"),
+        ("--num-layers 2", "(num_layers there: 1)"),
+        ("--norm pre", "(norm there: post)"),
+        ("--preset base", "--preset base contradicts the architecture"),
+        ("--init-weights worst", "expected 'average', 'best', 'last' or one of [3, 6]"),
+        ("--init-weights 4", "no weights 4"),
+        ("--init-from {absent}", "there is no such folder"),
+        ("--init-from {folder}", "is not a run"),
+    ],
+)
+def test_fine_tuning_says_what_it_cannot_take(run, parallel, tmp_path, capsys, options, part):
+    before, new = contents(run), tmp_path / "new"
+    options = options.format(absent=tmp_path / "absent", folder=tmp_path).split()
+    command = ["train", *parallel, "--run-dir", new, "--init-from", run, *options]
+    assert_one_line(*status_and_err(capsys, *command), part)
+    assert not new.exists() and contents(run) == before
+
+
+def test_init_weights_are_those_of_init_from(parallel, tmp_path, capsys):
+    command = ["train", *parallel, "--run-dir", tmp_path / "new", "--init-weights", "last"]
+    assert_one_line(*status_and_err(capsys, *command), "give that too")
+
+
 # --- errors
 
 
@@ -401,6 +617,7 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
     for verb in (
         ("translate",),
         ("evaluate", "--source", source, "--reference", reference),
+        ("score", "--source", source, "--target", reference),
         ("average",),
     ):
         for name, part in (
@@ -412,6 +629,8 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
             arguments = (verb[0], tmp_path / name, *verb[1:])
             assert_one_line(*status_and_err(capsys, *arguments), part)
     evaluate = ("evaluate", run, "--source", source, "--reference", reference)
+    only_reference = ("evaluate", "--reference", reference)
+    score = ("score", run, "--source", source)
     for arguments, part in (
         (("translate", run, "--n-best", 5), "--n-best 5 is more than --beam-size 4"),
         (("translate", run, "--weights", "worst"), "got 'worst'"),
@@ -419,6 +638,16 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
         (("translate", run, "--weights", "4"), "4"),
         ((*evaluate, "--tokenize", "nope"), "Unknown tokenizer 'nope'"),
         ((*evaluate, "--reference", longer), "need the same number of lines"),
+        ((*evaluate, "--hypotheses", longer), "need the same number of lines"),
+        ((*evaluate, "--hypotheses", source, source), "is given twice"),
+        (("evaluate", run, *evaluate[1:]), "is given twice"),
+        (("evaluate", tmp_path, *evaluate[1:], "--output", tmp_path / "o"), "of one RUN, got 2"),
+        (only_reference, "Nothing to evaluate"),
+        ((*only_reference, "--source", source, "--hypotheses", source), "leave it out"),
+        (("evaluate", run, "--reference", reference), "give --source FILE"),
+        (score, "Nothing to score"),
+        ((*score, "--tsv", source), "Give either --tsv, or"),
+        ((*score, "--target", longer), "need the same number of lines"),
         ((*evaluate, "--reference", tmp_path / "absent"), "no such file"),
         (("average", run, "--last", 3), "has 2 checkpoints"),
     ):
@@ -445,6 +674,8 @@ def test_input_that_is_not_utf8_names_its_line(run, uncompiled, monkeypatch, cap
         "train",
         "train --run-dir run --updates 0",
         "train --run-dir run --precision float8",
+        "score",
+        "score run --batch-size 0",
         "average run --last x",
     ],
 )
@@ -460,12 +691,14 @@ OPTIONS = {
     "train": "train-source train-target train-tsv valid-source valid-target valid-tsv hold-out "
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
     "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
-    "attention-dropout norm run-dir updates tokens-per-batch accumulate shapes warmup-steps "
-    "learning-rate label-smoothing clip-norm seed precision jit deterministic dry-run "
-    "validate-every tokenize keep-checkpoints average stop-early patience log-every",
+    "attention-dropout norm init-from init-weights run-dir updates tokens-per-batch accumulate "
+    "shapes warmup-steps learning-rate label-smoothing clip-norm seed precision jit deterministic "
+    "dry-run validate-every tokenize keep-checkpoints average stop-early patience log-every",
     "translate": "beam-size length-penalty batch-size weights ensemble n-best",
-    "evaluate": "source reference tokenize lowercase output beam-size length-penalty batch-size "
-    "weights ensemble",
+    "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
+    "length-penalty batch-size weights ensemble",
+    "score": "source target tsv source-column target-column mean tokens batch-size weights "
+    "ensemble",
     "average": "last",
 }
 

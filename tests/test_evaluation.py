@@ -35,10 +35,13 @@ def test_scores_and_signatures_are_those_of_sacrebleus_command_line(tokenize, tm
     (tmp_path / "hypotheses").write_text("\n".join(HYPOTHESES) + "\n", encoding="utf-8")
     (tmp_path / "references").write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "sacrebleu", "references", "-i", "hypotheses"]
-    command += ["--metrics", "bleu", "chrf", "--tokenize", tokenize, "--width", "4"]
-    output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    expected_bleu, expected_chrf = json.loads(output.stdout)
+    command += ["--tokenize", tokenize, "--width", "4", "--metrics"]
 
+    def expected(*metrics):
+        arguments = {"cwd": tmp_path, "check": True, "capture_output": True, "text": True}
+        return json.loads(subprocess.run([*command, *metrics], **arguments).stdout)
+
+    expected_bleu, expected_chrf = expected("bleu", "chrf")
     scores = evaluation.evaluate(HYPOTHESES, REFERENCES, tokenize=tokenize)
 
     assert 0 < scores["bleu"] < 100
@@ -46,6 +49,10 @@ def test_scores_and_signatures_are_those_of_sacrebleus_command_line(tokenize, tm
     assert scores["bleu_signature"] == expected_bleu["signature"]
     assert scores["chrf"] == expected_chrf["score"]
     assert scores["chrf_signature"] == expected_chrf["signature"]
+    if tokenize == "13a":  # chrF has no tokenizer
+        expected_chrf = expected("chrf", "--chrf-word-order", "2")
+        assert scores["chrf++"] == expected_chrf["score"] != scores["chrf"]
+        assert scores["chrf++_signature"] == expected_chrf["signature"]
 
 
 def test_bleu_of_a_prefix_is_the_brevity_penalty():
@@ -178,7 +185,14 @@ def test_without_sacremoses_the_extra_is_named(monkeypatch):
 
 @pytest.mark.parametrize(
     "score",
-    [evaluation.bleu, evaluation.chrf, evaluation.evaluate, evaluation.compound_split_bleu],
+    [
+        evaluation.bleu,
+        evaluation.chrf,
+        evaluation.evaluate,
+        evaluation.compound_split_bleu,
+        evaluation.line_error_rate,
+        evaluation.token_error_rate,
+    ],
 )
 @pytest.mark.parametrize(
     ("hypotheses", "references", "message"),
@@ -242,3 +256,128 @@ def test_scoring_prints_nothing_on_stdout_and_warns_of_tokenized_text_only_unask
     evaluation.evaluate(tokenized, tokenized, tokenize="13a")
     assert "tokenized period" in caplog.text
     assert capfd.readouterr().out == ""
+
+
+# --- several systems
+
+
+def worse(lines):
+    """Every third line without its last word."""
+    return [line.rpartition(" ")[0] if i % 3 == 0 else line for i, line in enumerate(lines)]
+
+
+def test_a_comparison_is_that_of_sacrebleus_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("SACREBLEU_SEED", "7")
+    references = [f"{a} dogs {b} on the beach" for a in ("two", "three") for b in ("run", "sleep")]
+    systems = {"first": references[:3] + ["dogs asleep on a beach"], "second": worse(references)}
+    for name, lines in {**systems, "references": references}.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", "references", "-i", *systems, "--paired-bs"]
+    command += "--paired-bs-n 53 --metrics bleu chrf --chrf-word-order 2 --width 4".split()
+    command += ["--format", "text"]  # its JSON of a comparison fails
+    table = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    first, second = evaluation.compare(systems, references, n_samples=53)
+
+    for key in ("bleu", "chrf++"):
+        for result in (first, second):
+            mean, (low, high) = result[f"{key}_mean"], result[f"{key}_interval"]
+            assert low < mean < high and mean - low == pytest.approx(high - mean, abs=2e-4)
+            half = table.partition(f" {result[key]:.4f} ({mean:.4f} ± ")[2].partition(")")[0]
+            assert float(half) == pytest.approx((high - low) / 2, abs=1e-4)
+            assert result[f"{key}_signature"] in table
+            assert "|bs:53|" in result[f"{key}_signature"]
+            assert "|seed:7|" in result[f"{key}_signature"]
+        assert f"(p = {second[f'{key}_p_value']:.4f})" in table
+        assert f"{key}_p_value" not in first
+    assert (first["system"], second["system"], second["baseline"]) == ("first", "second", "first")
+    assert "baseline" not in first
+    lines = [json.dumps(result) for result in (first, second)]
+    assert list(map(json.loads, lines)) == [first, second]
+
+
+def test_a_comparison_tells_a_difference_from_luck():
+    words = "one two three four five six seven eight nine".split()
+    references = [" ".join(words[i:] + words[:i]) for i in range(9)] * 4
+    systems = {"all": references, "worse": worse(references), "the same": list(references)}
+    best, worst, same = evaluation.compare(systems, references, "none", error_rates=True)
+    assert "bs:1000|seed:12345" in best["bleu_signature"] and "tok:none" in best["bleu_signature"]
+    for key in ("bleu", "chrf", "chrf++"):
+        assert worst[key] < best[key] == same[key]
+        assert worst[f"{key}_p_value"] < 0.01 and same[f"{key}_p_value"] == 1
+    assert worst["line_error_rate"] == pytest.approx(100 / 3, abs=1e-4)
+    for name, result in zip(systems, (best, worst, same), strict=True):
+        alone = evaluation.evaluate(systems[name], references, "none", error_rates=True)
+        assert {k: v for k, v in result.items() if k in alone and "signature" not in k} == {
+            k: v for k, v in alone.items() if "signature" not in k
+        }
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(ValueError, match="1 system.*expected the baseline and at least one other"):
+        evaluation.compare({"only": ["a"]}, ["a"])
+    with pytest.raises(ValueError, match="second: Got 2 hypotheses and 1 references"):
+        evaluation.compare({"first": ["a"], "second": ["a", "b"]}, ["a"])
+    with pytest.raises(ValueError, match="n_samples=0"):
+        evaluation.compare({"first": ["a"], "second": ["a"]}, ["a"], n_samples=0)
+
+
+# --- spaces in Korean
+
+
+def test_wrong_spaces_are_seen_by_chrf_plus_plus_and_exact_match_alone():
+    pytest.importorskip("mecab_ko", reason="the `ko` extra is not installed")
+    references = ["나는 어제 친구와 함께 영화를 보았다.", "오늘은 날씨가 참 좋네요."]
+    hypotheses = ["나는 어제 친구와함께 영화를 보았다.", "오늘은날씨가 참 좋네요."]
+    scores = evaluation.evaluate(hypotheses, references, tokenize="ko-mecab")
+    assert scores["bleu"] > 99 and scores["chrf"] == 100
+    assert scores["chrf++"] < 95 and scores["exact_match"] == 0
+    # 13a takes a wrong space for wrong words.
+    assert evaluation.bleu(hypotheses, references).value < 60
+
+
+# --- error rates
+
+
+def test_error_rates_by_hand():
+    references = ["k æ t", "d ɔ g", "b ɜː d z", "f ɪ ʃ"]
+    hypotheses = ["k  æ t ", "d ɒ g s", "b d z", "f ɪ ʃ"]
+    assert evaluation.line_error_rate(hypotheses, references) == 50
+    assert evaluation.token_error_rate(hypotheses, references) == pytest.approx(100 * 3 / 13)
+    scores = evaluation.evaluate(hypotheses, references, error_rates=True)
+    assert (scores["line_error_rate"], scores["token_error_rate"]) == (50, 23.0769)
+    assert evaluation.token_error_rate(["a b c d e"], ["a"]) == 400
+    assert evaluation.token_error_rate(["", "a"], ["b b", ""]) == 150
+    assert "line_error_rate" not in evaluation.evaluate(hypotheses, references)
+
+
+def test_error_rates_ignore_how_letters_are_composed():
+    composed, decomposed = ["가 나"], [unicodedata.normalize("NFD", "가 나")]
+    assert evaluation.line_error_rate(decomposed, composed) == 0
+    assert evaluation.token_error_rate(composed, decomposed) == 0
+
+
+def distance_by_definition(hypothesis, reference):
+    """Of all ways to edit the last tokens, the cheapest."""
+    if not hypothesis or not reference:
+        return len(hypothesis) + len(reference)
+    return min(
+        distance_by_definition(hypothesis[:-1], reference) + 1,
+        distance_by_definition(hypothesis, reference[:-1]) + 1,
+        distance_by_definition(hypothesis[:-1], reference[:-1]) + (hypothesis[-1] != reference[-1]),
+    )
+
+
+tokens = st.lists(st.sampled_from("abc"), max_size=5)
+
+
+@given(st.lists(st.tuples(tokens, tokens), max_size=3), tokens.filter(len))
+def test_token_errors_are_the_fewest_edits(pairs, last):
+    pairs = [*pairs, (["a"], last)]
+    hypotheses, references = (
+        [" ".join(side) for side in both] for both in zip(*pairs, strict=True)
+    )
+    edits = sum(distance_by_definition(*pair) for pair in pairs)
+    total = sum(len(reference) for _, reference in pairs)
+    found = evaluation.token_error_rate(hypotheses, references)
+    assert found == pytest.approx(100 * edits / total)

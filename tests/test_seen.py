@@ -40,6 +40,17 @@ def test_of_many_words_only_pieces_are_kept(tokenizer, monkeypatch, tmp_path):
     assert Seen.load(tmp_path).unseen("비를 ※", tokenizer)[-1] == "※"
 
 
+def test_a_union_has_what_either_had(tokenizer, monkeypatch):
+    birds, bees = (Seen.of([line], tokenizer) for line in ("A bird", "a bee ※"))
+    union = birds.union(bees)
+    assert union.words == {"a", "bird", "bee"}
+    np.testing.assert_array_equal(union.ids, Seen.of(["A bird", "a bee ※"], tokenizer).ids)
+    assert birds.union(Seen(bees.ids, None)).words is None
+    assert Seen(bees.ids, None).union(birds).words is None
+    monkeypatch.setattr(seen, "MOST_WORDS", 2)
+    assert birds.union(bees).words is None  # too many
+
+
 def test_save_and_load(tokenizer, tmp_path):
     assert Seen.load(tmp_path) is None
     known = Seen.of(TRAINED_ON, tokenizer)

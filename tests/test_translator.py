@@ -5,8 +5,10 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from keras_transformer import Translator
+from keras_transformer import Translator, scoring
 from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.models import Transformer
 from keras_transformer.text import Tokenizer, train_tokenizer
@@ -185,6 +187,50 @@ def test_the_compiled_search_uses_new_weights(translator, greedy):
     assert again == greedy
 
 
+# --- scores of given translations
+
+
+def assert_teacher_forced(translator, pairs, scores):
+    """Of (text, target ids) pairs: the sum over the target's tokens and the end."""
+    rows = teacher_forced(translator, *zip(*pairs, strict=True))
+    for (_, ids), (log_probability, tokens), log_probs in zip(pairs, scores, rows, strict=True):
+        ids = [*ids, translator.target_tokenizer.end_id]
+        expected = log_probs[range(len(ids)), ids].sum()
+        assert tokens == len(ids)
+        np.testing.assert_allclose(log_probability, expected, rtol=1e-4)
+
+
+def test_a_hypothesis_scores_what_the_search_gave_it(translator, beam_of_3):
+    pairs = pairs_of(beam_of_3)
+    scores = translator.score([(text, h.ids) for text, h in pairs], batch_size=4)
+    for (_, hypothesis), (log_probability, tokens) in zip(pairs, scores, strict=True):
+        assert tokens == len(hypothesis.ids) + 1
+        np.testing.assert_allclose(log_probability / gnmt(tokens), hypothesis.score, rtol=1e-4)
+    assert len({round(log_probability, 2) for log_probability, _ in scores}) > 10
+
+
+def test_a_score_is_the_teacher_forced_log_probability_of_the_text(translator, greedy):
+    pairs = [(text, hypothesis.text) for text, hypothesis in pairs_of(greedy)]
+    pairs += [("abc", ""), ("", "stu"), (" ", "stu"), ("", " ")]
+    encode = translator.target_tokenizer.encode
+    expected = [(text.strip(), encode(target.strip())) for text, target in pairs]
+    scores = translator.score(pairs, batch_size=4)
+    assert_teacher_forced(translator, expected, scores)
+    assert [tokens for _, tokens in scores[-4:]] == [1, *[len(encode("stu")) + 1] * 2, 1]
+
+
+def test_the_compiled_score_uses_new_weights(translator):
+    (model,), pairs = translator.models, [("abc", [5, 7, 9]), ("fed", [6])]
+    assert_teacher_forced(translator, pairs, before := translator.score(pairs))
+    weights = model.get_weights()
+    model.set_weights(random_weights(model, seed=17))
+    try:
+        assert_teacher_forced(translator, pairs, after := translator.score(pairs))
+    finally:
+        model.set_weights(weights)
+    assert after != before
+
+
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Short searches that are not compiled, where the compiled ones would show nothing more."""
@@ -203,6 +249,45 @@ def test_average_divides_by_the_length(translator, uncompiled, beam_size):
     assert_scores(other, [("abc", hypothesis) for hypothesis in found], lambda length: length)
 
 
+def test_order_and_batches_do_not_matter_to_scores(translator, uncompiled):
+    other = Translator(translator.models, translator.tokenizer, translator.target_tokenizer)
+    targets = ["s", "stuvw", "", "zz", "xyxyxyxyxyx", "u", "sss", "yz", "vw"]
+    pairs = list(zip(TEXTS, targets, strict=True))
+    expected = other.score(pairs)
+    for order, batch_size in ((range(9), 1), (np.random.default_rng(2).permutation(9), 4)):
+        scores = other.score([pairs[i] for i in order], batch_size)
+        np.testing.assert_allclose(scores, [expected[i] for i in order], rtol=1e-5)
+    tokens = other.token_log_probabilities(pairs)
+    sums = [(sum(each), len(each)) for each in tokens]
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+    assert other.score([]) == []
+
+
+@given(st.lists(st.tuples(*[st.lists(st.just(5), max_size=300)] * 2)), st.integers(1, 70))
+def test_long_pairs_are_scored_in_small_batches(pairs, batch_size):
+    batches = list(scoring.in_batches(pairs, batch_size))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(pairs)))
+    for batch in batches:
+        longest = max(len(side) for i in batch for side in pairs[i]) + 1
+        assert len(batch) == 1 or len(batch) * longest <= 64 * batch_size
+        assert longest > 64 or batch is batches[-1] or len(batch) == batch_size
+
+
+def test_learned_positions_are_enough_or_refused(source_tokenizer, uncompiled):
+    model = small_model(23, positions="learned", max_length=11)
+    learned = Translator(model, source_tokenizer)
+    pairs = [("abc", [5] * 10), ("abc", [7, 9])]
+    assert_teacher_forced(learned, pairs, learned.score(pairs))
+    with pytest.raises(ValueError, match="12 tokens is longer than the 11 positions"):
+        learned.score([("abc", [5] * 11)])
+
+
+def test_what_cannot_be_scored_is_refused(translator):
+    for pairs in (["ab"], ("abc", "def"), [("a", "b", "c")], [("a",)]):
+        with pytest.raises(ValueError, match=r"list of \(source, target\) pairs, got"):
+            translator.score(pairs)
+
+
 def test_an_ensemble_goes_by_the_mean_of_probabilities(translator, greedy, beam_of_3):
     other = small_model(23, target_vocabulary_size=13, norm="pre")
     other.set_weights(random_weights(other, seed=17))
@@ -213,6 +298,8 @@ def test_an_ensemble_goes_by_the_mean_of_probabilities(translator, greedy, beam_
     assert_scores(ensemble, pairs_of(found), gnmt)
     beam = ensemble.n_best(TEXTS, 3, beam_size=3, batch_size=4)
     assert_scores(ensemble, pairs_of(beam), gnmt)
+    pairs = [(text, hypothesis.ids) for text, hypothesis in pairs_of(beam)]
+    assert_teacher_forced(ensemble, pairs, ensemble.score(pairs, batch_size=4))
     assert beam != beam_of_3 and found != greedy
 
     # Its members' weights are live, each one's own.

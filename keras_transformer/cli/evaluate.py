@@ -1,10 +1,20 @@
-"""Translate a source file and score it against a reference: one JSON line.
+"""Translate a source file and score it against a reference: one JSON line a system.
 
   keras-transformer evaluate runs/en-de --source test.en --reference test.de
+  keras-transformer evaluate runs/base runs/big --source test.en --reference test.de
+  keras-transformer evaluate --hypotheses ours.de theirs.de --reference test.de
 
-prints BLEU and chrF with their sacreBLEU signatures, the share of exact matches, and the search's
-settings. References are scored as they are, against detokenised hypotheses; where the files are
-tokenised already (Multi30k, WMT's old sets), pass --tokenize none."""
+prints BLEU, chrF and chrF++ with their sacreBLEU signatures, the share of exact matches, and the
+search's settings. References are scored as they are, against detokenised hypotheses; where the
+files are tokenised already (Multi30k, WMT's old sets), pass --tokenize none.
+
+Several systems (runs first, then files of hypotheses) are compared with the first of them by
+sacreBLEU's paired bootstrap resampling: every line also has each score's mean and 95 % interval,
+and all but the first the p-value of the difference. 1,000 samples; the environment variable
+SACREBLEU_SEED is their seed, 12345 by default.
+
+Korean: --tokenize ko-mecab counts morphemes (13a counts words between spaces, and one wrong ending
+or space is a wrong word). It and chrF hardly see wrong spaces; chrF++ and exact_match do."""
 
 import json
 
@@ -12,9 +22,17 @@ from keras_transformer.cli.translate import add_search_arguments, load_translato
 
 
 def add_arguments(parser):
-    parser.add_argument("run", metavar="RUN", help="the run's folder")
-    parser.add_argument("--source", required=True, metavar="FILE", help="one sentence a line")
+    parser.add_argument("run", nargs="*", metavar="RUN", help="folders of runs")
+    parser.add_argument("--source", metavar="FILE", help="one sentence a line, for the runs")
     parser.add_argument("--reference", required=True, metavar="FILE", help="one line a source")
+    parser.add_argument(
+        "--hypotheses",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="translations of other systems, one line a reference; name runs before them",
+    )
     parser.add_argument(
         "--tokenize",
         default="13a",
@@ -22,7 +40,15 @@ def add_arguments(parser):
         help="sacreBLEU's tokenizer: 13a, none, intl, char, zh, ja-mecab, ko-mecab, ...",
     )
     parser.add_argument("--lowercase", action="store_true", help="ignore case in BLEU")
-    parser.add_argument("--output", metavar="FILE", help="also write the hypotheses here")
+    parser.add_argument(
+        "--error-rate",
+        action="store_true",
+        help="also the percentage of lines with an error and of wrong tokens between spaces: WER "
+        "and PER of grapheme-to-phoneme conversion",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="also write the hypotheses of the run here"
+    )
     add_search_arguments(parser)
 
 
@@ -31,27 +57,66 @@ def run(args):
 
     from keras_transformer import data, evaluation
 
+    _check(args)
     if args.output and Path(args.output).exists():
         raise ValueError(f"--output {args.output} exists already: name another file, or remove it.")
     evaluation.bleu(["a"], ["a"], tokenize=args.tokenize)  # fails now, not after translating
-    pairs = data.read_parallel(args.source, args.reference)
-    translator = load_translator(args)
-    hypotheses = translator.translate(
-        [source for source, _ in pairs], args.beam_size, args.length_penalty, args.batch_size
-    )
+    files, translators = {}, {}
+    for file in args.hypotheses:
+        pairs = data.read_parallel(file, args.reference)
+        files[file] = [hypothesis for hypothesis, _ in pairs], {"hypotheses": file}
+    if args.run:
+        pairs = data.read_parallel(args.source, args.reference)
+        translators = {run: load_translator(run, args) for run in args.run}
+    sources, references = zip(*pairs, strict=True)
+    runs = {run: _translate(args, run, each, sources) for run, each in translators.items()}
+    systems = runs | files  # name -> (hypotheses, settings)
+    hypotheses = {name: lines for name, (lines, _) in systems.items()}
     if args.output:
-        Path(args.output).write_text("".join(f"{h}\n" for h in hypotheses), encoding="utf-8")
-    scores = evaluation.evaluate(
-        hypotheses,
-        [reference for _, reference in pairs],
-        tokenize=args.tokenize,
-        lowercase=args.lowercase,
-    )
+        text = "".join(f"{line}\n" for line in hypotheses[args.run[0]])
+        Path(args.output).write_text(text, encoding="utf-8")
+    options = {
+        "tokenize": args.tokenize,
+        "lowercase": args.lowercase,
+        "error_rates": args.error_rate,
+    }
+    if len(systems) == 1:
+        results = [evaluation.evaluate(*hypotheses.values(), references, **options)]
+    else:
+        results = evaluation.compare(hypotheses, references, **options)
+    for scores, (_, settings) in zip(results, systems.values(), strict=True):
+        print(json.dumps({**scores, **settings}, ensure_ascii=False))
+
+
+def _translate(args, run, translator, sources):
+    """A run's translations, and what made them."""
     settings = {
-        "run": args.run,
+        "run": run,
         "ensemble": args.ensemble,
         "weights": translator.weights,
         "beam_size": args.beam_size,
         "length_penalty": args.length_penalty,
     }
-    print(json.dumps({**scores, **settings}, ensure_ascii=False))
+    return (
+        translator.translate(sources, args.beam_size, args.length_penalty, args.batch_size),
+        settings,
+    )
+
+
+def _check(args):
+    names = args.run + args.hypotheses
+    if not names:
+        raise ValueError("Nothing to evaluate: name a RUN, or files by --hypotheses.")
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise ValueError(
+            f"{twice[0]} is given twice: to compare two searches or weights of one run, write the "
+            "translations of each to a file and give both by --hypotheses."
+        )
+    if args.run and not args.source:
+        raise ValueError("A run needs something to translate: give --source FILE.")
+    if args.source and not args.run:
+        raise ValueError("--source is for runs to translate, and no RUN is given: leave it out.")
+    for option in ("output", "ensemble"):
+        if getattr(args, option) and len(args.run) != 1:
+            raise ValueError(f"--{option} goes with one RUN, got {len(args.run)} of them.")

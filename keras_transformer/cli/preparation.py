@@ -81,12 +81,18 @@ def _hold_out(pairs, count, seed):
     )
 
 
-def prepare(settings, pairs, folder=None):
-    """Vocabulary, ids, batches and model; what can be kept is kept in `folder`."""
+def prepare(settings, pairs, folder=None, initial=None):
+    """Vocabulary, ids, batches and model; what can be kept is kept in `folder`.
+
+    Vocabulary and model are those of `initial` (see `fine_tuning`) where it is given.
+    """
     keras.config.set_dtype_policy(
         {"float32": "float32"}.get(settings["precision"], f"mixed_{settings['precision']}")
     )
-    tokenizer, target_tokenizer = tokenizers(settings, pairs, folder)
+    if initial is None:
+        tokenizer, target_tokenizer = tokenizers(settings, pairs, folder)
+    else:
+        tokenizer, target_tokenizer = initial.tokenizers(folder)
     encoded = []
     for name, chosen in (("train", pairs.train), ("valid", pairs.valid)):
         cache = None
@@ -98,7 +104,11 @@ def prepare(settings, pairs, folder=None):
     train_ids, valid_ids = encoded
     if folder is not None:
         sources = [source for source, _ in pairs.train]
-        Seen.of(sources, tokenizer, train_ids.source_ids).save(folder)
+        seen = Seen.of(sources, tokenizer, train_ids.source_ids)
+        if initial is not None:
+            seen = initial.seen_with(seen)
+        if seen is not None:
+            seen.save(folder)
 
     shapes = settings["shapes"]
     if shapes == "auto" and settings["jit"] != "auto":
@@ -123,7 +133,10 @@ def prepare(settings, pairs, folder=None):
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    model = build_model(settings, tokenizer, target_tokenizer)
+    if initial is None:
+        model = build_model(settings, tokenizer, target_tokenizer)
+    else:
+        model = initial.model(settings)
     compile_model(model, settings)
     return Prepared(
         tokenizer,

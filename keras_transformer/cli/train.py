@@ -3,6 +3,8 @@
   keras-transformer train --train-source a.en --train-target a.de \\
                           --valid-source b.en --valid-target b.de --run-dir runs/en-de
   keras-transformer train --train-tsv pairs.tsv --hold-out 500 --run-dir runs/mine
+  keras-transformer train --init-from runs/en-de --train-tsv ours.tsv --hold-out 100 \\
+                          --run-dir runs/ours
 
 The run directory gets all that is needed to translate, resume and reproduce. The same command again
 resumes from the last checkpoint; --updates may be raised. Text may be gzipped (.gz). Lengths and
@@ -12,6 +14,15 @@ import argparse
 import sys
 
 from keras_transformer.models.presets import PRESETS, label_smoothing
+
+# Of what --init-from takes over: not argparse's, so that a value that is given can be told apart.
+DEFAULTS = {
+    "vocabulary_size": 10_000,
+    "vocabulary_type": "bpe",
+    "normalization": "identity",
+    "separate_vocabularies": False,
+    "preset": "tiny",
+}
 
 
 def add_arguments(parser):
@@ -36,20 +47,26 @@ def add_arguments(parser):
     text.add_argument("--max-length", type=positive, default=256, help="longer pairs are dropped")
 
     vocabulary = parser.add_argument_group("vocabulary")
-    vocabulary.add_argument("--vocabulary-size", type=positive, default=10_000)
     vocabulary.add_argument(
-        "--vocabulary-type", default="bpe", choices=("bpe", "unigram", "char", "word")
+        "--vocabulary-size", type=positive, metavar="V", help=f"pieces{_default('vocabulary_size')}"
+    )
+    vocabulary.add_argument(
+        "--vocabulary-type",
+        choices=("bpe", "unigram", "char", "word"),
+        help=f"SentencePiece's{_default('vocabulary_type')}",
     )
     vocabulary.add_argument(
         "--normalization",
-        default="identity",
         choices=("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"),
-        help="identity is lossless, the others are SentencePiece's rules",
+        help="identity is lossless, the others are SentencePiece's rules"
+        + _default("normalization"),
     )
     vocabulary.add_argument(
-        "--separate-vocabularies", action="store_true", help="one a side, not one for both"
+        "--separate-vocabularies",
+        action="store_true",
+        default=None,
+        help="one a side, not one for both",
     )
-
     vocabulary.add_argument(
         "--subword-sampling",
         type=alpha,
@@ -61,10 +78,10 @@ def add_arguments(parser):
     model = parser.add_argument_group("model")
     model.add_argument(
         "--preset",
-        default="tiny",
         choices=PRESETS,
         metavar="NAME",
-        help=f"tiny, or a row of the paper's Table 3: {', '.join(list(PRESETS)[1:])}",
+        help=f"tiny, or a row of the paper's Table 3: {', '.join(list(PRESETS)[1:])}"
+        + _default("preset"),
     )
     model.add_argument("--num-layers", type=positive, help="of encoder and decoder each")
     model.add_argument("--d-model", type=positive)
@@ -73,6 +90,20 @@ def add_arguments(parser):
     model.add_argument("--dropout", type=float)
     model.add_argument("--attention-dropout", type=float)
     model.add_argument("--norm", choices=("post", "pre"))
+
+    earlier = parser.add_argument_group("fine-tuning")
+    earlier.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="go on from the weights of an earlier run, with its vocabulary and architecture; "
+        "update and optimizer begin anew, dropout may differ",
+    )
+    earlier.add_argument(
+        "--init-weights",
+        metavar="WHICH",
+        help="average, best, last, or an update; by default the average where there is one, else "
+        "the last",
+    )
 
     training = parser.add_argument_group("training")
     training.add_argument("--run-dir", required=True, metavar="RUN")
@@ -136,6 +167,10 @@ def add_arguments(parser):
         "--patience", type=positive, default=10, help="validations without a better one"
     )
     watching.add_argument("--log-every", type=positive, default=50, metavar="UPDATES")
+
+
+def _default(name):
+    return f" (default: {DEFAULTS[name]})"
 
 
 def alpha(text):

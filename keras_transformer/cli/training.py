@@ -7,6 +7,7 @@ from pathlib import Path
 from keras_transformer import callbacks, data, evaluation
 from keras_transformer.checkpoint_files import replacing, write_json
 from keras_transformer.checkpoints import RunDirectory
+from keras_transformer.cli.fine_tuning import start_from
 from keras_transformer.cli.preparation import prepare, read_text, say
 from keras_transformer.memory import training_step_bytes
 from keras_transformer.translator import Translator
@@ -27,11 +28,13 @@ CHANGEABLE = (
 def train(settings):
     """Trains, or goes on training, in `settings["run_dir"]`; see the command's help."""
     pairs = read_text(settings)
+    initial, settings = start_from(settings)
     settings = {**settings, "text_sha256": _digest(pairs)}
     with RunDirectory.start(settings["run_dir"], settings, CHANGEABLE) as run:
         if settings["hold_out"]:
             _write_lines(run.path / "held_out.tsv", ("\t".join(pair) for pair in pairs.valid))
-        ready = prepare(settings, pairs, run.path)
+        initial = initial and initial.keep(run.path)
+        ready = prepare(settings, pairs, run.path, initial)
         _write_lines(run.path / "report.txt", [describe(settings, pairs, ready)])
         say((run.path / "report.txt").read_text(encoding="utf-8"))
         write_json(run.path / "resolved.json", resolved(settings, ready))
@@ -42,7 +45,8 @@ def train(settings):
 def dry_run(settings):
     """The report on data, model, shapes and memory, as text. Writes nothing."""
     pairs = read_text(settings)
-    return describe(settings, pairs, prepare(settings, pairs))
+    initial, settings = start_from(settings)
+    return describe(settings, pairs, prepare(settings, pairs, initial=initial))
 
 
 def resolved(settings, ready):
@@ -92,6 +96,8 @@ def fit(settings, pairs, ready, run):
         update, scores = state["update"], state["scores"]
         say(f"resuming at update {update:,}")
     run.truncate_log(update)
+    if checkpoint is None and "init_from" in settings:
+        _log_start(ready, run)
     stop = _early_stopping(settings, scores)
     if update >= ready.epochs * ready.validate_every or stop is not None and stop.finished:
         say(f"trained already, {update:,} updates: raise --updates to go on.")
@@ -154,6 +160,15 @@ def fit(settings, pairs, ready, run):
         if _is_out_of_memory(error):
             raise MemoryError(_out_of_memory(settings, ready)) from error
         raise
+
+
+def _log_start(ready, run):
+    """What the weights of another run are worth on this run's validation text."""
+    scores = ready.model.evaluate(ready.validation, verbose=0, return_dict=True)
+    say(f"before the first update: {scores['nats_per_token']:.4f} nats per token in validation")
+    start = {"event": "start", "update": 0} | {f"val_{k}": v for k, v in scores.items()}
+    if start not in run.read_log():  # killed before the first checkpoint and started again
+        run.append_log(start)
 
 
 def _early_stopping(settings, scores):

@@ -29,6 +29,11 @@ def add_search_arguments(parser):
         help="alpha of the GNMT penalty ((5 + length) / 6)^alpha, or 'average': score / length",
     )
     parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
+    add_model_arguments(parser)
+
+
+def add_model_arguments(parser):
+    """The options that choose weights, the same wherever a run is read."""
     parser.add_argument(
         "--weights",
         metavar="WHICH",
@@ -44,12 +49,12 @@ def add_search_arguments(parser):
     )
 
 
-def load_translator(args):
-    """The translator that RUN, --ensemble and --weights name."""
+def load_translator(run, args):
+    """The translator that `run`, --ensemble and --weights name."""
     from keras_transformer.translator import Translator
 
     weights = args.weights and args.weights.split(",")
-    return Translator.load([args.run, *(args.ensemble or [])], weights)
+    return Translator.load([run, *(args.ensemble or [])], weights)
 
 
 def add_arguments(parser):
@@ -83,7 +88,7 @@ def run(args):
         raise ValueError(
             f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
         )
-    translator = load_translator(args)
+    translator = load_translator(args.run, args)
     out = sys.stdout
     number = 0
     for lines in _arriving(sys.stdin.buffer):

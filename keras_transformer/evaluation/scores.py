@@ -8,7 +8,9 @@ the same on the screen and should score the same.
 import dataclasses
 import importlib.metadata
 import re
-import unicodedata
+
+from keras_transformer.evaluation.error_rate import line_error_rate, token_error_rate
+from keras_transformer.evaluation.lines import checked
 
 _EXTRAS = {"ko-mecab": "keras-transformer-kit[ko]", "ja-mecab": "sacrebleu[ja]"}
 
@@ -54,7 +56,7 @@ def bleu(hypotheses, references, tokenize="13a", lowercase=False):
     >>> print(f"{score.value:.1f}")
     51.2
     """
-    hypotheses, references = _checked(hypotheses, references)
+    hypotheses, references = checked(hypotheses, references)
     score, signature = _corpus_bleu(hypotheses, references, tokenize, lowercase)
     return Score(score.score, signature)
 
@@ -86,7 +88,7 @@ def compound_split_bleu(hypotheses, references, language="de"):
     >>> print(f"{score.value:.1f}")
     100.0
     """
-    hypotheses, references = _checked(hypotheses, references)
+    hypotheses, references = checked(hypotheses, references)
     try:
         import sacremoses
     except ImportError as error:
@@ -118,7 +120,7 @@ def chrf(hypotheses, references, word_order=0):
     """Corpus chrF (Popović, 2015), the F2-score of character n-grams, n = 1 to 6.
 
     It needs no tokenizer, which makes it the steadier score for Korean and other languages that
-    build long words.
+    build long words. chrF ignores spaces; chrF++ (`word_order=2`) sees wrong ones.
 
     Args:
         hypotheses: List of strings, one translation per sentence.
@@ -136,28 +138,31 @@ def chrf(hypotheses, references, word_order=0):
     >>> round(chrf(["말이 달린다."], ["말이 달린다."]).value)
     100
     """
-    from sacrebleu.metrics import CHRF
-
-    hypotheses, references = _checked(hypotheses, references)
-    metric = CHRF(word_order=word_order)
+    hypotheses, references = checked(hypotheses, references)
+    metric = chrf_metric(word_order)
     score = metric.corpus_score(hypotheses, [references])
     return Score(score.score, str(metric.get_signature()))
 
 
-def evaluate(hypotheses, references, tokenize="13a", lowercase=False):
+def evaluate(hypotheses, references, tokenize="13a", lowercase=False, error_rates=False):
     """All scores of one system on one test set, as a dictionary that makes one line of JSON.
+
+    Korean: `tokenize="ko-mecab"` counts morphemes and, like chrF, hardly sees a wrong space; chrF++
+    and `exact_match` do.
 
     Args:
         hypotheses: List of strings, one translation per sentence.
         references: List of strings, one raw reference per hypothesis.
         tokenize: sacreBLEU's tokenizer for BLEU, as in `bleu`.
         lowercase: Whether to ignore case in BLEU.
+        error_rates: Whether to add `line_error_rate` and `token_error_rate`, in percent.
 
     Returns:
-        A dictionary of strings and of plain numbers, rounded to 4 decimals: `bleu` and `chrf` (0 to
-        100) with `bleu_signature` and `chrf_signature`; `exact_match`, the share of hypotheses (0
-        to 1) equal to their reference but for spaces at the edges; `length_ratio`, hypothesis
-        tokens / reference tokens under `tokenize`; and `sentences`, their number.
+        A dictionary of strings and of plain numbers, rounded to 4 decimals: `bleu`, `chrf` and
+        `chrf++` (0 to 100) with `bleu_signature`, `chrf_signature` and `chrf++_signature`;
+        `exact_match`, the share of hypotheses (0 to 1) equal to their reference but for spaces at
+        the edges; `length_ratio`, hypothesis tokens / reference tokens under `tokenize`; and
+        `sentences`, their number.
 
     Raises:
         ValueError: As `bleu`.
@@ -167,23 +172,37 @@ def evaluate(hypotheses, references, tokenize="13a", lowercase=False):
     >>> evaluate(["a b c d e"], ["a b c d e"])["exact_match"]
     1.0
     """
-    hypotheses, references = _checked(hypotheses, references)
+    hypotheses, references = checked(hypotheses, references)
     bleu_score, bleu_signature = _corpus_bleu(hypotheses, references, tokenize, lowercase)
     chrf_score = chrf(hypotheses, references)
+    chrf_plus_plus = chrf(hypotheses, references, word_order=2)
     matches = sum(h.strip() == r.strip() for h, r in zip(hypotheses, references, strict=True))
-    return {
+    scores = {
         "bleu": round(bleu_score.score, 4),
         "bleu_signature": bleu_signature,
         "chrf": round(chrf_score.value, 4),
         "chrf_signature": chrf_score.signature,
+        "chrf++": round(chrf_plus_plus.value, 4),
+        "chrf++_signature": chrf_plus_plus.signature,
         "exact_match": round(matches / len(references), 4),
         "length_ratio": round(bleu_score.ratio, 4),
         "sentences": len(references),
     }
+    if error_rates:
+        scores["line_error_rate"] = round(line_error_rate(hypotheses, references), 4)
+        scores["token_error_rate"] = round(token_error_rate(hypotheses, references), 4)
+    return scores
 
 
-def _corpus_bleu(hypotheses, references, tokenize, lowercase=False):
-    """sacreBLEU's own score object and the signature of checked lists."""
+def chrf_metric(word_order=0):
+    """sacreBLEU's own chrF object."""
+    from sacrebleu.metrics import CHRF
+
+    return CHRF(word_order=word_order)
+
+
+def bleu_metric(tokenize, lowercase=False):
+    """sacreBLEU's own BLEU object; a `ValueError` for a tokenizer that is not there."""
     from sacrebleu.metrics import BLEU
 
     if tokenize not in BLEU.TOKENIZERS:
@@ -191,7 +210,7 @@ def _corpus_bleu(hypotheses, references, tokenize, lowercase=False):
         raise ValueError(f"Unknown tokenizer {tokenize!r} for BLEU: expected one of {known}.")
     try:
         # "none" says that the text is tokenized already: `force` stops the warning that it is.
-        metric = BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
+        return BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
     except RuntimeError as error:
         if tokenize not in _EXTRAS:
             raise
@@ -204,38 +223,10 @@ def _corpus_bleu(hypotheses, references, tokenize, lowercase=False):
             f"Tokenizer {tokenize!r} needs a model that sacreBLEU could not download ({error}): "
             f"try again with a network connection, or choose another tokenizer."
         ) from error
+
+
+def _corpus_bleu(hypotheses, references, tokenize, lowercase=False):
+    """sacreBLEU's own score object and the signature of checked lists."""
+    metric = bleu_metric(tokenize, lowercase)
     score = metric.corpus_score(hypotheses, [references])
     return score, str(metric.get_signature())
-
-
-def _checked(hypotheses, references):
-    """Both sides as equally long lists of NFC strings."""
-    hypotheses = _nfc_lines(hypotheses, "hypotheses")
-    references = _nfc_lines(references, "references")
-    if len(hypotheses) != len(references):
-        raise ValueError(
-            f"Got {len(hypotheses)} hypotheses and {len(references)} references: expected one "
-            "reference per hypothesis, in the same order."
-        )
-    if not any(line.strip() for line in references):
-        raise ValueError(
-            f"Got {len(references)} references without any text: expected at least one that is not "
-            "blank."
-        )
-    return hypotheses, references
-
-
-def _nfc_lines(lines, name):
-    if isinstance(lines, str):
-        raise ValueError(
-            f"`{name}` is one string: expected a list of strings, one per sentence; "
-            f"for a single sentence, [{name}]."
-        )
-    lines = list(lines)
-    for index, line in enumerate(lines):
-        if not isinstance(line, str):
-            raise ValueError(
-                f"`{name}` holds {type(line).__name__} at position {index}: expected a list of "
-                "strings, one per sentence."
-            )
-    return [unicodedata.normalize("NFC", line) for line in lines]

@@ -1,0 +1,128 @@
+"""`train --init-from RUN`: what a new run takes over from an earlier one.
+
+Vocabulary, architecture and weights are copied to `initial/` in the new run, so that resuming never
+needs the earlier run. Nothing is ever written to that one.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from keras_transformer.checkpoint_files import load_weights, read_json, replacing
+from keras_transformer.checkpoints import RunDirectory
+from keras_transformer.cli.train import DEFAULTS
+from keras_transformer.models.presets import PRESETS
+from keras_transformer.seen import Seen
+from keras_transformer.text import Tokenizer
+
+SHARED, SIDES = "tokenizer.model", ("source.model", "target.model")
+VOCABULARY = ("vocabulary_size", "vocabulary_type", "normalization", "separate_vocabularies")
+SIZES = ("num_layers", "d_model", "num_heads", "d_ff", "norm")
+
+
+def start_from(settings):
+    """What a run starts from, None for nothing, and its settings with all that is now known.
+
+    Raises:
+        ValueError: for an option of vocabulary or model that the earlier run contradicts.
+    """
+    if settings["init_from"] is None:
+        if settings["init_weights"] is not None:
+            raise ValueError("--init-weights chooses weights of --init-from RUN: give that too.")
+        settings = settings | {k: v for k, v in DEFAULTS.items() if settings[k] is None}
+        del settings["init_from"], settings["init_weights"]  # runs without them stay as they were
+        return None, settings
+    copy = Path(settings["run_dir"]) / "initial"
+    if (copy / "weights.npz").exists():
+        initial = Initial(copy, copy / "weights.npz")
+    else:
+        run = RunDirectory.open(settings["init_from"])
+        initial = Initial(run.path, run.weights_file(settings["init_weights"]))
+    vocabulary = initial.vocabulary()
+    asked = {name: settings[name] for name in VOCABULARY}
+    _refuse_others(settings, asked, vocabulary, "vocabulary")
+    preset = {k: v for k, v in PRESETS.get(settings["preset"], {}).items() if k in SIZES}
+    asked = preset | {name: settings[name] for name in SIZES if settings[name] is not None}
+    _refuse_others(settings, asked, initial.sizes(), "architecture")
+    return initial, {**settings, **vocabulary, "init_sha256": initial.digest()}
+
+
+def _refuse_others(settings, asked, kept, what):
+    for name, value in asked.items():
+        if value is not None and value != kept[name]:
+            option = "preset" if settings[name] is None else name
+            there = "not known" if kept[name] is None else kept[name]
+            raise ValueError(
+                f"--{option.replace('_', '-')} {settings[option]} contradicts the {what} kept from "
+                f"--init-from {settings['init_from']} ({name} there: {there}): leave it out."
+            )
+
+
+class Initial(NamedTuple):
+    """The files of a trained model: an earlier run's, or their copies in a new run."""
+
+    folder: Path
+    weights: Path
+
+    def vocabulary(self):
+        """The options of the vocabulary, None where the run does not say."""
+        settings = read_json(self.folder / "settings.json")
+        separate = not (self.folder / SHARED).exists()
+        return {name: settings.get(name) for name in VOCABULARY} | {
+            "separate_vocabularies": separate
+        }
+
+    def sizes(self):
+        """The options of the architecture."""
+        config = {"norm": "post", **read_json(self.folder / "model.json")["config"]}
+        sizes = {name: config[name] for name in SIZES}
+        decoder_layers = config["num_decoder_layers"] or config["num_layers"]
+        if decoder_layers != config["num_layers"]:  # the option is for both
+            sizes["num_layers"] = f"{config['num_layers']} and {decoder_layers}"
+        return sizes
+
+    def digest(self):
+        """The SHA-256 of the weights' file."""
+        with open(self.weights, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def keep(self, run):
+        """Copies the files to `initial/` in the folder `run`, once; returns the copies."""
+        copy = Initial(run / "initial", run / "initial" / "weights.npz")
+        if copy == self:
+            return self
+        copy.folder.mkdir(exist_ok=True)
+        names = ("settings.json", "model.json", SHARED, *SIDES, "seen_ids.npy", "seen_words.txt")
+        files = {name: self.folder / name for name in names if (self.folder / name).exists()}
+        # The weights come last: where they are, all is there.
+        for name, path in {**files, copy.weights.name: self.weights}.items():
+            with open(path, "rb") as original, replacing(copy.folder / name) as file:
+                shutil.copyfileobj(original, file)
+        return copy
+
+    def tokenizers(self, folder=None):
+        """The vocabularies of source and target, one object where they share it; also saved."""
+        names = (SHARED,) if (self.folder / SHARED).exists() else SIDES
+        found = [Tokenizer.load(self.folder / name) for name in names]
+        if folder is not None:
+            for name, tokenizer in zip(names, found, strict=True):
+                tokenizer.save(folder / name)
+        return found[0], found[-1]
+
+    def seen_with(self, seen):
+        """What this model's training or `seen` had; None where the former is not known."""
+        earlier = Seen.load(self.folder)
+        return None if earlier is None else earlier.union(seen)
+
+    def model(self, settings):
+        """The model with its weights, and with the dropout and precision of `settings`."""
+        record = read_json(self.folder / "model.json")
+        names = ("dropout", "attention_dropout")
+        changes = {name: settings[name] for name in names if settings[name] is not None}
+        record["config"] |= changes | {"dtype": keras.config.dtype_policy().name}
+        model = keras.saving.deserialize_keras_object(record, safe_mode=True)
+        load_weights(model, self.weights)
+        return model

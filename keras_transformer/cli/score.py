@@ -1,0 +1,91 @@
+"""Score given translations by their log-probability.
+
+  keras-transformer score runs/en-de --source a.en --target a.de > scores.tsv
+  keras-transformer score runs/en-de --tsv pairs.tsv --mean
+
+For filtering parallel text and for ranking the translations of others. One line for each pair, in
+order: log-probability TAB tokens. The log-probability of the target given the source is in nats,
+0 at most, the sum over the target's tokens with the end; tokens is their number. There is no length
+penalty. An empty side is its end token alone; training never sees such pairs, so their scores say
+little.
+
+At the end stderr gets nats per token and perplexity of the whole, pairs with an empty side left
+out: of the validation text, the figure that training calls nats_per_token."""
+
+import math
+import sys
+
+# Pairs scored between two writes: enough to sort by length, few enough to see it go on.
+PAIRS_AT_ONCE = 10_000
+
+
+def add_arguments(parser):
+    from keras_transformer.cli.translate import add_model_arguments, positive
+
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--source", metavar="FILE", help="one sentence a line")
+    parser.add_argument("--target", metavar="FILE", help="its translations, line by line")
+    parser.add_argument("--tsv", metavar="FILE", help="in their place: both in one TSV file")
+    parser.add_argument("--source-column", type=int, default=0, help="of the TSV, from 0")
+    parser.add_argument("--target-column", type=int, default=1, help="of the TSV, from 0")
+    parser.add_argument(
+        "--mean", action="store_true", help="log-probability per token in place of the sum"
+    )
+    parser.add_argument(
+        "--tokens",
+        action="store_true",
+        help="a third column: each token:log-probability, separated by spaces, the end last",
+    )
+    parser.add_argument("--batch-size", type=positive, default=64, help="pairs at once")
+    add_model_arguments(parser)
+
+
+def run(args):
+    from keras_transformer.cli.translate import load_translator
+
+    pairs = _read(args)
+    translator = load_translator(args.run, args)
+    nats, tokens, empty = 0.0, 0, 0
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = pairs[first : first + PAIRS_AT_ONCE]
+        found = translator.token_log_probabilities(some, args.batch_size)
+        for (source, target), each in zip(some, found, strict=True):
+            total = math.fsum(each)
+            columns = [f"{total / len(each) if args.mean else total:.6f}", str(len(each))]
+            if args.tokens:
+                columns.append(_tokens(translator.target_tokenizer, target, each))
+            print("\t".join(columns))
+            if source.strip() and target.strip():
+                nats, tokens = nats - total, tokens + len(each)
+            else:
+                empty += 1
+        sys.stdout.flush()
+    summary = f"{len(pairs) - empty:,} pairs, {tokens:,} target tokens"
+    if tokens:
+        summary += f", {nats / tokens:.6f} nats per token, perplexity {_exp(nats / tokens):.4f}"
+    if empty:
+        summary += f"; left out: {empty:,} with an empty side"
+    print(summary, file=sys.stderr)
+
+
+def _read(args):
+    from keras_transformer import data
+
+    if args.tsv and (args.source or args.target):
+        raise ValueError("Give either --tsv, or --source and --target.")
+    if args.tsv:
+        return data.read_tsv(args.tsv, args.source_column, args.target_column)
+    if not (args.source and args.target):
+        raise ValueError("Nothing to score: give --source and --target, or --tsv.")
+    return data.read_parallel(args.source, args.target)
+
+
+def _tokens(tokenizer, target, log_probabilities):
+    pieces = tokenizer.pieces(target if target.strip() else "")
+    pieces = [*pieces, tokenizer.id_to_piece(tokenizer.end_id)]
+    pairs = zip(pieces, log_probabilities, strict=True)
+    return " ".join(f"{piece}:{log_probability:.4f}" for piece, log_probability in pairs)
+
+
+def _exp(nats):
+    return math.exp(nats) if nats < 700 else math.inf  # 700: the largest that a float holds
