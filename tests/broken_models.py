@@ -6,7 +6,7 @@ everything but the mistake is right.
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_transformer import layers, models
 
@@ -39,14 +39,16 @@ def swapped_inputs():
     return sequence_to_sequence(swap=True)
 
 
-def source_mask_from_target():
+def source_mask_from_target(encoder=None):
     """The padding mask of the source is made from the target ids."""
-    return sequence_to_sequence(memory_mask=lambda _, target_ids: layers.padding_mask(target_ids))
+    return sequence_to_sequence(
+        encoder, memory_mask=lambda _, target_ids: layers.padding_mask(target_ids)
+    )
 
 
 class _NotCausal(layers.DecoderLayer):
-    def call(self, inputs, memory=None, memory_mask=None, training=None):
-        x = layers.EncoderLayer.call(self, inputs, training=training)
+    def call(self, inputs, memory=None, inputs_mask=None, memory_mask=None, training=None):
+        x = layers.EncoderLayer.call(self, inputs, mask=inputs_mask, training=training)
         update = self.cross_attention(x, memory, key_mask=memory_mask)
         return self.join_cross_attention(x, update, training=training)
 
@@ -78,18 +80,19 @@ def causal_mask_lost_in_training():
 
 
 class _WithoutMemory(layers.DecoderLayer):
-    def call(self, inputs, memory=None, memory_mask=None, training=None):
-        return super().call(inputs, inputs, training=training)
+    def call(self, inputs, memory=None, inputs_mask=None, memory_mask=None, training=None):
+        return super().call(inputs, 0 * memory, inputs_mask, memory_mask, training=training)
 
 
 def ignores_its_source():
-    """The cross-attention reads the target: a language model that no source ever reaches."""
+    """The memory never arrives: a language model that reads no source, and still learns."""
     return sequence_to_sequence(decoder=_WithoutMemory(**BLOCK))
 
 
 class _BatchNorm(keras.layers.Layer):
     def __init__(self):
         super().__init__()
+        self.supports_masking = True
         self.layer = layers.EncoderLayer(**BLOCK)
         self.norm = keras.layers.BatchNormalization(axis=-1)
 
@@ -107,6 +110,10 @@ def norm_over_the_batch():
 
 
 class _BatchStatistics(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+
     def call(self, inputs):
         return inputs - ops.mean(inputs, axis=0, keepdims=True)
 
@@ -148,6 +155,7 @@ class _InfiniteMask(keras.layers.Layer):
 
     def __init__(self, repair):
         super().__init__()
+        self.supports_masking = True
         self.repair = repair
         self.query = keras.layers.Dense(D)
 
@@ -156,7 +164,8 @@ class _InfiniteMask(keras.layers.Layer):
 
     def call(self, inputs, mask=None):
         scores = ops.matmul(self.query(inputs), ops.transpose(inputs, (0, 2, 1)))
-        weights = ops.softmax(ops.where(mask[:, None], scores, -np.inf), axis=-1)
+        scores = scores + ops.where(mask, 0.0, -np.inf)[:, None]
+        weights = ops.softmax(scores, axis=-1)
         if self.repair:
             weights = ops.where(ops.isnan(weights), 0.0, weights)
         return ops.matmul(weights, inputs)
@@ -183,7 +192,7 @@ def index_lost():
 
 
 def cache_without_mask():
-    """One query needs no causal mask, it is said: so it attends to all that the cache has room for."""
+    """The one query of a step gets no causal mask: it attends to all the cache has room for."""
     model = models.Transformer(V, num_layers=1, **BLOCK)
     attention = model.decoder.layers[0].self_attention
     attend = attention._attend
@@ -194,6 +203,24 @@ def cache_without_mask():
 
     attention._attend = unmasked
     return model
+
+
+class _CacheAdded(models.Transformer):
+    def decode(self, target_ids, memory, memory_mask, cache=None, index=0):
+        result = super().decode(target_ids, memory, memory_mask, cache, index)
+        if cache is None:
+            return result
+        logits, new = result
+        at_index = ops.cast(ops.arange(cache["self"][0][0].shape[2]) == index, "float32")[:, None]
+        new["self"] = tree.map_structure(
+            lambda new, old: new + at_index * old, new["self"], cache["self"]
+        )
+        return logits, new
+
+
+def cache_added():
+    """New keys are added to what stands in the cache: right only while that is 0."""
+    return _CacheAdded(V, num_layers=1, **BLOCK)
 
 
 # --- files
@@ -210,6 +237,9 @@ class Forgetful(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         return self.dropout(self.scale * inputs, training=training)
+
+    def get_config(self):
+        return super().get_config()
 
 
 class Unregistered(keras.layers.Layer):

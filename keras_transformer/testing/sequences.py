@@ -51,7 +51,6 @@ def assert_causal(model, inputs, *, target=None, training=False, jit=False, tole
                 f"{SWAPPED}; an output without positions, which cannot be causal",
             )
         )
-    heard = False
     for t in range(length):
         actual = running.run_changed(
             run, running.changed(arrays, target, t), f"{target}[:, {t}] changed"
@@ -66,13 +65,13 @@ def assert_causal(model, inputs, *, target=None, training=False, jit=False, tole
             f"kernel; {SWAPPED}{_swapped_with(run, arrays, target, expected)}; a normalisation or "
             "pooling over positions; another mask made from the target (the source's mask)",
         )
-        heard = heard or (actual != expected).any()
-    if not heard:
-        raise AssertionError(
-            f"The model ignores {target}: changing it at any position changed no output at all, "
-            "so causality says nothing.\nUsual causes: the input is not connected; its embedding "
-            "is multiplied by a mask that is 0 everywhere."
-        )
+        # The last one is heard by nobody in a model that shifts its target itself.
+        if t < max(length - 1, 1) and (actual == expected).all():
+            raise AssertionError(
+                f"The model ignores {target}: changing {target}[:, {t}] changed no output at all, "
+                "so causality says nothing.\nUsual causes: the input is not connected; its "
+                "embedding is multiplied by a mask that is 0 everywhere."
+            )
 
 
 def _swapped_with(run, arrays, target, expected):
@@ -128,29 +127,29 @@ def assert_batch_invariant(model, inputs, *, training=False, jit=False, toleranc
         for name in arrays:
             mixed[name][row] = arrays[name][row]
         running.require_same(
-            run(mixed)[row : row + 1],
-            expected[row : row + 1],
+            run(mixed),
+            expected,
             tolerance or 0.0,
-            what=f"The batch matters: changing all other rows changed row {row} (called 0 below)"
+            np.arange(rows) == row,
+            what=f"The batch matters: changing all other rows changed row {row}"
             + (", in training." if training else "."),
             causes=causes,
         )
     if training:
         return
     tolerance = running.rounding(model, expected) if tolerance is None else tolerance
-    order = np.roll(np.arange(rows)[::-1], 1)
+    order = np.roll(np.arange(rows), 1)
     permuted = run({name: array[order] for name, array in arrays.items()})
     what = f"The batch matters: its rows in the order {order.tolist()} gave other outputs."
     running.require_same(permuted, expected[order], tolerance, what=what, causes=causes)
-    for row in range(rows):
-        alone = {name: array[row : row + 1] for name, array in arrays.items()}
-        running.require_same(
-            running.run_changed(run, alone, f"row {row} alone"),
-            expected[row : row + 1],
-            tolerance,
-            what=f"The batch matters: row {row} alone gave another output (called row 0 below).",
-            causes=causes,
+    alone = [
+        running.run_changed(
+            run, {name: array[row : row + 1] for name, array in arrays.items()}, f"row {row} alone"
         )
+        for row in range(rows)
+    ]
+    what = "The batch matters: a row alone gave another output than in the batch."
+    running.require_same(np.concatenate(alone), expected, tolerance, what=what, causes=causes)
 
 
 def assert_source_sensitive(model, inputs, *, source=None, target=None, pad_id=0, jit=False):
