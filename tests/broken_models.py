@@ -230,7 +230,7 @@ def cache_added():
 class Forgetful(keras.layers.Layer):
     """Its configuration holds neither the scale nor the dropout rate."""
 
-    def __init__(self, scale=1.0, dropout=0.0, **kwargs):
+    def __init__(self, scale=1.0, dropout=0.1, **kwargs):
         super().__init__(**kwargs)
         self.scale = scale
         self.dropout = keras.layers.Dropout(dropout)
@@ -279,7 +279,7 @@ def greedy(model, start_id, end_id, length, mistake=None):
     """Greedy search that decodes the whole prefix anew at each step, with one of three mistakes.
 
     `"keeps scoring"`: what a finished row would go on with is added to its score. `"goes on"`: its
-    ids go on as well. `"other length"`: the end is not counted in the length penalty.
+    ids go on as well. `"other length"`: the start is counted in the length penalty.
     """
 
     def search(source_ids):
@@ -297,7 +297,7 @@ def greedy(model, start_id, end_id, length, mistake=None):
             new = chosen if mistake == "goes on" else np.where(done, 0, chosen)
             ids = np.concatenate([ids, new[:, None].astype("int32")], axis=1)
             done |= chosen == end_id
-        lengths = (ids[:, 1:] != 0).sum(axis=1) - (mistake == "other length")
+        lengths = (ids[:, 1:] != 0).sum(axis=1) + (mistake == "other length")
         return ids[:, 1:], scores / lengths
 
     return search

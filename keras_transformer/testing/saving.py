@@ -60,12 +60,18 @@ def assert_saves_and_loads(model, inputs, *, custom_objects=None):
     running.require_same(actual, expected, what=f"{what}.", causes=causes)
 
     # Files hold weights and no seed states: with equal ones the dropout is equal.
-    for mine, its in zip(_seeds(model), _seeds(loaded), strict=True):
+    seeds, its_seeds = _seeds(model), _seeds(loaded)
+    causes = f"a forgotten dropout rate; {causes}"
+    if len(seeds) != len(its_seeds):
+        difference = f"{len(seeds)} seed generators, {len(its_seeds)}"
+        what = "The loaded model draws random numbers in other places."
+        raise AssertionError(running.failure(what, difference, causes))
+    for mine, its in zip(seeds, its_seeds, strict=True):
         its.assign(mine)
     _, _, expected = running.runner(model, inputs, training=True)
     _, _, actual = running.runner(loaded, inputs, training=True)
     what = f"{what} in training, though not at inference."
-    running.require_same(actual, expected, what=what, causes=f"a forgotten dropout rate; {causes}")
+    running.require_same(actual, expected, what=what, causes=causes)
 
 
 def _model_of(layer, inputs):
