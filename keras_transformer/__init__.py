@@ -20,6 +20,7 @@ from keras_transformer import (  # noqa: E402
     optimizers,
     schedules,
     search,
+    testing,
     text,
 )
 from keras_transformer.checkpoints import RunDirectory  # noqa: E402
@@ -39,5 +40,6 @@ __all__ = [
     "optimizers",
     "schedules",
     "search",
+    "testing",
     "text",
 ]

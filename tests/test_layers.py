@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer import layers
+from keras_transformer import layers, testing
 
 B, T, S, D = 2, 5, 7, 13
 RANDOM = np.random.default_rng(1706)
@@ -137,7 +137,7 @@ def test_mixed_precision_computes_low_keeps_weights_high_and_agrees_with_float32
     np.testing.assert_allclose(array(output), expected, atol=tolerance * np.abs(expected).max())
 
 
-def test_model_of_a_user_saves_and_loads_to_the_bit(tmp_path):
+def test_model_of_a_user_saves_and_loads_to_the_bit():
     block = {"d_model": D, "num_heads": 1, "d_ff": 29, "dropout": 0.1}
     source_ids = keras.Input((None,), dtype="int32")
     target_ids = keras.Input((None,), dtype="int32")
@@ -149,11 +149,7 @@ def test_model_of_a_user_saves_and_loads_to_the_bit(tmp_path):
     update = layers.MultiHeadAttention(1, D, use_bias=True)(x, memory, causal=True)
     x = layers.Residual()(x, layers.FeedForward(31, D)(update))
     model = keras.Model([source_ids, target_ids], embedding(x, reverse=True))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    ids = [IDS[:, :4], IDS]
-    np.testing.assert_array_equal(array(loaded(ids)), array(model(ids)))
-    assert loaded.count_params() == model.count_params()
+    testing.assert_saves_and_loads(model, [IDS[:, :4], IDS])
 
 
 # --- masks

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_transformer import testing
 from keras_transformer.models import Transformer
 
 B, T, S, D, V = 3, 5, 11, 14, 19
@@ -19,6 +20,7 @@ SOURCE = np.array(
     "int32",
 )
 TARGET = np.array([[2, 9, 4, 15, 7], [2, 6, 18, 1, 0], [2, 12, 0, 0, 0]], "int32")
+IDS = {"source_ids": SOURCE, "target_ids": TARGET}
 REAL = TARGET != 0
 # Of the logits, whose standard deviation is about 1, under each policy.
 TOLERANCE = {"float32": 2e-5, "mixed_float16": 0.02, "mixed_bfloat16": 0.15}
@@ -44,123 +46,41 @@ def logits(model, source_ids, target_ids):
     return array(model({"source_ids": source_ids, "target_ids": target_ids}))
 
 
-def compiled(function):
-    """`function` under XLA where the backend has it."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True)
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    return function
+# --- causality, padding, batch, source: the certificates say how
 
 
-def changed(ids, row, position):
-    """`ids` with another real token in one place."""
-    ids = ids.copy()
-    ids[row, position] = ids[row, position] % (V - 1) + 1
-    return ids
-
-
-# --- causality
-
-
-def test_changing_a_target_token_changes_no_logit_before_it(any_precision):
-    model, tolerance = any_precision
-    target_ids = np.stack([TARGET[0]] + [changed(TARGET, 0, t)[0] for t in range(T)])
-    before, *after = logits(model, np.repeat(SOURCE[:1], T + 1, axis=0), target_ids)
-    for t in range(T):
-        np.testing.assert_allclose(after[t][:t], before[:t], atol=tolerance)
-        assert np.abs(after[t][t] - before[t]).max() > tolerance
+def test_causality(any_precision):
+    testing.assert_causal(any_precision[0], IDS)
 
 
 def test_causality_holds_in_compiled_training_with_dropout(any_precision):
-    model, _ = any_precision
-
-    def call(trainable, non_trainable, target_ids):
-        # Stateless: every call draws the same dropout.
-        inputs = {"source_ids": SOURCE, "target_ids": target_ids}
-        return model.stateless_call(trainable, non_trainable, inputs, training=True)[0]
-
-    call = compiled(call)
-    variables = [
-        [variable.value for variable in variables]
-        for variables in (model.trainable_variables, model.non_trainable_variables)
-    ]
-
-    def run(target_ids):
-        keras.utils.set_random_seed(17)  # torch draws from one global generator
-        return array(call(*variables, ops.convert_to_tensor(target_ids)))
-
-    before = run(TARGET)
-    assert np.abs(before - logits(model, SOURCE, TARGET)).max() > 0.1  # there is dropout
-    for t in range(T):
-        after = run(changed(TARGET, 0, t))
-        np.testing.assert_array_equal(after[0, :t], before[0, :t])
-        assert (after[0, t] != before[0, t]).any()
-        np.testing.assert_array_equal(after[1:], before[1:])
+    testing.assert_causal(any_precision[0], IDS, training=True, jit=True)
 
 
 def test_dropout_is_on_in_training_only(model):
-    inputs = {"source_ids": SOURCE, "target_ids": TARGET}
     whole = logits(model, SOURCE, TARGET)
     np.testing.assert_array_equal(logits(model, SOURCE, TARGET), whole)
-    assert np.abs(array(model(inputs, training=True)) - whole).max() > 0.01
-
-
-# --- padding, batch, source
+    assert np.abs(array(model(IDS, training=True)) - whole).max() > 0.01
 
 
 def test_more_padding_changes_no_real_token(any_precision):
-    model, tolerance = any_precision
-    expected = logits(model, SOURCE, TARGET)
-    source_ids = np.pad(SOURCE, ((0, 0), (0, 2)))
-    target_ids = np.pad(TARGET, ((0, 0), (0, 3)))
-    for actual in (
-        logits(model, source_ids, TARGET),
-        logits(model, SOURCE, target_ids)[:, :T],
-    ):
-        np.testing.assert_allclose(actual[REAL], expected[REAL], atol=tolerance)
+    testing.assert_padding_invariant(any_precision[0], IDS)
 
 
-def test_rows_of_padding_are_finite_and_change_no_other(any_precision):
-    model, tolerance = any_precision
-    more = [np.pad(ids, ((0, 2), (0, 0))) for ids in (SOURCE, TARGET)]
-    actual = logits(model, *more)
-    assert np.isfinite(actual).all()
-    np.testing.assert_allclose(actual[:B], logits(model, SOURCE, TARGET), atol=tolerance)
-    # A source of padding alone with a real target, and the other way round.
-    assert np.isfinite(logits(model, 0 * SOURCE, TARGET)).all()
-    assert np.isfinite(logits(model, SOURCE, 0 * TARGET)).all()
+def test_rows_of_padding_are_finite(any_precision):
+    testing.assert_finite_when_masked(any_precision[0], IDS)
 
 
-def test_permuting_or_splitting_a_batch_permutes_or_splits_the_logits(any_precision):
-    model, tolerance = any_precision
-    expected = logits(model, SOURCE, TARGET)
-    order = [2, 0, 1]
-    permuted = logits(model, SOURCE[order], TARGET[order])
-    np.testing.assert_allclose(permuted, expected[order], atol=tolerance)
-    split = [logits(model, SOURCE[i : i + 1], TARGET[i : i + 1]) for i in range(B)]
-    np.testing.assert_allclose(np.concatenate(split), expected, atol=tolerance)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_row_does_not_depend_on_the_rows_beside_it(any_precision, training):
+    testing.assert_batch_invariant(any_precision[0], IDS, training=training)
 
 
-def test_changing_any_source_token_changes_all_logits(model):
-    real = range(7)
-    source_ids = np.stack([SOURCE[1]] + [changed(SOURCE, 1, position)[1] for position in real])
-    before, *after = logits(model, source_ids, np.repeat(TARGET[1:2], 8, axis=0))
-    for position in real:
-        assert (np.abs(after[position] - before).max(-1) > 1e-4)[REAL[1]].all(), position
+def test_changing_any_source_token_changes_all_logits(any_precision):
+    testing.assert_source_sensitive(any_precision[0], IDS)
 
 
 # --- cache
-
-
-def forget(cache):
-    """The cache with what was never written to made loud: whoever reads it will differ."""
-    cache["self"] = [tuple(1e3 + 0 * part for part in layer) for layer in cache["self"]]
-    return cache
 
 
 def test_each_layer_step_by_step_is_the_uncached_layer(any_precision):
@@ -188,34 +108,13 @@ def test_each_layer_step_by_step_is_the_uncached_layer(any_precision):
     ],
     ids=["paper", "pre-norm", "separate"],
 )
-def test_cached_logits_are_the_uncached(options):
-    model = Transformer(**SIZES, **options)
-    expected = logits(model, SOURCE, TARGET)
-    memory, memory_mask = model.encode(SOURCE)
-    for chunks in ([1, 1, 1, 1, 1], [3, 2]):
-        cache, index = forget(model.start_cache(memory, rows=B, length=T + 2)), 0
-        for length in chunks:
-            window = slice(index, index + length)
-            actual, cache = model.decode(
-                TARGET[:, window], None, memory_mask, cache=cache, index=index
-            )
-            real = REAL[:, window]
-            np.testing.assert_allclose(array(actual)[real], expected[:, window][real], atol=2e-5)
-            index += length
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_cached_logits_are_the_uncached(options, chunk):
+    testing.assert_cached_equals_uncached(Transformer(**SIZES, **options), IDS, chunk=chunk)
 
 
 def test_compiled_step_takes_the_index_as_a_tensor(model):
-    expected = logits(model, SOURCE, TARGET)
-    memory, memory_mask = model.encode(SOURCE)
-    cache = model.start_cache(memory, rows=B, length=T)
-    step = compiled(
-        lambda ids, cache, index: model.decode(ids, None, memory_mask, cache=cache, index=index)
-    )
-    for t in range(T):
-        ids = ops.convert_to_tensor(TARGET[:, t : t + 1])
-        actual, cache = step(ids, cache, ops.convert_to_tensor(t, "int32"))
-        real = REAL[:, t]
-        np.testing.assert_allclose(array(actual)[real, 0], expected[real, t], atol=2e-5)
+    testing.assert_cached_equals_uncached(model, IDS, jit=True)
 
 
 def test_beams_share_the_memory_of_their_source(model):
@@ -257,8 +156,7 @@ def test_saved_and_loaded_model_is_the_same_to_the_bit(variant, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert isinstance(loaded, Transformer) and loaded.get_config() == model.get_config()
-    assert loaded.count_params() == model.count_params()
-    np.testing.assert_array_equal(logits(loaded, SOURCE, TARGET), logits(model, SOURCE, TARGET))
+    testing.assert_saves_and_loads(model, IDS)
     # What the search uses is the same model, not a second one built beside it.
     memory, _ = loaded.encode(SOURCE)
     np.testing.assert_array_equal(array(memory), array(model.encode(SOURCE)[0]))
@@ -269,7 +167,7 @@ def test_precision_policy_keeps_weights_in_float32(any_precision):
     assert {keras.backend.standardize_dtype(w.dtype) for w in model.weights} == {"float32"}
     policy = model.get_config()["dtype"]
     expected = keras.dtype_policies.get(policy).compute_dtype
-    output = model({"source_ids": SOURCE, "target_ids": TARGET})
+    output = model(IDS)
     assert keras.backend.standardize_dtype(output.dtype) == expected
 
 

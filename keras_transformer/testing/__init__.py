@@ -1,0 +1,37 @@
+"""Correctness certificates: what must hold of any Transformer, to run on a model of your own.
+
+Each takes a model (a layer, a loss, a search) and raises an `AssertionError` that says what broke,
+where first, and what usually causes it. They work on any Keras model, not only on this package's.
+
+```python
+ids = kt.testing.random_inputs(vocabulary_size=100)
+kt.testing.assert_causal(model, ids, training=True)
+kt.testing.certify(model, vocabulary_size=100)  # all of them
+```
+"""
+
+from keras_transformer.testing.caching import assert_cached_equals_uncached
+from keras_transformer.testing.certificate import certify, random_inputs
+from keras_transformer.testing.losses import assert_ignores_padding
+from keras_transformer.testing.masking import assert_finite_when_masked, assert_padding_invariant
+from keras_transformer.testing.saving import assert_saves_and_loads
+from keras_transformer.testing.searches import assert_scores_are_final
+from keras_transformer.testing.sequences import (
+    assert_batch_invariant,
+    assert_causal,
+    assert_source_sensitive,
+)
+
+__all__ = [
+    "assert_batch_invariant",
+    "assert_cached_equals_uncached",
+    "assert_causal",
+    "assert_finite_when_masked",
+    "assert_ignores_padding",
+    "assert_padding_invariant",
+    "assert_saves_and_loads",
+    "assert_scores_are_final",
+    "assert_source_sensitive",
+    "certify",
+    "random_inputs",
+]

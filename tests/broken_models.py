@@ -1,0 +1,303 @@
+"""Models, losses and searches with the field's usual mistakes, one each, for the certificates.
+
+Each function builds one of them; its docstring names the mistake. The sizes are small, and
+everything but the mistake is right.
+"""
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_transformer import layers, models
+
+V, D = 19, 14
+BLOCK = {"d_model": D, "num_heads": 2, "d_ff": 17, "dropout": 0.1}
+
+
+def mask_of_source(source_ids, target_ids):
+    return layers.padding_mask(source_ids)
+
+
+def sequence_to_sequence(encoder=None, decoder=None, memory_mask=mask_of_source, swap=False):
+    """A small model that is right but for the parts that are given."""
+    names = ("source_ids", "target_ids")
+    ids = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    source_ids, target_ids = (ids[name] for name in (names[::-1] if swap else names))
+    embedding = layers.PositionalEmbedding(V, D, dropout=0.1)
+    memory = (encoder or layers.EncoderLayer(**BLOCK))(embedding(source_ids))
+    mask = memory_mask(source_ids, target_ids)
+    decoder = decoder or layers.DecoderLayer(**BLOCK)
+    x = decoder(embedding(target_ids), memory, memory_mask=mask)
+    return keras.Model(ids, embedding(x, reverse=True))
+
+
+# --- encoder and decoder
+
+
+def swapped_inputs():
+    """The encoder reads the target and the decoder the source."""
+    return sequence_to_sequence(swap=True)
+
+
+def source_mask_from_target(encoder=None):
+    """The padding mask of the source is made from the target ids."""
+    return sequence_to_sequence(
+        encoder, memory_mask=lambda _, target_ids: layers.padding_mask(target_ids)
+    )
+
+
+class _NotCausal(layers.DecoderLayer):
+    def call(self, inputs, memory=None, inputs_mask=None, memory_mask=None, training=None):
+        x = layers.EncoderLayer.call(self, inputs, mask=inputs_mask, training=training)
+        update = self.cross_attention(x, memory, key_mask=memory_mask)
+        return self.join_cross_attention(x, update, training=training)
+
+
+def no_causal_mask():
+    """The decoder's self-attention is an encoder's: it sees the whole target."""
+    return sequence_to_sequence(decoder=_NotCausal(**BLOCK))
+
+
+class _CausalAtInference(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+        self.attention = layers.MultiHeadAttention(2, D, dropout=0.1)
+
+    def build(self, shape):
+        self.attention.build(shape)
+
+    def call(self, inputs, mask=None, training=None):
+        return inputs + self.attention(inputs, causal=not training, key_mask=mask)
+
+
+def causal_mask_lost_in_training():
+    """Another path is taken under dropout, and the causal mask is not passed on to it."""
+    target_ids = keras.Input((None,), dtype="int32")
+    embedding = layers.PositionalEmbedding(V, D)
+    x = _CausalAtInference()(embedding(target_ids))
+    return keras.Model(target_ids, embedding(x, reverse=True))
+
+
+class _WithoutMemory(layers.DecoderLayer):
+    def call(self, inputs, memory=None, inputs_mask=None, memory_mask=None, training=None):
+        return super().call(inputs, 0 * memory, inputs_mask, memory_mask, training=training)
+
+
+def ignores_its_source():
+    """The memory never arrives: a language model that reads no source, and still learns."""
+    return sequence_to_sequence(decoder=_WithoutMemory(**BLOCK))
+
+
+class _BatchNorm(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+        self.layer = layers.EncoderLayer(**BLOCK)
+        self.norm = keras.layers.BatchNormalization(axis=-1)
+
+    def build(self, shape):
+        self.layer.build(shape)
+        self.norm.build(shape)
+
+    def call(self, inputs, training=None):
+        return self.norm(self.layer(inputs, training=training), training=training)
+
+
+def norm_over_the_batch():
+    """Batch normalisation in place of layer normalisation: in training, rows see each other."""
+    return sequence_to_sequence(encoder=_BatchNorm())
+
+
+class _BatchStatistics(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+
+    def call(self, inputs):
+        return inputs - ops.mean(inputs, axis=0, keepdims=True)
+
+
+def centred_over_the_batch():
+    """A mean over the batch at inference too: the result depends on who is translated with one."""
+    return sequence_to_sequence(encoder=_BatchStatistics())
+
+
+class _DropoutAlwaysOn(keras.layers.Dropout):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=True)
+
+
+def dropout_at_inference():
+    """`training=True` written into a layer: every translation is another."""
+    return sequence_to_sequence(encoder=_DropoutAlwaysOn(0.3))
+
+
+# --- padding
+
+
+def reads_source_padding():
+    """The memory's mask is lost, so padding is attended to and the result depends on its length."""
+    return sequence_to_sequence(
+        memory_mask=lambda source_ids, _: ops.ones_like(source_ids, dtype="bool")
+    )
+
+
+def mean_over_padding():
+    """A classifier that divides by the width of the batch and not by the number of tokens."""
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.PositionalEmbedding(V, D)(ids)
+    return keras.Model(ids, keras.layers.Dense(3)(ops.mean(x, axis=1)))
+
+
+class _InfiniteMask(keras.layers.Layer):
+    """Self-attention with -inf for what is masked, and perhaps a repair of the NaN it gives."""
+
+    def __init__(self, repair):
+        super().__init__()
+        self.supports_masking = True
+        self.repair = repair
+        self.query = keras.layers.Dense(D)
+
+    def build(self, shape):
+        self.query.build(shape)
+
+    def call(self, inputs, mask=None):
+        scores = ops.matmul(self.query(inputs), ops.transpose(inputs, (0, 2, 1)))
+        scores = scores + ops.where(mask, 0.0, -np.inf)[:, None]
+        weights = ops.softmax(scores, axis=-1)
+        if self.repair:
+            weights = ops.where(ops.isnan(weights), 0.0, weights)
+        return ops.matmul(weights, inputs)
+
+
+def infinite_mask(repair=False):
+    """Scores of padding are -inf: a row of padding alone is NaN, or, repaired, its gradient is."""
+    ids = keras.Input((None,), dtype="int32")
+    embedding = layers.PositionalEmbedding(V, D)
+    return keras.Model(ids, embedding(_InfiniteMask(repair)(embedding(ids)), reverse=True))
+
+
+# --- caches
+
+
+class _IndexLost(models.Transformer):
+    def decode(self, target_ids, memory, memory_mask, cache=None, index=0):
+        return super().decode(target_ids, memory, memory_mask, cache)
+
+
+def index_lost():
+    """Cached decoding that forgets the position: every token is embedded and written at 0."""
+    return _IndexLost(V, num_layers=1, **BLOCK)
+
+
+def cache_without_mask():
+    """The one query of a step gets no causal mask: it attends to all the cache has room for."""
+    model = models.Transformer(V, num_layers=1, **BLOCK)
+    attention = model.decoder.layers[0].self_attention
+    attend = attention._attend
+
+    def unmasked(queries, keys, values, permitted, training):
+        single = queries.shape[2] == 1
+        return attend(queries, keys, values, None if single else permitted, training)
+
+    attention._attend = unmasked
+    return model
+
+
+class _CacheAdded(models.Transformer):
+    def decode(self, target_ids, memory, memory_mask, cache=None, index=0):
+        result = super().decode(target_ids, memory, memory_mask, cache, index)
+        if cache is None:
+            return result
+        logits, new = result
+        at_index = ops.cast(ops.arange(cache["self"][0][0].shape[2]) == index, "float32")[:, None]
+        new["self"] = tree.map_structure(
+            lambda new, old: new + at_index * old, new["self"], cache["self"]
+        )
+        return logits, new
+
+
+def cache_added():
+    """New keys are added to what stands in the cache: right only while that is 0."""
+    return _CacheAdded(V, num_layers=1, **BLOCK)
+
+
+# --- files
+
+
+@keras.saving.register_keras_serializable(package="broken")
+class Forgetful(keras.layers.Layer):
+    """Its configuration holds neither the scale nor the dropout rate."""
+
+    def __init__(self, scale=1.0, dropout=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+        self.dropout = keras.layers.Dropout(dropout)
+
+    def call(self, inputs, training=None):
+        return self.dropout(self.scale * inputs, training=training)
+
+    def get_config(self):
+        return super().get_config()
+
+
+class Unregistered(keras.layers.Layer):
+    """A class that a file names and that Keras cannot find."""
+
+    def call(self, inputs):
+        return 2 * inputs
+
+
+# --- losses
+
+
+def mean_over_positions(labels, logits):
+    """The loss of padding is left out of the sum, but its positions are divided by."""
+    nats = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    return ops.mean(nats * ops.cast(ops.not_equal(labels, 0), nats.dtype))
+
+
+def mean_of_sentences(labels, logits):
+    """Means of sentences averaged: a token's weight depends on its sentence, padding rows count."""
+    real = ops.cast(ops.not_equal(labels, 0), "float32")
+    nats = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    return ops.mean(ops.sum(nats * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1.0))
+
+
+def divided_by_no_token(labels, logits):
+    """Right but for a batch of padding alone, 0 / 0."""
+    real = ops.cast(ops.not_equal(labels, 0), "float32")
+    nats = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    return ops.sum(nats * real) / ops.sum(real)
+
+
+# --- searches
+
+
+def greedy(model, start_id, end_id, length, mistake=None):
+    """Greedy search that decodes the whole prefix anew at each step, with one of three mistakes.
+
+    `"keeps scoring"`: what a finished row would go on with is added to its score. `"goes on"`: its
+    ids go on as well. `"other length"`: the start is counted in the length penalty.
+    """
+
+    def search(source_ids):
+        ids = np.full((len(source_ids), 1), start_id, "int32")
+        scores, done = np.zeros(len(source_ids)), np.zeros(len(source_ids), bool)
+        for step in range(length):
+            logits = model({"source_ids": source_ids, "target_ids": ids})[:, -1]
+            log_probs = ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"))).copy()
+            log_probs[:, [0, start_id]] = -np.inf
+            chosen = log_probs.argmax(axis=-1)
+            if step + 1 == length:
+                chosen[:] = end_id
+            gain = log_probs[np.arange(len(chosen)), chosen]
+            scores += gain if mistake == "keeps scoring" else np.where(done, 0.0, gain)
+            new = chosen if mistake == "goes on" else np.where(done, 0, chosen)
+            ids = np.concatenate([ids, new[:, None].astype("int32")], axis=1)
+            done |= chosen == end_id
+        lengths = (ids[:, 1:] != 0).sum(axis=1) + (mistake == "other length")
+        return ids[:, 1:], scores / lengths
+
+    return search
