@@ -101,6 +101,8 @@ class Translator:
         runs = list(run) if isinstance(run, (list, tuple)) else [run]
         directories = [RunDirectory.open(each) for each in runs]
         wanted = list(weights) if isinstance(weights, (list, tuple)) else [weights]
+        # Before the tokenizers: of a run that was never trained this says so.
+        models = [directory.load_model(each) for directory in directories for each in wanted]
         tokenizers = [_tokenizers(directory.path) for directory in directories]
         for path, found in zip(runs, tokenizers, strict=True):
             if [t.model_proto for t in found] != [t.model_proto for t in tokenizers[0]]:
@@ -108,10 +110,7 @@ class Translator:
                     f"{path} has another vocabulary than {runs[0]}: an ensemble needs one. Train "
                     "its members on the same text and vocabulary options."
                 )
-        translator = cls(
-            [directory.load_model(each) for directory in directories for each in wanted],
-            *tokenizers[0],
-        )
+        translator = cls(models, *tokenizers[0])
         averaged = (directories[0].path / "averaged.npz").exists()
         named = [each or ("average" if averaged else "last") for each in wanted]
         translator.weights = named if len(named) > 1 else named[0]

@@ -522,6 +522,10 @@ def test_a_dry_run_of_fine_tuning_writes_nothing(earlier, from_earlier, tmp_path
         ("--num-layers 2", "(num_layers there: 1)"),
         ("--norm pre", "(norm there: post)"),
         ("--preset base", "--preset base contradicts the architecture"),
+        (
+            "--preset B-key-dim-16 --d-model 16 --num-layers 1 --num-heads 2 --d-ff 32",
+            "key_dim there",
+        ),
         ("--init-weights worst", "or one of the updates [3, 6]"),
         ("--init-weights 4", "no weights 4"),
         ("--init-from {absent}", "there is no such folder"),
@@ -534,6 +538,15 @@ def test_fine_tuning_says_what_it_cannot_take(run, parallel, tmp_path, capsys, o
     command = ["train", *parallel, "--run-dir", new, "--init-from", run, *options]
     assert_one_line(*status_and_err(capsys, *command), part)
     assert not new.exists() and contents(run) == before
+
+
+def test_fine_tuning_has_the_positions_that_were_learned(run, parallel, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    record = json.loads((copy / "model.json").read_text())
+    record["config"] |= {"positions": "learned", "max_length": 99}
+    (copy / "model.json").write_text(json.dumps(record))
+    command = ["train", *parallel, "--run-dir", tmp_path / "new", "--init-from", copy]
+    assert_one_line(*status_and_err(capsys, *command), "give --max-length 99")
 
 
 def test_init_weights_are_those_of_init_from(parallel, tmp_path, capsys):

@@ -21,6 +21,8 @@ from keras_transformer.text import Tokenizer
 SHARED, SIDES = "tokenizer.model", ("source.model", "target.model")
 VOCABULARY = ("vocabulary_size", "vocabulary_type", "normalization", "separate_vocabularies")
 SIZES = ("num_layers", "d_model", "num_heads", "d_ff", "norm")
+# Of what presets and configs leave out.
+UNSAID = {"key_dim": None, "value_dim": None, "positions": "sinusoidal", "max_length": None}
 
 
 def start_from(settings):
@@ -42,22 +44,34 @@ def start_from(settings):
         run = RunDirectory.open(settings["init_from"])
         initial = Initial(run.path, run.weights_file(settings["init_weights"]))
     vocabulary = initial.vocabulary()
-    asked = {name: settings[name] for name in VOCABULARY}
-    _refuse_others(settings, asked, vocabulary, "vocabulary")
-    preset = {k: v for k, v in PRESETS.get(settings["preset"], {}).items() if k in SIZES}
-    asked = preset | {name: settings[name] for name in SIZES if settings[name] is not None}
-    _refuse_others(settings, asked, initial.sizes(), "architecture")
+    _refuse_others(settings, _given(settings, VOCABULARY), vocabulary, "vocabulary")
+    asked = {}
+    if settings["preset"] is not None:
+        asked = UNSAID | PRESETS[settings["preset"]]
+        del asked["dropout"], asked["max_length"]  # both may differ
+    asked |= _given(settings, SIZES)
+    architecture = initial.architecture()
+    _refuse_others(settings, asked, architecture, "architecture")
+    learned = architecture["max_length"]
+    if learned is not None and settings["max_length"] > learned:
+        raise ValueError(
+            f"--max-length {settings['max_length']} is more than the {learned} positions that "
+            f"{settings['init_from']} has learned: give --max-length {learned}."
+        )
     return initial, {**settings, **vocabulary, "init_sha256": initial.digest()}
+
+
+def _given(settings, names):
+    return {name: settings[name] for name in names if settings[name] is not None}
 
 
 def _refuse_others(settings, asked, kept, what):
     for name, value in asked.items():
-        if value is not None and value != kept[name]:
-            option = "preset" if settings[name] is None else name
-            there = "not known" if kept[name] is None else kept[name]
+        if value != kept[name]:
+            option = "preset" if settings.get(name) is None else name
             raise ValueError(
                 f"--{option.replace('_', '-')} {settings[option]} contradicts the {what} kept from "
-                f"--init-from {settings['init_from']} ({name} there: {there}): leave it out."
+                f"--init-from {settings['init_from']} ({name} there: {kept[name]}): leave it out."
             )
 
 
@@ -75,14 +89,13 @@ class Initial(NamedTuple):
             "separate_vocabularies": separate
         }
 
-    def sizes(self):
-        """The options of the architecture."""
-        config = {"norm": "post", **read_json(self.folder / "model.json")["config"]}
-        sizes = {name: config[name] for name in SIZES}
+    def architecture(self):
+        """The options of the model."""
+        config = {"norm": "post", **UNSAID, **read_json(self.folder / "model.json")["config"]}
         decoder_layers = config["num_decoder_layers"] or config["num_layers"]
         if decoder_layers != config["num_layers"]:  # the option is for both
-            sizes["num_layers"] = f"{config['num_layers']} and {decoder_layers}"
-        return sizes
+            config["num_layers"] = f"{config['num_layers']} and {decoder_layers}"
+        return config
 
     def digest(self):
         """The SHA-256 of the weights' file."""
