@@ -31,7 +31,7 @@ def main():
     )
     parser.add_argument("--run-dir", type=Path, default=Path("runs/pronounce-korean"))
     parser.add_argument("--members", type=int, default=1, help="models, of seeds 1, 2, ...")
-    parser.add_argument("--updates", type=int, default=2500)
+    parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
     parser.add_argument("--words", nargs="+", help="pronounce these, train nothing")
     args = parser.parse_args()
