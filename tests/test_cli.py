@@ -426,7 +426,7 @@ def earlier(tmp_path_factory, parallel):
     path = tmp_path_factory.mktemp("runs") / "earlier"
     with pytest.MonkeyPatch.context() as patch:
         search_uncompiled(patch)
-        options = ("--vocabulary-type=bpe", "--vocabulary-size=275", "--updates=3")
+        options = ("--vocabulary-type=bpe", "--vocabulary-size=275", "--updates=6")
         assert train(*parallel, *options, f"--run-dir={path}") == 0
     return path
 
@@ -460,7 +460,7 @@ def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
     assert f"before the first update: {start['val_nats_per_token']:.4f}" in capsys.readouterr().err
 
     # Vocabulary, sizes and weights are those of there; optimizer, updates and dropout are not.
-    weights = (copy / "checkpoints" / "update-00000003" / "weights.npz").read_bytes()
+    weights = (copy / "checkpoints" / "update-00000006" / "weights.npz").read_bytes()
     settings = json.loads((new / "settings.json").read_text())
     assert settings["init_from"] == str(copy)
     assert settings["init_sha256"] == hashlib.sha256(weights).hexdigest()

@@ -249,18 +249,17 @@ def test_average_divides_by_the_length(translator, uncompiled, beam_size):
     assert_scores(other, [("abc", hypothesis) for hypothesis in found], lambda length: length)
 
 
-def test_order_and_batches_do_not_matter_to_scores(translator, uncompiled):
-    other = Translator(translator.models, translator.tokenizer, translator.target_tokenizer)
-    targets = ["s", "stuvw", "", "zz", "xyxyxyxyxyx", "u", "sss", "yz", "vw"]
+def test_order_and_batches_do_not_matter_to_scores(translator):
+    targets = ["s", "stuvw", "", "zz", "xyxyx", "u", "sss", "yz", "vw"]
     pairs = list(zip(TEXTS, targets, strict=True))
-    expected = other.score(pairs)
+    expected = translator.score(pairs)
     for order, batch_size in ((range(9), 1), (np.random.default_rng(2).permutation(9), 4)):
-        scores = other.score([pairs[i] for i in order], batch_size)
+        scores = translator.score([pairs[i] for i in order], batch_size)
         np.testing.assert_allclose(scores, [expected[i] for i in order], rtol=1e-5)
-    tokens = other.token_log_probabilities(pairs)
+    tokens = translator.token_log_probabilities(pairs)
     sums = [(sum(each), len(each)) for each in tokens]
     np.testing.assert_allclose(sums, expected, rtol=1e-5)
-    assert other.score([]) == []
+    assert translator.score([]) == []
 
 
 @given(st.lists(st.tuples(*[st.lists(st.just(5), max_size=300)] * 2)), st.integers(1, 70))
@@ -298,7 +297,7 @@ def test_an_ensemble_goes_by_the_mean_of_probabilities(translator, greedy, beam_
     assert_scores(ensemble, pairs_of(found), gnmt)
     beam = ensemble.n_best(TEXTS, 3, beam_size=3, batch_size=4)
     assert_scores(ensemble, pairs_of(beam), gnmt)
-    pairs = [(text, hypothesis.ids) for text, hypothesis in pairs_of(beam)]
+    pairs = [(text, hypothesis.ids[:5]) for text, hypothesis in pairs_of(beam)[:4]]
     assert_teacher_forced(ensemble, pairs, ensemble.score(pairs, batch_size=4))
     assert beam != beam_of_3 and found != greedy
 
