@@ -668,7 +668,10 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
         ((*evaluate, "--hypotheses", longer), "need the same number of lines"),
         ((*evaluate, "--hypotheses", source, source), "is given twice"),
         (("evaluate", run, *evaluate[1:]), "is given twice"),
-        (("evaluate", tmp_path, *evaluate[1:], "--output", tmp_path / "o"), "goes with one RUN, got 2"),
+        (
+            ("evaluate", tmp_path, *evaluate[1:], "--output", tmp_path / "o"),
+            "goes with one RUN, got 2",
+        ),
         (only_reference, "Nothing to evaluate"),
         ((*only_reference, "--source", source, "--hypotheses", source), "leave it out"),
         (("evaluate", run, "--reference", reference), "give --source FILE"),
