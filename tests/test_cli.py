@@ -183,20 +183,6 @@ def test_raised_updates_go_on_as_if_never_stopped(run, parallel, uncompiled, tmp
     assert (arrays_of(run, 3)[name] != arrays_of(run, 6)[name]).any()
 
 
-def test_a_cooldown_ends_with_the_training(run, parallel, uncompiled, tmp_path, capsys):
-    other, options = tmp_path / "other", ("--cooldown-steps=3", "--log-every=1")
-    assert train(*parallel, "--updates=6", f"--run-dir={other}", *options) == 0
-    rates = [
-        [r["learning_rate"] for r in RunDirectory.open(path).read_log() if r["event"] == "interval"]
-        for path in (run, other)
-    ]
-    # Those of the next update: the fourth has its full rate, a seventh would have none.
-    assert rates[1][2] == rates[0][0] > rates[1][3] > rates[1][4] > rates[1][5] == 0
-    command = ("train", *parallel, *TINY, "--updates", 9, "--run-dir", other, *options)
-    status, _, err = main(capsys, *command)
-    assert_one_line(status, err, "updates: 6 there, 9 here")
-
-
 def test_the_average_leaves_out_the_first_half(run, parallel, uncompiled, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -722,9 +708,8 @@ OPTIONS = {
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
     "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
     "attention-dropout norm init-from init-weights run-dir updates tokens-per-batch accumulate "
-    "shapes warmup-steps learning-rate cooldown-steps label-smoothing clip-norm seed precision "
-    "jit deterministic dry-run validate-every tokenize keep-checkpoints average stop-early "
-    "patience log-every",
+    "shapes warmup-steps learning-rate label-smoothing clip-norm seed precision jit deterministic "
+    "dry-run validate-every tokenize keep-checkpoints average stop-early patience log-every",
     "translate": "beam-size length-penalty batch-size weights ensemble n-best",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size weights ensemble",
