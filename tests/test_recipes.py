@@ -59,6 +59,7 @@ def test_the_multi30k_recipe_and_the_command_are_bit_equal(tmp_path):
     recipe = RECIPES / "translate_multi30k.py"
     given = ["--data", tmp_path, "--run-dir", tmp_path / "by_recipe"]
     given += [word for option in small.items() for word in option]
+    given += ["--precision", options[options.index("--precision") + 1]]
     processes = [
         start("-c", DETERMINISTIC, recipe, *given),
         start("-m", "keras_transformer", "train", *options, "--deterministic"),
