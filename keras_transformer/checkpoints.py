@@ -223,9 +223,10 @@ class RunDirectory:
         found = [folders[update]] if update in folders else []
         for checkpoint in files.complete(found):
             return checkpoint
+        named = f" (update {update})" if weights == "best" else ""
         raise ValueError(
-            f"{self.path} has no weights {weights!r} (update {update}): expected 'average', "
-            f"'best', 'last' or one of {list(folders)}."
+            f"{self.path} has no weights {weights!r}{named}: expected 'average', 'best', 'last' or "
+            f"one of the updates {list(folders)}."
         )
 
     def _warn_if_outdated(self, averaged: Path):

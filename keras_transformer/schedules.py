@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class PaperSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then inverse square root (section 5.3).
+    """Linear warm-up, then inverse square root (section 5.3); a linear cool-down as an option.
 
     ```
     rate(step) = scale * d_model^-0.5 * min(step^-0.5, step * warmup_steps^-1.5)
@@ -20,16 +20,22 @@ class PaperSchedule(keras.optimizers.schedules.LearningRateSchedule):
         d_model: width of the model.
         warmup_steps: updates until the peak; 4,000 in the paper.
         scale: factor on the whole schedule; 1 in the paper.
+        total_steps: updates of the whole training, for the cool-down.
+        cooldown_steps: over the last so many of them the rate falls in a line to (almost) 0, by a
+            factor `(total_steps + 1 - step) / cooldown_steps`. The paper has none: it averages
+            checkpoints in its place.
 
     Raises:
-        ValueError: for sizes below 1.
+        ValueError: for sizes below 1, or a cool-down without an end or longer than the training.
 
     Example:
 
     >>> PaperSchedule(d_model=512, warmup_steps=4000)(4000)  # 0.000699
     """
 
-    def __init__(self, d_model, warmup_steps=4000, scale=1.0):
+    def __init__(
+        self, d_model, warmup_steps=4000, scale=1.0, *, total_steps=None, cooldown_steps=0
+    ):
         if d_model < 1 or warmup_steps < 1:
             raise ValueError(
                 "d_model and warmup_steps are at least 1, got "
@@ -37,27 +43,39 @@ class PaperSchedule(keras.optimizers.schedules.LearningRateSchedule):
             )
         self.d_model = d_model
         self.warmup_steps = warmup_steps
+        if cooldown_steps and not (total_steps and 0 < cooldown_steps <= total_steps):
+            raise ValueError(
+                "A cool-down is a part of the training's total_steps, got "
+                f"total_steps={total_steps}, cooldown_steps={cooldown_steps}."
+            )
         self.scale = scale
+        self.total_steps = total_steps
+        self.cooldown_steps = cooldown_steps
 
     @classmethod
-    def with_peak(cls, peak, warmup_steps):
+    def with_peak(cls, peak, warmup_steps, **cooldown):
         """The schedule whose highest rate is `peak`, whatever the model's width.
 
         Example:
 
         >>> PaperSchedule.with_peak(0.005, warmup_steps=2000)(2000)  # 0.005
         """
-        return cls(d_model=1, warmup_steps=warmup_steps, scale=peak * warmup_steps**0.5)
+        return cls(d_model=1, warmup_steps=warmup_steps, scale=peak * warmup_steps**0.5, **cooldown)
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
         decay = ops.rsqrt(ops.maximum(step, 1.0))
         warmup = step * self.warmup_steps**-1.5
-        return self.scale * self.d_model**-0.5 * ops.minimum(decay, warmup)
+        rate = self.scale * self.d_model**-0.5 * ops.minimum(decay, warmup)
+        if self.cooldown_steps:
+            rate = rate * ops.clip((self.total_steps + 1 - step) / self.cooldown_steps, 0.0, 1.0)
+        return rate
 
     def get_config(self):
         return {
             "d_model": self.d_model,
             "warmup_steps": self.warmup_steps,
             "scale": self.scale,
+            "total_steps": self.total_steps,
+            "cooldown_steps": self.cooldown_steps,
         }

@@ -4,11 +4,11 @@ import math
 import sys
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_transformer import scoring, search
+from keras_transformer.compilation import compile_with_weights
 from keras_transformer.losses import token_nats
 from keras_transformer.seen import Seen
 
@@ -101,7 +101,6 @@ class Translator:
         runs = list(run) if isinstance(run, (list, tuple)) else [run]
         directories = [RunDirectory.open(each) for each in runs]
         wanted = list(weights) if isinstance(weights, (list, tuple)) else [weights]
-        wanted = [_weights(each) for each in wanted]
         # Before the tokenizers: of a run that was never trained this says so.
         models = [directory.load_model(each) for directory in directories for each in wanted]
         tokenizers = [_tokenizers(directory.path) for directory in directories]
@@ -244,7 +243,7 @@ class Translator:
             def run(source_ids, max_lengths):
                 return self._run(source_ids, max_lengths, n, beam_size, penalty)
 
-            self._searches[key] = compile_with_weights(run, self.models)
+            self._searches[key] = compile_with_weights(run, *self.models)
         return self._searches[key]
 
     def _run(self, source_ids, max_lengths, n, beam_size, penalty):
@@ -332,7 +331,7 @@ class Translator:
                 logits = [scoring.logits(model, sources, targets) for model in self.models]
                 return -token_nats(targets[:, 1:], _mean_of_probabilities(logits))
 
-            self._searches["score"] = compile_with_weights(run, self.models)
+            self._searches["score"] = compile_with_weights(run, *self.models)
         found = [None] * len(ids)
         for chosen in scoring.in_batches(ids, batch_size):
             batch = [ids[i] for i in chosen]
@@ -353,17 +352,6 @@ def _mean_of_probabilities(logits):
     return ops.logsumexp(ops.stack(log_probs), axis=0)  # softmax takes care of the sum's divisor
 
 
-def _weights(wanted):
-    """`"average"`, `"best"`, `"last"`, None or an update, checked."""
-    if wanted in (None, "average", "best", "last"):
-        return wanted
-    if not str(wanted).isdigit():
-        raise ValueError(
-            f"weights are 'average', 'best', 'last' or the number of an update, got {wanted!r}."
-        )
-    return int(wanted)
-
-
 def _tokenizers(path):
     """The tokenizers of a run: one for both sides, or one each."""
     from keras_transformer.text import Tokenizer
@@ -371,55 +359,3 @@ def _tokenizers(path):
     shared = path / "tokenizer.model"
     names = ["tokenizer"] if shared.exists() else ["source", "target"]
     return [Tokenizer.load(path / f"{name}.model") for name in names]
-
-
-def compile_with_weights(function, models):
-    """`function` of arrays, compiled once per shape, that reads the weights at each call.
-
-    On JAX the weights are arguments of the compiled function: one that closed over the model would
-    go on using those of its first call.
-
-    Args:
-        function: a function of arrays that calls `models`, without side effects.
-        models: the Keras models whose variables it reads.
-
-    Returns:
-        A function of the same arguments.
-    """
-    backend = keras.backend.backend()
-    variables = [variable for model in models for variable in model.variables]
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        # Nothing here needs AutoGraph, which reads the source files anew at each tracing.
-        traced = tf.function(function, jit_compile=True, autograph=False)
-        compiled = {}
-
-        def call(*arrays):
-            # One compiled function a shape, kept here: calling `traced` itself would warn.
-            shapes = tuple(array.shape for array in arrays)
-            tensors = [tf.constant(array) for array in arrays]
-            if shapes not in compiled:
-                compiled[shapes] = traced.get_concrete_function(*tensors)
-            return compiled[shapes](*tensors)
-
-        return call
-    if backend == "jax":
-        import jax
-
-        @jax.jit
-        def stateless(values, *arrays):
-            mapping = list(zip(variables, values, strict=True))
-            with keras.StatelessScope(state_mapping=mapping):
-                return function(*arrays)
-
-        return lambda *arrays: stateless([v.value for v in variables], *arrays)
-    if backend == "torch":
-        import torch
-
-        def eager(*arrays):
-            with torch.no_grad():
-                return function(*(ops.convert_to_tensor(array) for array in arrays))
-
-        return eager
-    raise ValueError(f"No compiled search on the {backend} backend: use tensorflow, jax or torch.")

@@ -108,8 +108,9 @@ def lines(path, member):
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: {member} is not UTF-8 in {error.object!r}") from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = str(error).partition("\n")[0]  # of several lines where no format fits
         raise ValueError(
-            f"{path} is not a whole archive ({error}); remove it and fetch it again"
+            f"{path} is not a whole archive ({reason}); remove it and fetch it again"
         ) from error
     raise ValueError(f"{path} has no {member}; is it the archive of {HOME}?")
 

@@ -321,7 +321,7 @@ def test_model_comes_back_with_the_weights_asked_for(tmp_path, capsys):
     load_weights(fresh, reader.latest_checkpoint())
     assert not different(fresh.get_weights(), model.get_weights())
     for nonsense in ("worst", 3):
-        with pytest.raises(ValueError, match=r"'best', 'last' or one of \[1, 2, 4\]"):
+        with pytest.raises(ValueError, match=r"'best', 'last' or one of the updates \[1, 2, 4\]"):
             reader.load_model(nonsense)
 
 

@@ -60,7 +60,7 @@ def path_of(parallel, option):
 def search_uncompiled(patch):
     """Short searches, not compiled, to be quick: tests/test_translator.py has the real ones."""
 
-    def compile_with_weights(function, models):
+    def compile_with_weights(function, *models):
         return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
 
     patch.setattr(Translator, "EXTRA_LENGTH", 3)
@@ -181,6 +181,20 @@ def test_raised_updates_go_on_as_if_never_stopped(run, parallel, uncompiled, tmp
     assert_same_run(run, other, [3, 6])
     name = "embedding/token_embeddings"
     assert (arrays_of(run, 3)[name] != arrays_of(run, 6)[name]).any()
+
+
+def test_a_cooldown_ends_with_the_training(run, parallel, uncompiled, tmp_path, capsys):
+    other, options = tmp_path / "other", ("--cooldown-steps=3", "--log-every=1")
+    assert train(*parallel, "--updates=6", f"--run-dir={other}", *options) == 0
+    rates = [
+        [r["learning_rate"] for r in RunDirectory.open(path).read_log() if r["event"] == "interval"]
+        for path in (run, other)
+    ]
+    # Those of the next update: the fourth has its full rate, a seventh would have none.
+    assert rates[1][2] == rates[0][0] > rates[1][3] > rates[1][4] > rates[1][5] == 0
+    command = ("train", *parallel, *TINY, "--updates", 9, "--run-dir", other, *options)
+    status, _, err = main(capsys, *command)
+    assert_one_line(status, err, "updates: 6 there, 9 here")
 
 
 def test_the_average_leaves_out_the_first_half(run, parallel, uncompiled, tmp_path):
@@ -305,12 +319,12 @@ def test_evaluate_prints_one_line_of_json(run, parallel, uncompiled, tmp_path, c
     assert output.read_text(encoding="utf-8").splitlines() == expected
     _, out, _ = main(capsys, *command, "--weights", "3")
     assert "tok:13a" in json.loads(out)["bleu_signature"]
-    assert json.loads(out)["weights"] in (3, "3")
+    assert json.loads(out)["weights"] == "3"
     status, out, err = main(capsys, *command, "--output", output)
     assert_one_line(status, err, "exists already")
     assert out == ""
     _, out, _ = main(capsys, *command, "--weights", "3,average", "--ensemble", run)
-    assert json.loads(out)["weights"] == [3, "average"]
+    assert json.loads(out)["weights"] == ["3", "average"]
     assert json.loads(out)["ensemble"] == [str(run)]
 
 
@@ -526,7 +540,7 @@ def test_a_dry_run_of_fine_tuning_writes_nothing(earlier, from_earlier, tmp_path
             "--preset B-key-dim-16 --d-model 16 --num-layers 1 --num-heads 2 --d-ff 32",
             "key_dim there",
         ),
-        ("--init-weights worst", "expected 'average', 'best', 'last' or one of [3, 6]"),
+        ("--init-weights worst", "or one of the updates [3, 6]"),
         ("--init-weights 4", "no weights 4"),
         ("--init-from {absent}", "there is no such folder"),
         ("--init-from {folder}", "is not a run"),
@@ -646,7 +660,7 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
     score = ("score", run, "--source", source)
     for arguments, part in (
         (("translate", run, "--n-best", 5), "--n-best 5 is more than --beam-size 4"),
-        (("translate", run, "--weights", "worst"), "got 'worst'"),
+        (("translate", run, "--weights", "worst"), "no weights 'worst'"),
         (("translate", run, "--weights", "best"), "'best'"),
         (("translate", run, "--weights", "4"), "4"),
         ((*evaluate, "--tokenize", "nope"), "Unknown tokenizer 'nope'"),
@@ -654,7 +668,10 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
         ((*evaluate, "--hypotheses", longer), "need the same number of lines"),
         ((*evaluate, "--hypotheses", source, source), "is given twice"),
         (("evaluate", run, *evaluate[1:]), "is given twice"),
-        (("evaluate", tmp_path, *evaluate[1:], "--output", tmp_path / "o"), "of one RUN, got 2"),
+        (
+            ("evaluate", tmp_path, *evaluate[1:], "--output", tmp_path / "o"),
+            "goes with one RUN, got 2",
+        ),
         (only_reference, "Nothing to evaluate"),
         ((*only_reference, "--source", source, "--hypotheses", source), "leave it out"),
         (("evaluate", run, "--reference", reference), "give --source FILE"),
@@ -705,8 +722,9 @@ OPTIONS = {
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
     "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
     "attention-dropout norm init-from init-weights run-dir updates tokens-per-batch accumulate "
-    "shapes warmup-steps learning-rate label-smoothing clip-norm seed precision jit deterministic "
-    "dry-run validate-every tokenize keep-checkpoints average stop-early patience log-every",
+    "shapes warmup-steps learning-rate cooldown-steps label-smoothing clip-norm seed precision "
+    "jit deterministic dry-run validate-every tokenize keep-checkpoints average stop-early "
+    "patience log-every",
     "translate": "beam-size length-penalty batch-size weights ensemble n-best",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size weights ensemble",

@@ -27,7 +27,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def start(*command):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, *map(str, command)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, **pipes, text=True)
 
 
 def write_text(folder):
@@ -92,3 +93,37 @@ def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path):
     if not direction:
         again = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert again.returncode == 0 and "is trained already, 2 updates" in again.stdout
+
+
+def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path):
+    """Words of a made-up spelling: every syllable is read letter by letter."""
+    for name, words in (
+        ("train", "가각 나각 가나 각나 나가 각가"),
+        ("dev", "나나 각"),
+        ("test", "가"),
+    ):
+        table = {"가": "k a", "각": "k a k", "나": "n a"}
+        lines = (
+            f"{word}\t{' '.join(table[letter] for letter in word)}\n" for word in words.split()
+        )
+        (tmp_path / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
+    recipe, run = RECIPES / "pronounce_korean.py", tmp_path / "run"
+    small = ["--run-dir", run, "--members", 2]
+    train = ["--data", tmp_path, "--updates", 2, "--validate-every", 1]
+
+    def output(*options):
+        process = start(recipe, *small, *options)
+        lines, errors = process.communicate()
+        assert process.returncode == 0, errors
+        return lines.splitlines()
+
+    lines = output(*train)
+    table = {line.split()[0]: line.split()[1:] for line in lines[-6:] if line}
+    assert list(table) == ["%", "seed-1", "seed-2", "ensemble", "mean", "deviation"]
+    rates = np.array([table[name] for name in ("seed-1", "seed-2", "mean")], float)
+    np.testing.assert_allclose(rates[:2].mean(axis=0), rates[2], atol=0.011)
+    assert set(rates[:2, 0]) <= {0, 50, 100} and set(rates[:2, 2]) <= {0, 100}
+    weights = [dict(read_arrays(run / seed / "averaged.npz")) for seed in ("seed-1", "seed-2")]
+    assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
+    (line,) = output("--words", "각나")
+    assert line.startswith("각나\t")

@@ -53,8 +53,27 @@ def test_the_step_may_be_any_integer_tensor():
         assert rate(schedule, step) == rate(schedule, 5.0)
 
 
+def test_a_cooldown_is_a_line_to_zero_over_the_last_steps():
+    plain = PaperSchedule(13, 37)
+    schedule = PaperSchedule(13, 37, total_steps=101, cooldown_steps=20)
+    for step in (1, 37, 80, 82):
+        assert rate(schedule, step) == rate(plain, step)
+    for step in range(82, 102):
+        share = (102 - step) / 20
+        assert rate(schedule, step) == pytest.approx(share * rate(plain, step), rel=1e-5)
+    assert rate(schedule, 101) > 0 == rate(schedule, 102) == rate(schedule, 500)
+    peak = PaperSchedule.with_peak(0.01, 37, total_steps=101, cooldown_steps=101)
+    assert rate(peak, 37) == pytest.approx(0.01 * (102 - 37) / 101, rel=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(None, 5), (5, 6), (5, -1)])
+def test_a_cooldown_is_part_of_the_training(sizes):
+    with pytest.raises(ValueError, match=f"total_steps={sizes[0]}, cooldown_steps={sizes[1]}"):
+        PaperSchedule(13, 37, total_steps=sizes[0], cooldown_steps=sizes[1])
+
+
 def test_serialization_round_trip():
-    schedule = PaperSchedule(13, 37, scale=0.7)
+    schedule = PaperSchedule(13, 37, scale=0.7, total_steps=12, cooldown_steps=5)
     config = keras.optimizers.schedules.serialize(schedule)
     copy = keras.optimizers.schedules.deserialize(config)
     assert type(copy) is PaperSchedule and copy.get_config() == schedule.get_config()

@@ -235,7 +235,7 @@ def test_the_compiled_score_uses_new_weights(translator):
 def uncompiled(monkeypatch):
     """Short searches that are not compiled, where the compiled ones would show nothing more."""
 
-    def compile_with_weights(function, models):
+    def compile_with_weights(function, *models):
         return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
 
     monkeypatch.setattr(Translator, "EXTRA_LENGTH", 3)
@@ -361,13 +361,13 @@ def test_a_run_is_loaded_with_the_weights_asked_for(run):
         translator.target_tokenizer.model_proto
         == Tokenizer.load(run / "tokenizer.model").model_proto
     )
-    with pytest.raises(ValueError, match="'best', 'last' or the number of an update, got 'worst'"):
+    with pytest.raises(ValueError, match=r"no weights 'worst': expected .* the updates \[1, 2\]"):
         Translator.load(run, "worst")
 
 
 def test_runs_and_checkpoints_make_an_ensemble(run, tmp_path, target_tokenizer):
     translator = Translator.load([run, run], ["1", "last"])
-    assert translator.weights == [1, "last"]
+    assert translator.weights == ["1", "last"]
     for model, update in zip(translator.models, (1, 2, 1, 2), strict=True):
         np.testing.assert_allclose(
             model.get_weights()[0], random_weights(model, update)[0], rtol=1e-6

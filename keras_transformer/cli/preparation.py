@@ -137,7 +137,8 @@ def prepare(settings, pairs, folder=None, initial=None):
         model = build_model(settings, tokenizer, target_tokenizer)
     else:
         model = initial.model(settings)
-    compile_model(model, settings)
+    epochs = math.ceil(settings["updates"] / validate_every)
+    compile_model(model, settings, epochs * validate_every)
     return Prepared(
         tokenizer,
         target_tokenizer,
@@ -146,7 +147,7 @@ def prepare(settings, pairs, folder=None, initial=None):
         plan.evaluation(valid_ids),
         model,
         validate_every,
-        math.ceil(settings["updates"] / validate_every),
+        epochs,
     )
 
 
@@ -191,13 +192,14 @@ def build_model(settings, tokenizer, target_tokenizer):
     )
 
 
-def compile_model(model, settings):
+def compile_model(model, settings, updates):
     warmup, peak = settings["warmup_steps"], settings["learning_rate"]
+    cooldown = {"total_steps": updates, "cooldown_steps": settings["cooldown_steps"]}
     d_model = model.target_embedding.d_model
     optimizer = PaperAdam(
-        learning_rate=PaperSchedule.with_peak(peak, warmup)
+        learning_rate=PaperSchedule.with_peak(peak, warmup, **cooldown)
         if peak
-        else PaperSchedule(d_model, warmup),
+        else PaperSchedule(d_model, warmup, **cooldown),
         global_clipnorm=settings["clip_norm"],
         # Keras takes None for no accumulation, and at least 2.
         gradient_accumulation_steps=settings["accumulate"] if settings["accumulate"] > 1 else None,

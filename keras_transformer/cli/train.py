@@ -127,6 +127,13 @@ def add_arguments(parser):
     training.add_argument(
         "--learning-rate", type=float, metavar="PEAK", help="highest rate; the paper's by default"
     )
+    training.add_argument(
+        "--cooldown-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="over the last N updates the rate falls in a line to 0; --updates is then fixed",
+    )
     training.add_argument("--label-smoothing", type=float, help="by default the preset's, 0.1")
     training.add_argument("--clip-norm", type=float, help="longest gradient; longer are scaled")
     training.add_argument("--seed", type=int, default=1)

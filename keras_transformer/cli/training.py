@@ -30,7 +30,10 @@ def train(settings):
     pairs = read_text(settings)
     initial, settings = start_from(settings)
     settings = {**settings, "text_sha256": _digest(pairs)}
-    with RunDirectory.start(settings["run_dir"], settings, CHANGEABLE) as run:
+    changeable = set(CHANGEABLE)
+    if settings["cooldown_steps"]:
+        changeable.remove("updates")  # the rate has come down to 0 for their end
+    with RunDirectory.start(settings["run_dir"], settings, changeable) as run:
         if settings["hold_out"]:
             _write_lines(run.path / "held_out.tsv", ("\t".join(pair) for pair in pairs.valid))
         initial = initial and initial.keep(run.path)

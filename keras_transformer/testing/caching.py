@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops, tree
 
+from keras_transformer.compilation import compile_with_weights
 from keras_transformer.testing import running
-from keras_transformer.translator import compile_with_weights
 
 PROTOCOL = ("encode", "start_cache", "decode")
 

@@ -1,0 +1,56 @@
+"""Functions of a model, compiled without freezing its weights."""
+
+import keras
+from keras import ops
+
+
+def compile_with_weights(function, *models):
+    """`function` of arrays, compiled once per shape, that reads the weights at each call.
+
+    On JAX the weights are arguments of the compiled function: one that closed over the model would
+    go on using those of its first call.
+
+    Args:
+        function: a function of arrays that calls `models`, without side effects.
+        models: the Keras models whose variables it reads.
+
+    Returns:
+        A function of the same arguments.
+    """
+    backend = keras.backend.backend()
+    variables = [variable for model in models for variable in model.variables]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # Nothing here needs AutoGraph, which reads the source files anew at each tracing.
+        traced = tf.function(function, jit_compile=True, autograph=False)
+        compiled = {}
+
+        def call(*arrays):
+            # One compiled function a shape, kept here: calling `traced` itself would warn.
+            shapes = tuple(array.shape for array in arrays)
+            tensors = [tf.constant(array) for array in arrays]
+            if shapes not in compiled:
+                compiled[shapes] = traced.get_concrete_function(*tensors)
+            return compiled[shapes](*tensors)
+
+        return call
+    if backend == "jax":
+        import jax
+
+        @jax.jit
+        def stateless(values, *arrays):
+            mapping = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return function(*arrays)
+
+        return lambda *arrays: stateless([v.value for v in variables], *arrays)
+    if backend == "torch":
+        import torch
+
+        def eager(*arrays):
+            with torch.no_grad():
+                return function(*(ops.convert_to_tensor(array) for array in arrays))
+
+        return eager
+    raise ValueError(f"No compiled search on the {backend} backend: use tensorflow, jax or torch.")

@@ -1,0 +1,173 @@
+"""Korean spelling to pronunciation: the words of SIGMORPHON 2021, task 1, medium, to phonemes.
+
+    python recipes/pronounce_korean.py                    # downloads the words, 0.3 MB
+    python recipes/pronounce_korean.py --data FOLDER      # train.tsv, dev.tsv, test.tsv
+    python recipes/pronounce_korean.py --members 5        # five seeds, and all of them as one
+    python recipes/pronounce_korean.py --words 값이 닭     # what the trained members say
+
+A syllable is taken apart into its letters, first, middle and last ones told apart (각 is ᄀ ᅡ ᆨ), so
+that a syllable never seen is read from letters well known.
+"""
+
+import argparse
+import sys
+import unicodedata
+import urllib.request
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_transformer as kt
+from keras_transformer.memory import keep_freed_memory
+
+HOME = "https://raw.githubusercontent.com/sigmorphon/2021-task1/main/data/medium"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--data", type=Path, help="folder with the words; downloaded where not given"
+    )
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/pronounce-korean"))
+    parser.add_argument("--members", type=int, default=1, help="models, of seeds 1, 2, ...")
+    parser.add_argument("--updates", type=int, default=3000)
+    parser.add_argument("--validate-every", type=int, default=250, help="in updates")
+    parser.add_argument("--words", nargs="+", help="pronounce these, train nothing")
+    args = parser.parse_args()
+    keep_freed_memory()
+    runs = [args.run_dir / f"seed-{seed}" for seed in range(1, args.members + 1)]
+    if args.words:
+        for word, phonemes in zip(args.words, pronounce(runs, args.words), strict=True):
+            print(f"{word}\t{phonemes}")
+        return
+
+    folder = args.data or download(Path("runs/data/g2p_kor"))
+    train, dev, test = (read(folder / f"{name}.tsv") for name in ("train", "dev", "test"))
+    for seed, run_dir in enumerate(runs, start=1):
+        fit(run_dir, seed, args, train, dev)
+
+    # Each model alone, and all as one: the mean of their probabilities.
+    heads = ("dev: words", "phonemes", "test: words", "phonemes")
+    print("\n% wrong   " + "".join(f"{head:>13}" for head in heads))
+    systems = {run_dir.name: [run_dir] for run_dir in runs}
+    if len(runs) > 1:
+        systems["ensemble"] = runs
+    rows = {}
+    for name, members in systems.items():
+        translator = kt.Translator.load(members)
+        rows[name] = [*error_rates(translator, dev), *error_rates(translator, test)]
+        print(f"{name:<10}{row(rows[name])}")
+    if len(runs) > 1:
+        alone = np.array([rows[run_dir.name] for run_dir in runs])
+        print(f"{'mean':<10}{row(alone.mean(axis=0))}")
+        print(f"{'deviation':<10}{row(alone.std(axis=0, ddof=1))}")
+    print(
+        f"\nPronounce: python recipes/pronounce_korean.py --run-dir {args.run_dir} "
+        f"--members {args.members} --words 값이 닭",
+        file=sys.stderr,
+    )
+
+
+def letters(word):
+    """구름 -> ᄀ ᅮ ᄅ ᅳ ᆷ, as a text of five tokens."""
+    return " ".join(unicodedata.normalize("NFD", word))
+
+
+def read(path):
+    """(letters, phonemes) of every word."""
+    return [(letters(word), phonemes) for word, phonemes in kt.data.read_tsv(path)]
+
+
+def fit(run_dir, seed, args, train, dev):
+    """Trains one model, or goes on training it."""
+    tokens = {token for pair in train for text in pair for token in text.split()}
+    tokenizer = kt.text.train_tokenizer(train, len(tokens) + 4, model_type="word")
+    encoded = kt.data.encode_pairs(train, tokenizer)
+    plan = kt.data.BatchPlan(encoded, tokens_per_batch=2048, seed=seed)
+    print(plan.summary())
+
+    keras.utils.set_random_seed(seed)
+    model = kt.models.Transformer.from_preset(
+        "tiny", tokenizer.vocabulary_size(), d_ff=512, norm="pre"
+    )
+    schedule = kt.schedules.PaperSchedule.with_peak(0.002, warmup_steps=500)
+    model.compile(
+        optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
+        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
+        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+    )
+
+    settings = {
+        "recipe": "pronounce_korean",
+        "seed": seed,
+        "updates": args.updates,
+        "validate_every": args.validate_every,
+    }
+    with kt.RunDirectory.start(run_dir, settings, changeable=("updates",)) as run:
+        tokenizer.save(run.path / "tokenizer.model")
+        checkpoint, done = run.latest_checkpoint(), 0
+        if checkpoint is not None:
+            done = run.restore(model, checkpoint)["update"]
+        run.truncate_log(done)
+
+        def save(update, logs):
+            run.save_checkpoint(model, update, {"update": update})
+            run.prune(keep_last=4)
+
+        if done < args.updates:
+            model.fit(
+                plan.dataset(done),
+                validation_data=plan.evaluation(kt.data.encode_pairs(dev, tokenizer)),
+                epochs=args.updates // args.validate_every,
+                initial_epoch=done // args.validate_every,
+                steps_per_epoch=args.validate_every,
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    kt.callbacks.StopOnNonFinite(),
+                    kt.callbacks.Progress(args.updates, log=run.append_log),
+                    kt.callbacks.TensorBoard(str(run_dir)),
+                    kt.callbacks.Checkpoints(save, done),
+                ],
+            )
+            run.save_average(run.checkpoints())
+
+
+def pronounce(runs, words):
+    """The phonemes of each word, by the models of these runs as one."""
+    return kt.Translator.load(runs).translate([letters(word) for word in words], beam_size=5)
+
+
+def error_rates(translator, pairs):
+    """Shares of words and of phonemes that come out wrong, in percent."""
+    sources, references = zip(*pairs, strict=True)
+    hypotheses = translator.translate(sources, beam_size=5, batch_size=256)
+    return (
+        kt.evaluation.line_error_rate(hypotheses, references),
+        kt.evaluation.token_error_rate(hypotheses, references),
+    )
+
+
+def row(figures):
+    return "".join(f"{figure:>13.2f}" for figure in figures)
+
+
+def download(folder):
+    """Fetches the three lists of words from the task's public home, once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "dev", "test"):
+        path = folder / f"{name}.tsv"
+        if not path.exists():
+            url = f"{HOME}/kor_{name}.tsv"
+            print(f"downloading {url}", file=sys.stderr)
+            with urllib.request.urlopen(url) as response:
+                text = response.read()
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(text)
+            partial.replace(path)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
