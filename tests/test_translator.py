@@ -289,6 +289,8 @@ def test_what_cannot_be_scored_is_refused(translator):
     for pairs in (["ab"], ("abc", "def"), [("a", "b", "c")], [("a",)]):
         with pytest.raises(ValueError, match=r"list of \(source, target\) pairs, got"):
             translator.score(pairs)
+    with pytest.raises(ValueError, match="batch_size is at least 1, got 0"):
+        translator.score([("abc", "stu")], batch_size=0)
 
 
 def test_an_ensemble_goes_by_the_mean_of_probabilities(translator, greedy, beam_of_3):
