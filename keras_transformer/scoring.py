@@ -33,13 +33,15 @@ def in_batches(ids, batch_size):
 
     A batch has `batch_size` pairs, or 1/4, 1/16 ... of that where they are long.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, got {batch_size}.")
     order = sorted(range(len(ids)), key=lambda i: -max(map(len, ids[i])))
     first = 0
     while first < len(order):
         longest = max(map(len, ids[order[first]])) + 1
         rows = batch_size
         while rows > 1 and rows * longest > batch_size * LONGEST_OF_A_FULL_BATCH:
-            rows //= 4
+            rows = max(1, rows // 4)
         yield order[first : first + rows]
         first += rows
 
