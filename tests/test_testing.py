@@ -186,7 +186,7 @@ def test_padding_that_is_read_is_seen():
 def test_more_rows_that_change_the_others_are_seen():
     with fails("Padding matters: 2 more rows of padding alone changed"):
         testing.assert_padding_invariant(
-            lambda ids: ids - ops.mean(ids, axis=0, keepdims=True), IDS["source_ids"]
+            lambda ids: ops.subtract(ids, ops.mean(ids, axis=0, keepdims=True)), IDS["source_ids"]
         )
 
 

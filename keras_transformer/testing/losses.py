@@ -66,7 +66,10 @@ def assert_ignores_padding(loss, *, weights=None, pad_id=0, tolerance=1e-5):
         return wider, longer
 
     for what, arguments in (
-        ("Padding counts in the loss: its logits matter.", (labels, logits + 9 * is_pad * logits)),
+        (
+            "Padding counts in the loss: its logits matter.",
+            (labels, np.where(is_pad, 10 * logits, logits)),
+        ),
         ("Padding counts in the loss: 5 more pad columns change it.", more(0, 5)),
         ("Padding counts in the loss: 2 more rows of padding change it.", more(2, 0)),
     ):
