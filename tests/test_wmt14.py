@@ -339,6 +339,7 @@ def epochs(run):
     return [record for record in records if record["event"] == "epoch"]
 
 
+@pytest.mark.slow
 def test_the_recipe_trains_resumes_averages_and_prints_both_scores(tmp_path):
     pytest.importorskip("sacremoses", reason="the `wmt` extra is not installed")
     folder, run = tmp_path / "data", tmp_path / "run"
