@@ -125,11 +125,12 @@ def test_encoder_and_decoder_are_torchs_with_every_gradient(norm, use_bias, acti
     source, target, say = normal(B, S, D), normal(B, T, D), normal(B, T, D)
 
     def forward(source, target):
-        memory = encoder(source, mask=SOURCE_MASK)
+        # Added to outside a layer, so that no implicit mask stands in for the explicit one.
+        memory = encoder(source, mask=SOURCE_MASK) + 0.0
         return decoder(target, memory, inputs_mask=TARGET_MASK, memory_mask=SOURCE_MASK)
 
     _, found = value_and_gradients(
-        lambda *inputs: ops.sum(forward(*inputs) * say), [source, target], ours
+        lambda *inputs: ops.sum(ops.multiply(forward(*inputs), say)), [source, target], ours
     )
     their_inputs = [double(x).requires_grad_(True) for x in (source, target)]
     ignore_source, ignore_target = torch.tensor(~SOURCE_MASK), torch.tensor(~TARGET_MASK)
