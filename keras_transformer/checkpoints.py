@@ -302,8 +302,11 @@ def _recorded_settings(path: Path, settings: dict, changeable: Iterable[str]) ->
 
 
 def _differences(old: dict, new: dict) -> dict:
-    """{key: [old JSON, new JSON]} where they differ, "(absent)" where one side has no such key."""
-    texts = [{k: files.to_json(v) for k, v in side.items()} for side in (old, new)]
+    """{key: [old JSON, new JSON]} where they differ, "(absent)" where one side has none.
+
+    None is none: a run that is older than an option goes on where that is not given.
+    """
+    texts = [{k: files.to_json(v) for k, v in side.items() if v is not None} for side in (old, new)]
     pairs = {key: [text.get(key, "(absent)") for text in texts] for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 

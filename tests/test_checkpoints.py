@@ -378,6 +378,15 @@ def test_start_then_resume_with_equal_settings(tmp_path):
     assert starts[0]["backend"] == keras.backend.backend()
 
 
+def test_a_run_older_than_an_option_goes_on_without_it(tmp_path):
+    with RunDirectory.start(tmp_path / "run", {"seed": 1}):
+        pass
+    with RunDirectory.start(tmp_path / "run", {"seed": 1, "sampling": None}):
+        pass
+    with pytest.raises(ValueError, match=r"sampling: \(absent\) there, 0.1 here"):
+        RunDirectory.start(tmp_path / "run", {"seed": 1, "sampling": 0.1})
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     RunDirectory.start(tmp_path, SETTINGS).close()
     before = snapshot(tmp_path)
