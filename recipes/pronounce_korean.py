@@ -33,6 +33,12 @@ def main():
     parser.add_argument("--members", type=int, default=1, help="models, of seeds 1, 2, ...")
     parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
+    )
     parser.add_argument("--words", nargs="+", help="pronounce these, train nothing")
     args = parser.parse_args()
     keep_freed_memory()
@@ -87,6 +93,7 @@ def fit(run_dir, seed, args, train, dev):
     plan = kt.data.BatchPlan(encoded, tokens_per_batch=2048, seed=seed)
     print(plan.summary())
 
+    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
     keras.utils.set_random_seed(seed)
     model = kt.models.Transformer.from_preset(
         "tiny", tokenizer.vocabulary_size(), d_ff=512, norm="pre"
@@ -103,6 +110,7 @@ def fit(run_dir, seed, args, train, dev):
         "seed": seed,
         "updates": args.updates,
         "validate_every": args.validate_every,
+        "precision": args.precision,
     }
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates",)) as run:
         tokenizer.save(run.path / "tokenizer.model")

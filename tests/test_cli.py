@@ -20,6 +20,7 @@ import tensorflow as tf
 from keras_transformer import cli, data, translator
 from keras_transformer.checkpoint_files import read_arrays, read_note
 from keras_transformer.checkpoints import RunDirectory
+from keras_transformer.cli import evaluate as evaluate_verb
 from keras_transformer.cli import preparation, training
 from keras_transformer.cli import score as score_verb
 from keras_transformer.text import Tokenizer
@@ -351,6 +352,29 @@ def test_several_systems_are_compared_with_the_first(run, parallel, uncompiled, 
     status, out, _ = main(capsys, "evaluate", "--reference", reference, "--hypotheses", source)
     assert (status, out.count("\n")) == (0, 1)
     assert json.loads(out)["bleu"] == theirs["bleu"] and "system" not in json.loads(out)
+
+
+def test_every_run_translates_by_itself_and_output_is_the_runs(tmp_path, monkeypatch, capsys):
+    class Translating:
+        weights = "last"
+
+        def __init__(self, run, args):
+            self.run = run
+
+        def translate(self, sources, *search):
+            return [f"{source} {self.run}" for source in sources]
+
+    monkeypatch.setattr(evaluate_verb, "load_translator", Translating)
+    source = write(tmp_path / "source", ["a b", "c"])
+    one, two = (write(tmp_path / run, [f"a b {run}", f"c {run}"]) for run in ("one", "two"))
+    for reference, right in ((one, [1, 0]), (two, [0, 1])):
+        _, out, _ = main(
+            capsys, "evaluate", "one", "two", "--source", source, "--reference", reference
+        )
+        assert [json.loads(line)["exact_match"] for line in out.splitlines()] == right
+    output, others = tmp_path / "output", ["--hypotheses", two, "--output", tmp_path / "output"]
+    main(capsys, "evaluate", "one", "--source", source, "--reference", one, *others)
+    assert output.read_text(encoding="utf-8") == "a b one\nc one\n"
 
 
 def test_scores_are_one_line_a_pair(run, parallel, uncompiled, tmp_path, capsys):
