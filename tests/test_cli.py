@@ -184,12 +184,27 @@ def test_raised_updates_go_on_as_if_never_stopped(run, parallel, uncompiled, tmp
     assert (arrays_of(run, 3)[name] != arrays_of(run, 6)[name]).any()
 
 
-def test_the_average_leaves_out_the_first_half(run, parallel, uncompiled, tmp_path):
-    other = tmp_path / "other"
+def test_the_average_leaves_out_the_first_half_and_says_where_it_is_worse(
+    run, parallel, uncompiled, tmp_path, capsys
+):
+    other, worse = tmp_path / "other", "the average is worse than the last weights"
     shutil.copytree(run, other)
     assert train(*parallel, "--updates=9", f"--run-dir={other}") == 0
     assert [c.update for c in RunDirectory.open(other).checkpoints()] == [3, 6, 9]
     assert read_note(other / "averaged.npz", "updates") == [6, 9]
+    err = capsys.readouterr().err
+    last = [record for record in log_of(other) if record["event"] == "epoch"][-1]
+    assert f"against {last['val_nats_per_token']:.4f} nats" in err and worse in err
+    average = float(re.search(r"([\d.]+) against", err)[1])
+    pairs = [f"--{side}={path_of(parallel, f'valid-{side}')}" for side in ("source", "target")]
+    _, _, err = main(capsys, "score", other, *pairs)
+    assert float(re.search(r"([\d.]+) nats per token", err)[1]) == pytest.approx(average, abs=1e-4)
+
+    # Had the last weights been worse, there would be nothing to say.
+    log = [json.dumps(record | {"val_nats_per_token": 99.0}) for record in log_of(other)]
+    write(other / "log.jsonl", log)
+    assert train(*parallel, "--updates=9", f"--run-dir={other}") == 0
+    assert worse not in capsys.readouterr().err
 
 
 def test_other_settings_are_refused(run, parallel, capsys):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from keras_transformer import callbacks, data, evaluation
-from keras_transformer.checkpoint_files import replacing, write_json
+from keras_transformer.checkpoint_files import load_weights, replacing, write_json
 from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.cli.fine_tuning import start_from
 from keras_transformer.cli.preparation import prepare, read_text, say
@@ -205,6 +205,7 @@ def finish(settings, pairs, ready, run):
     checkpoints = late[-settings["average"] :] if settings["average"] else []
     if len(checkpoints) > 1:
         run.save_average(checkpoints)
+        _compare_with_last(ready, run)
     translator = Translator.load(run.path)
     sources, references = zip(*pairs.valid, strict=True)
     hypotheses = translator.translate(sources, beam_size=1)
@@ -215,6 +216,19 @@ def finish(settings, pairs, ready, run):
     end |= {"validation_bleu": score.value, "signature": score.signature}
     if end not in run.read_log():  # the same command again
         run.append_log(end)
+
+
+def _compare_with_last(ready, run):
+    """Says so where the average is worse than the last weights: they still learn fast then."""
+    load_weights(ready.model, run.weights_file("average"))
+    nats = ready.model.evaluate(ready.validation, verbose=0, return_dict=True)["nats_per_token"]
+    epochs = [record for record in run.read_log() if record["event"] == "epoch"]
+    last = epochs[-1]["val_nats_per_token"]
+    if nats > last:
+        say(
+            f"the average is worse than the last weights, {nats:.4f} against {last:.4f} nats per "
+            "token in validation: train on by --updates, or use --weights last"
+        )
 
 
 def _digest(pairs):
