@@ -205,6 +205,9 @@ def test_the_average_leaves_out_the_first_half_and_says_where_it_is_worse(
     write(other / "log.jsonl", log)
     assert train(*parallel, "--updates=9", f"--run-dir={other}") == 0
     assert worse not in capsys.readouterr().err
+    (other / "log.jsonl").unlink()
+    assert train(*parallel, "--updates=9", f"--run-dir={other}") == 0
+    assert worse not in capsys.readouterr().err
 
 
 def test_other_settings_are_refused(run, parallel, capsys):

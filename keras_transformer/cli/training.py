@@ -223,7 +223,7 @@ def _compare_with_last(ready, run):
     load_weights(ready.model, run.weights_file("average"))
     nats = ready.model.evaluate(ready.validation, verbose=0, return_dict=True)["nats_per_token"]
     epochs = [record for record in run.read_log() if record["event"] == "epoch"]
-    last = epochs[-1]["val_nats_per_token"]
+    last = epochs[-1]["val_nats_per_token"] if epochs else nats  # the log may have been removed
     if nats > last:
         say(
             f"the average is worse than the last weights, {nats:.4f} against {last:.4f} nats per "
