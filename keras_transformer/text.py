@@ -1,16 +1,17 @@
 """Text to ids and back: one SentencePiece vocabulary that owns its special ids."""
 
+import itertools
 import os
 import re
-import threading
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 
+from keras_transformer.subwords import Segmenter
+
 MODEL_TYPES = ("bpe", "unigram", "char", "word")
 NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
-_SAMPLING = threading.Lock()  # sentencepiece has one random generator for the whole process
 
 
 class Tokenizer:
@@ -96,7 +97,7 @@ class Tokenizer:
             alpha: Above 0, up to 1. With "bpe" the probability with which each merge is left
                 out: 0.1 in the paper, 1 gives characters. With "unigram" the exponent of the
                 probabilities that segmentations are drawn by: the smaller, the more evenly.
-            seed: Integer from 0 below 2^32.
+            seed: Integer from 0.
 
         Returns:
             A list of lists of ids, without start or end.
@@ -104,23 +105,12 @@ class Tokenizer:
         Raises:
             ValueError: If `alpha` is out of its range, or the vocabulary is of another kind.
         """
-        import sentencepiece
-
-        if not 0 < alpha <= 1:
-            raise ValueError(f"alpha must be above 0 and at most 1, got {alpha}")
-        encode = self._processor.encode
-        with _SAMPLING:
-            sentencepiece.set_random_generator_seed(seed)
-            try:
-                return [
-                    encode(_nfc(line), enable_sampling=True, alpha=alpha, nbest_size=-1)
-                    for line in texts
-                ]
-            except RuntimeError as error:
-                raise ValueError(
-                    "only bpe and unigram vocabularies can be sampled from; this one cuts every "
-                    'text in one way: train one with model_type="bpe"'
-                ) from error
+        best = self.encode(texts)
+        ids = np.fromiter(itertools.chain.from_iterable(best), np.int32)
+        offsets = np.cumsum([0, *map(len, best)])
+        segmenter = Segmenter(self.model_proto, ids, offsets, alpha)
+        ids, offsets = segmenter.draw(np.random.default_rng(seed))
+        return [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
 
     def decode(self, ids):
         """Ids to text: pad and start are left out, the first end ends it, edge spaces go.

@@ -1,5 +1,7 @@
 """Laws of subword sampling: other pieces, the same text, in batches that keep their laws."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,16 @@ def test_sampled_pieces_are_others_of_the_same_text(kind):
     assert vocabulary.decode(sampled) == sources
 
 
+def test_draws_are_the_same_in_every_process():
+    vocabulary = text.train_tokenizer(["abcab"] * 9 + ["ab c ca"] * 5, 270)
+    drawn = vocabulary.sample(["abcab ca", "", "abcab abcab"], 0.5, seed=1)
+    assert [" ".join(map(vocabulary.id_to_piece, ids)) for ids in drawn] == [
+        "▁ a b c a b ▁ca",
+        "",
+        "▁ab c ab ▁ a b c a b",
+    ]
+
+
 def test_each_merge_is_left_out_with_probability_alpha():
     vocabulary = text.train_tokenizer(["ab"] * 9 + ["b a"] * 5, 265)
     assert vocabulary.pieces("ab") == ["▁ab"]  # of ▁, a, b: two merges, one after the other
@@ -61,6 +73,42 @@ def test_each_merge_is_left_out_with_probability_alpha():
     assert vocabulary.sample(["ab"], 1.0, seed=1) == [
         [vocabulary.piece_to_id(piece) for piece in "▁ab"]
     ]
+
+
+def test_with_no_merge_left_out_the_pieces_are_the_best():
+    # Bytes, an unknown space, words of one letter, a long one, an empty line: as SentencePiece.
+    vocabulary = tokenizer()
+    texts = [*(line for pair in PAIRS for line in pair), "½ eine½r", "", "  a", "einemann" * 40]
+    assert vocabulary.sample(texts, 1e-12, seed=1) == vocabulary.encode(texts)
+    # Of equal pairs the leftmost: aa a, not a aa.
+    vocabulary = text.train_tokenizer(["baa"] * 9, 264)
+    assert vocabulary.pieces("aaa") == ["▁", "aa", "a"]
+    assert vocabulary.sample(["aaa", "baaaaa"], 1e-12, 1) == vocabulary.encode(["aaa", "baaaaa"])
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("alpha", [0.1, 0.5])
+def test_segmentations_are_as_likely_as_sentencepiece_draws_them(kind, alpha):
+    import sentencepiece
+
+    rng = np.random.default_rng(1)
+    words = ["".join(rng.choice(["ab", "bc", "ca", "aa"], rng.integers(1, 5))) for _ in range(400)]
+    vocabulary = text.train_tokenizer(words, 290, model_type=kind)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.model_proto)
+    draws = 4000
+    kinds = 0
+    for word in ("abbc", "caabaa", "½bcaab"):
+        ours = Counter(map(tuple, vocabulary.sample([word] * draws, alpha, seed=3)))
+        expected = Counter(
+            tuple(theirs.encode(word, enable_sampling=True, alpha=alpha, nbest_size=-1))
+            for _ in range(draws)
+        )
+        kinds += len(ours)
+        for each in ours | expected:
+            share = (ours[each] + expected[each]) / (2 * draws)
+            deviation = np.sqrt(2 * draws * share * (1 - share))
+            assert abs(ours[each] - expected[each]) <= 6 * deviation, (word, each)
+    assert kinds >= 15
 
 
 @pytest.mark.parametrize("mode", ["dynamic", "static"])

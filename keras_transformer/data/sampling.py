@@ -1,11 +1,10 @@
 """Another segmentation of the corpus in each epoch: BPE-dropout and subword regularization."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 
-_LINES_AT_A_TIME = 10_000
+from keras_transformer.subwords import Segmenter
 
 
 class SubwordSampling:
@@ -34,10 +33,12 @@ class SubwordSampling:
     """
 
     def __init__(self, encoded, tokenizer, target_tokenizer=None, *, alpha=0.1):
-        self._encoded, self._alpha = encoded, alpha
-        self._tokenizers = tokenizer, target_tokenizer or tokenizer
-        for each in self._tokenizers:
-            each.sample(["a"], alpha, seed=0)  # what does not fit fails now
+        self._encoded = encoded
+        source, target = tokenizer.model_proto, (target_tokenizer or tokenizer).model_proto
+        self._sides = {
+            "source": Segmenter(source, encoded.source_ids, encoded.source_offsets, alpha),
+            "target": Segmenter(target, encoded.target_ids, encoded.target_offsets, alpha),
+        }
 
     def draw(self, seed, longest):
         """The corpus in one random segmentation, a pure function of the arguments.
@@ -50,25 +51,19 @@ class SubwordSampling:
         Returns:
             `EncodedPairs` of the same pairs in the same order.
         """
-        encoded = self._encoded
         arrays = {}
-        for side, tokenizer, offsets, ids in (
-            ("source", self._tokenizers[0], encoded.source_offsets, encoded.source_ids),
-            ("target", self._tokenizers[1], encoded.target_offsets, encoded.target_ids),
-        ):
-            chunks, lengths = [], []
-            for first in range(0, len(encoded), _LINES_AT_A_TIME):
-                ends = offsets[first : first + _LINES_AT_A_TIME + 1]
-                best = [ids[a:b].tolist() for a, b in itertools.pairwise(ends)]
-                key = np.random.SeedSequence([*seed, side == "target", first])
-                drawn = tokenizer.sample(
-                    tokenizer.decode(best), self._alpha, int(key.generate_state(1)[0])
-                )
-                kept = [
-                    new if len(new) < longest else old for new, old in zip(drawn, best, strict=True)
-                ]
-                chunks.append(np.fromiter(itertools.chain.from_iterable(kept), np.int32))
-                lengths.append(np.fromiter(map(len, kept), np.int64))
-            arrays[f"{side}_ids"] = np.concatenate(chunks)
-            arrays[f"{side}_offsets"] = np.cumsum(np.concatenate([[0], *lengths]))
-        return dataclasses.replace(encoded, **arrays)
+        for number, (side, segmenter) in enumerate(self._sides.items()):
+            ids, offsets = segmenter.draw(np.random.default_rng([*seed, number]))
+            best = getattr(self._encoded, f"{side}_ids"), getattr(self._encoded, f"{side}_offsets")
+            fits = np.diff(offsets) < longest
+            arrays[f"{side}_ids"], arrays[f"{side}_offsets"] = _either(fits, (ids, offsets), best)
+        return dataclasses.replace(self._encoded, **arrays)
+
+
+def _either(first, one, other):
+    """Of two corpora the sentences of `one` where `first` is true, else those of `other`."""
+    lengths = np.where(first, np.diff(one[1]), np.diff(other[1]))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    both = np.concatenate([one[0], other[0]])
+    begins = np.where(first, one[1][:-1], len(one[0]) + other[1][:-1])
+    return both[np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)], offsets
