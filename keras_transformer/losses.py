@@ -9,22 +9,27 @@ def label_logits(labels, logits):
     return ops.take_along_axis(logits, ops.cast(labels, "int32")[..., None], axis=-1)[..., 0]
 
 
-def _normalizer(logits):
-    """`max`, `exp(logits - max)` and its sum over the vocabulary: [B, T, 1], [B, T, V], [B, T, 1].
+def _nats(labels, logits, probabilities):
+    """-log(probability) of each label, [B, T], exact also where the probability underflows.
 
-    Losses and metrics all begin with these same operations on the same logits, so that a compiled
-    training step computes them once: over a vocabulary each pass costs as much as a layer.
+    Losses and metrics all begin with the same softmax of the same logits, so that a compiled
+    training step computes it once: over a vocabulary each pass costs as much as a layer.
     """
-    largest = ops.max(logits, axis=-1, keepdims=True)
-    exponentials = ops.exp(logits - largest)
-    return largest, exponentials, ops.sum(exponentials, axis=-1, keepdims=True)
+    chosen = label_logits(labels, probabilities)
+    safe = chosen > 1e-30
+    nats = -ops.log(ops.where(safe, chosen, 1.0))
+
+    def with_exact():
+        exact = ops.logsumexp(logits, axis=-1) - label_logits(labels, logits)
+        return ops.where(safe, nats, exact)
+
+    return ops.cond(ops.all(safe), lambda: nats, with_exact)
 
 
 def token_nats(labels, logits):
     """Cross-entropy of each label in nats: [B, T] integers and [B, T, V] logits -> [B, T]."""
     logits = ops.cast(logits, "float32")
-    largest, _, total = _normalizer(logits)
-    return (largest + ops.log(total))[..., 0] - label_logits(labels, logits)
+    return _nats(labels, logits, ops.softmax(logits, axis=-1))
 
 
 def smoothed_token_nats(labels, logits, label_smoothing):
@@ -35,7 +40,7 @@ def smoothed_token_nats(labels, logits, label_smoothing):
     d/d logit_v = softmax_v - eps / V - (1 - eps) [v = label]
     ```
 
-    The exponentials of the forward pass serve the backward pass, where automatic differentiation
+    The softmax of the forward pass serves the backward pass, where automatic differentiation
     would make several more tensors of the logits' size.
     """
     logits = ops.cast(logits, "float32")
@@ -45,26 +50,22 @@ def smoothed_token_nats(labels, logits, label_smoothing):
 
     @ops.custom_gradient
     def loss(logits):
-        largest, exponentials, total = _normalizer(logits)
-        chosen = label_logits(labels, logits)
-        nats = (largest + ops.log(total))[..., 0] - (1 - label_smoothing) * chosen
+        probabilities = ops.softmax(logits, axis=-1)
+        nats = _nats(labels, logits, probabilities)
         if label_smoothing:
-            nats = nats - label_smoothing * ops.mean(logits, axis=-1)
+            mean = ops.mean(logits, axis=-1)
+            nats = nats + label_smoothing * (label_logits(labels, logits) - mean)
 
         def gradient(*args, upstream=None):
             upstream = (args[0] if upstream is None else upstream)[..., None]  # [B, T, 1]
-            slopes = exponentials * (upstream / total)
-            if label_smoothing:
-                slopes = slopes - uniform * upstream
-            at_label = (
-                ops.exp(chosen[..., None] - largest) / total - uniform - (1 - label_smoothing)
-            )
+            at_label = label_logits(labels, probabilities)[..., None] - 1 + label_smoothing
+            slopes = ops.reshape((probabilities - uniform) * upstream, (-1, vocabulary_size))
             flat = ops.reshape(labels, (-1,))
             rows = ops.arange(ops.shape(flat)[0], dtype="int32")
             slopes = ops.scatter_update(
-                ops.reshape(slopes, (-1, vocabulary_size)),
+                slopes,
                 ops.stack([rows, flat], axis=1),
-                ops.reshape(at_label * upstream, (-1,)),
+                ops.reshape((at_label - uniform) * upstream, (-1,)),
             )
             return ops.reshape(slopes, ops.shape(logits))
 

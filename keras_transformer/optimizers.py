@@ -143,16 +143,30 @@ class PaperAdam(keras.optimizers.Adam):
         finite = ops.cast(self.finite, dtype)
         gradient = ops.cast(gradient, dtype)
         step = ops.cast(self.iterations + 1, dtype)
-        correction = ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(self.beta_1, step))
         rate = finite * ops.cast(learning_rate, dtype)
         m = self._momentums[self._get_variable_index(variable)]
         v = self._velocities[self._get_variable_index(variable)]
+        if self.weight_decay and self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * (rate * self.weight_decay))
+        if _is_plain_tensorflow():
+            import tensorflow as tf
+
+            # The same in one pass: decays of 1 leave the moments of a skipped update alone.
+            tf.raw_ops.ResourceApplyAdam(
+                **{name: _handle(each) for name, each in (("var", variable), ("m", m), ("v", v))},
+                beta1_power=ops.power(self.beta_1, step),
+                beta2_power=ops.power(self.beta_2, step),
+                lr=rate,
+                beta1=1 - finite * (1 - self.beta_1),
+                beta2=1 - finite * (1 - self.beta_2),
+                epsilon=self.epsilon,
+                grad=gradient,
+            )
+            return
+        correction = ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(self.beta_1, step))
         self.assign_add(m, (gradient - m) * (finite * (1 - self.beta_1)))
         self.assign_add(v, (ops.square(gradient) - v) * (finite * (1 - self.beta_2)))
-        change = m * (rate * correction) / (ops.sqrt(v) + self.epsilon)
-        if self.weight_decay and self._use_weight_decay(variable):
-            change = change + variable * (rate * self.weight_decay)
-        self.assign_sub(variable, change)
+        self.assign_sub(variable, m * (rate * correction) / (ops.sqrt(v) + self.epsilon))
 
     def _update_model_variables_moving_average(self, trainable_variables):
         every = self.gradient_accumulation_steps or 1
@@ -169,6 +183,20 @@ class PaperAdam(keras.optimizers.Adam):
     def finalize_variable_values(self, var_list):
         if int(self.updates - self.skipped_updates) > 0:  # else there is no average yet
             super().finalize_variable_values(var_list)
+
+
+def _is_plain_tensorflow():
+    """Whether variables are TensorFlow's own; those of a strategy have no one handle."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.distribute.has_strategy()
+
+
+def _handle(variable):
+    # The trainable variables come here as TensorFlow's, the moments as Keras'.
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

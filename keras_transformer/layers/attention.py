@@ -146,7 +146,8 @@ class MultiHeadAttention(keras.layers.Layer):
             ops.transpose(mixed, (0, 2, 1, 3)),
             (-1, ops.shape(query)[1], self.num_heads * self.value_dim),
         )  # [B, T, H * V]
-        outputs = [_project(mixed, self.output_kernel, self.output_bias)]  # [B, T, D]
+        mixed = _project(mixed, self.output_kernel, self.output_bias)
+        outputs = [ops.reshape(mixed, (-1, ops.shape(query)[1], self.d_model))]  # [B, T, D]
         if return_attention_weights:
             outputs.append(weights)
         if cache is not None:
@@ -178,8 +179,9 @@ class MultiHeadAttention(keras.layers.Layer):
         )
 
     def _heads(self, x, kernel, bias):
-        x = _project(x, kernel, bias)  # [B, S, H * K]
-        x = ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, x.shape[-1] // self.num_heads))
+        length = ops.shape(x)[1]
+        x = _project(x, kernel, bias)  # [B * S, H * K]
+        x = ops.reshape(x, (-1, length, self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))  # [B, H, S, K]
 
     def _attend(self, queries, keys, values, permitted, training):
@@ -205,5 +207,6 @@ class MultiHeadAttention(keras.layers.Layer):
 
 
 def _project(x, kernel, bias):
-    x = ops.matmul(x, ops.cast(kernel, x.dtype))
+    """[B, S, D] -> [B * S, E]: a product of two matrices is one operation on every backend."""
+    x = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), ops.cast(kernel, x.dtype))
     return x if bias is None else x + ops.cast(bias, x.dtype)

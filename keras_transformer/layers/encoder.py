@@ -4,6 +4,7 @@ import keras
 
 from keras_transformer.layers.attention import MultiHeadAttention
 from keras_transformer.layers.feed_forward import FeedForward
+from keras_transformer.layers.normalization import LayerNorm
 from keras_transformer.layers.residual import Residual
 
 
@@ -198,8 +199,8 @@ class Encoder(keras.layers.Layer):
         self.supports_masking = True
         self.final_norm = None
         if self.layers[0].norm == "pre":
-            self.final_norm = keras.layers.LayerNormalization(
-                epsilon=self.layers[0].epsilon, dtype=self.dtype_policy, name="final_norm"
+            self.final_norm = LayerNorm(
+                self.layers[0].epsilon, dtype=self.dtype_policy, name="final_norm"
             )
 
     def build(self, inputs_shape, *memory_shape):

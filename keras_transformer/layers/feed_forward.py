@@ -1,6 +1,7 @@
 """The position-wise feed-forward network (paper, section 3.3)."""
 
 import keras
+from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
 
@@ -47,14 +48,15 @@ class FeedForward(keras.layers.Layer):
             self.d_ff, activation=self.activation, dtype=self.dtype_policy, name="inner"
         )
         self.outer = keras.layers.Dense(d_model, dtype=self.dtype_policy, name="outer")
-        self.inner.build(input_shape)
-        self.outer.build((*input_shape[:-1], self.d_ff))
+        self.inner.build((None, input_shape[-1]))
+        self.outer.build((None, self.d_ff))
         self.built = True
 
     def call(self, inputs, training=None):
-        x = self.inner(inputs)  # [B, T, F]
-        x = self._dropout(x, training=training)
-        return self.outer(x)  # [B, T, D]
+        # A product of two matrices: one operation, where three axes cost TensorFlow a dozen.
+        x = self.inner(ops.reshape(inputs, (-1, inputs.shape[-1])))  # [B * T, F]
+        x = self.outer(self._dropout(x, training=training))
+        return ops.reshape(x, (-1, *ops.shape(inputs)[1:-1], x.shape[-1]))  # [B, T, D]
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.d_model or input_shape[-1])

@@ -123,7 +123,9 @@ class PositionalEmbedding(keras.layers.Layer):
 
     def call(self, inputs, index=0, reverse=False, training=None):
         if reverse:
-            return ops.matmul(inputs, ops.transpose(self.token_embeddings))  # [B, T, V]
+            rows = ops.reshape(inputs, (-1, self.d_model))
+            logits = ops.matmul(rows, ops.transpose(self.token_embeddings))  # [B * T, V]
+            return ops.reshape(logits, (-1, *ops.shape(inputs)[1:-1], self.vocabulary_size))
         x = ops.take(self.token_embeddings, inputs, axis=0) * math.sqrt(self.d_model)  # [B, T, D]
         if self.positions is not None:
             x = x + ops.cast(self._positions(ops.shape(inputs)[1], index), x.dtype)

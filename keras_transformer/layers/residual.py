@@ -3,6 +3,7 @@
 import keras
 
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers.normalization import LayerNorm
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -47,9 +48,7 @@ class Residual(keras.layers.Layer):
         self.dropout = dropout
         self.epsilon = epsilon
         self.supports_masking = True
-        self.layer_norm = keras.layers.LayerNormalization(
-            epsilon=epsilon, dtype=self.dtype_policy, name="layer_norm"
-        )
+        self.layer_norm = LayerNorm(epsilon, dtype=self.dtype_policy, name="layer_norm")
         self._dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, inputs_shape, update_shape=None):
