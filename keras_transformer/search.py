@@ -256,7 +256,7 @@ def beam_search(
 
 def _write(ids, tokens, index):
     """`ids` [..., length] with `tokens` [...] at position `index`."""
-    here = ops.equal(ops.arange(ids.shape[-1], dtype="int32"), index)
+    here = ops.equal(ops.arange(ops.shape(ids)[-1], dtype="int32"), index)
     return ops.where(here, tokens[..., None], ids)
 
 

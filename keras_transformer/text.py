@@ -1,5 +1,6 @@
 """Text to ids and back: one SentencePiece vocabulary that owns its special ids."""
 
+import hashlib
 import itertools
 import os
 import re
@@ -275,6 +276,10 @@ def _build_in_graph(tokenizer):
             # A SavedModel follows tf.Module attributes; it finds the vocabulary through this one
             # only, since a Keras layer hides it (and is no TensorFlow object on other backends).
             self._resource = layer._sentence_piece
+            # In a file tensorflow_text calls every vocabulary the same, and two would come back as
+            # one: the name of each is its own.
+            digest = hashlib.sha256(tokenizer.model_proto).hexdigest()
+            self._resource._model_resource._name = f"vocabulary_{digest[:16]}"
             self._tokenize, self._detokenize = layer.tokenize, layer.detokenize
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])

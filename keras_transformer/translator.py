@@ -211,7 +211,7 @@ class Translator:
     def _width(self, longest):
         """The width to compile for rows of up to `longest` tokens, the end counted."""
         width = next((w for w in SOURCE_LENGTHS if w >= longest), -(-longest // 256) * 256)
-        learned = self._learned_positions("source_embedding")
+        learned = self.learned_positions("source_embedding")
         if learned is None:
             return width
         if longest > learned:
@@ -222,11 +222,11 @@ class Translator:
         return min(width, learned)
 
     def _longest_target(self, source_length):
-        learned = self._learned_positions("target_embedding")
+        learned = self.learned_positions("target_embedding")
         longest = source_length + self.EXTRA_LENGTH
         return longest if learned is None else min(longest, learned)
 
-    def _learned_positions(self, embedding):
+    def learned_positions(self, embedding):
         """The fewest positions that a member has; None for sinusoids, which have no limit."""
         limits = [getattr(each, embedding).max_length for each in self.models]
         return min((limit for limit in limits if limit is not None), default=None)
@@ -234,22 +234,28 @@ class Translator:
     def _compiled(self, n, beam_size, length_penalty):
         key = (n, beam_size, length_penalty)
         if key not in self._searches:
-            penalty = (
-                search.average_penalty()
-                if length_penalty == "average"
-                else search.gnmt_penalty(length_penalty)
-            )
 
             def run(source_ids, max_lengths):
-                return self._run(source_ids, max_lengths, n, beam_size, penalty)
+                length = self._longest_target(source_ids.shape[1])
+                return self.search_ids(
+                    source_ids, max_lengths, length, n, beam_size, length_penalty
+                )
 
             self._searches[key] = compile_with_weights(run, *self.models)
         return self._searches[key]
 
-    def _run(self, source_ids, max_lengths, n, beam_size, penalty):
-        """Ids [B, S] and limits [B] -> ids [B, N, length] and scores [B, N]."""
-        length = self._longest_target(source_ids.shape[1])
-        rows = source_ids.shape[0] * beam_size
+    def search_ids(self, source_ids, max_lengths, length, n, beam_size, length_penalty):
+        """Ids [B, S] and limits [B] -> ids [B, N, length] and scores [B, N].
+
+        The whole search as tensor operations, to be compiled or exported; the shape and `length`,
+        at least the highest limit, may be known only when it runs.
+        """
+        penalty = (
+            search.average_penalty()
+            if length_penalty == "average"
+            else search.gnmt_penalty(length_penalty)
+        )
+        rows = ops.shape(source_ids)[0] * beam_size
         masks, caches = [], []
         for model in self.models:
             memory, memory_mask = model.encode(source_ids)

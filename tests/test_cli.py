@@ -758,6 +758,7 @@ OPTIONS = {
     "score": "source target tsv source-column target-column mean tokens batch-size weights "
     "ensemble",
     "average": "last",
+    "export": "format output quantization beam-size length-penalty weights ensemble",
 }
 
 

@@ -14,7 +14,10 @@ from packaging.utils import canonicalize_name
 pytestmark = pytest.mark.tensorflow_only  # each test states its own backend
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ["tensorflow_text", "keras_nlp", "keras_hub", "sacrebleu", "matplotlib", "sentencepiece"]
+HEAVY = [
+    *("tensorflow_text", "keras_nlp", "keras_hub", "sacrebleu", "matplotlib", "sentencepiece"),
+    *("ctranslate2", "torch"),
+]
 
 
 @pytest.mark.parametrize(

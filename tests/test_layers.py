@@ -373,3 +373,26 @@ def test_float16_normalisation_survives_large_values(norm):
 def test_what_does_not_fit_is_an_error_that_says_what_was_given(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.tensorflow_only
+def test_a_cache_of_a_length_known_later_is_that_of_a_length_known_now():
+    import tensorflow as tf
+
+    attention = layers.MultiHeadAttention(num_heads=3, d_model=D, key_dim=11, value_dim=17)
+    attention(X)
+    cache = [RANDOM.normal(size=(B, 3, S, width)).astype("float32") for width in (11, 17)]
+
+    def attend(x, keys, values, index):
+        y, cache = attention(x, cache=(keys, values), index=index)
+        return y, *cache
+
+    dynamic = [tf.TensorSpec([None, 3, None, width]) for width in (11, 17)]
+    signature = [tf.TensorSpec([None, None, D]), *dynamic, tf.TensorSpec([], tf.int32)]
+    exported = tf.function(attend, input_signature=signature, autograph=False)
+    for length, index in ((1, 0), (1, 4), (T, 0), (T, S - T)):
+        expected = attend(X[:, :length], *cache, index)
+        for value, other in zip(exported(X[:, :length], *cache, index), expected, strict=True):
+            np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5)
+    graph = exported.get_concrete_function().graph.as_graph_def()
+    assert not [node.op for node in graph.node if node.op.startswith("Xla")]

@@ -313,6 +313,26 @@ def test_saved_model_reloads_in_a_fresh_process(tmp_path):
     assert out.stdout == f"{BPE.encode(HARD)}\n{kept(HARD)}\n"
 
 
+def test_two_vocabularies_in_one_saved_model_stay_two(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    pytest.importorskip("tensorflow_text")
+
+    class Two(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = BPE.in_graph(), TOKENIZERS["word"].in_graph()
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def __call__(self, lines):
+            return self.first.encode(lines), self.second.encode(lines)
+
+    tf.saved_model.save(Two(), str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    lines = list(PAIRS[0])
+    for ids, tokenizer in zip(loaded(tf.constant(lines)), (BPE, TOKENIZERS["word"]), strict=True):
+        assert ids.to_list() == tokenizer.encode(lines)
+
+
 def test_real_text_is_lossless():
     folder = os.environ.get("KERAS_TRANSFORMER_DATA")
     if not folder:

@@ -136,8 +136,8 @@ class MultiHeadAttention(keras.layers.Layer):
             keys, values = cache
         else:
             new_keys, new_values = self.project_memory(query)
-            keys = ops.slice_update(cache[0], (0, 0, index, 0), new_keys)
-            values = ops.slice_update(cache[1], (0, 0, index, 0), new_values)
+            keys = _write(cache[0], new_keys, index)
+            values = _write(cache[1], new_values, index)
             cache = (keys, values)
             causal_mask = masks.causal_mask(ops.shape(query)[1], ops.shape(keys)[2], index)
         permitted = masks.combine_masks(key_mask, attention_mask, causal_mask)
@@ -204,6 +204,16 @@ class MultiHeadAttention(keras.layers.Layer):
             "use_bias": self.use_bias,
             "dropout": self.dropout,
         }
+
+
+def _write(cache, new, index):
+    """`cache` [B, H, S, K] with `new` [B, H, T, K] at positions index, index + 1, ..."""
+    if cache.shape[2] is not None:
+        return ops.slice_update(cache, (0, 0, index, 0), new)
+    # An exported search, whose length is known when it runs. `slice_update` is XLA's on TensorFlow,
+    # which would compile it for each length.
+    end = index + ops.shape(new)[2]
+    return ops.concatenate([cache[:, :, :index], new, cache[:, :, end:]], axis=2)
 
 
 def _project(x, kernel, bias):

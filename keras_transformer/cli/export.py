@@ -1,0 +1,59 @@
+"""Write a trained model for engines that do without this package.
+
+  keras-transformer export runs/en-de --format ctranslate2 --quantization int8 --output exports/ct2
+  keras-transformer export runs/en-de --format saved_model --output exports/en-de/1
+
+ctranslate2: for the C++ engine CTranslate2, quick on CPUs, with 8-bit weights if you like; its
+search takes its options at each call. saved_model: strings in, strings out, for TensorFlow and
+TensorFlow Serving; the search is inside, with the beam size and length penalty given here.
+
+FOLDER/README.txt then tells how to translate with it. An existing FOLDER is never overwritten."""
+
+import sys
+
+from keras_transformer.cli.translate import add_model_arguments, load_translator, penalty, positive
+from keras_transformer.export import QUANTIZATIONS, to_ctranslate2, to_saved_model
+from keras_transformer.export.folder import refuse_existing
+
+# What writes each format, and the options that it alone has.
+FORMATS = {
+    "ctranslate2": (to_ctranslate2, ["quantization"]),
+    "saved_model": (to_saved_model, ["beam_size", "length_penalty"]),
+}
+
+
+def add_arguments(parser):
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder to make")
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="ctranslate2: the type of the weights; float32 by default",
+    )
+    parser.add_argument(
+        "--beam-size", type=positive, help="saved_model: 1 is greedy search; 4 by default"
+    )
+    parser.add_argument(
+        "--length-penalty",
+        type=penalty,
+        metavar="ALPHA",
+        help="saved_model: alpha of the GNMT penalty, or 'average', as in translate; 0.6 by "
+        "default",
+    )
+    add_model_arguments(parser)
+
+
+def run(args):
+    write, names = FORMATS[args.format]
+    options = {}
+    for name in ("quantization", "beam_size", "length_penalty"):
+        if (value := getattr(args, name)) is None:
+            continue
+        if name not in names:
+            option = name.replace("_", "-")
+            raise ValueError(f"--format {args.format} has no --{option}: leave it out.")
+        options[name] = value
+    refuse_existing(args.output)
+    write(load_translator(args.run, args), args.output, **options)
+    print(f"wrote {args.output}; see README.txt there", file=sys.stderr)
