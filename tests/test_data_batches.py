@@ -342,3 +342,10 @@ def test_multi30k_padding_and_shapes(data_dir):
     dynamic, static = (data.BatchPlan(encoded, 4096, shapes=mode) for mode in MODES)
     assert dynamic.padding() < 0.08
     assert static.padding() < 0.18 and len(static.shapes()) <= 16
+
+
+@pytest.mark.tensorflow_only
+def test_no_tuning_thread_keeps_a_pass_from_ending():
+    plan = data.BatchPlan(sentences(7), 128)
+    for dataset in (plan.dataset(), plan.evaluation(plan.encoded)):
+        assert dataset.options().autotune.enabled is False

@@ -65,4 +65,8 @@ def _tf_dataset(indices, batch):
         source_ids, target_ids, labels, weights = arrays
         return {"source_ids": source_ids, "target_ids": target_ids}, labels, weights
 
-    return indices.map(load).prefetch(4)
+    # There is nothing to tune, and the tuning thread, which wakes after 10, 20, 40, ... ms and up
+    # to a minute, keeps a pass from ending: a validation of 3 s would take 5.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return indices.map(load).prefetch(4).with_options(options)

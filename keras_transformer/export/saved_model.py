@@ -98,11 +98,13 @@ def _text_to_text(translator, beam_size, length_penalty):
             ends = tf.fill([tf.size(texts), 1], end_id)
             source_ids = tf.concat([ids, ends], axis=1).to_tensor()  # [B, S], pad id 0
             if learned["source"] is not None:
-                tf.debugging.assert_less_equal(
+                fits = tf.debugging.assert_less_equal(
                     tf.shape(source_ids)[1],
                     learned["source"],
                     "A text has more tokens than the positions that the model has learned.",
                 )
+                with tf.control_dependencies([fits]):  # before it is looked up
+                    source_ids = tf.identity(source_ids)
 
             empty = lengths == 0
             limits = lengths + translator.EXTRA_LENGTH
