@@ -25,10 +25,11 @@ class Contestant:
         file: the Python file with its `prepare`.
         config: what `prepare` gets.
         python: the interpreter; this one where not given.
+        environment: further environment variables.
         log: the file that gets all that it prints.
     """
 
-    def __init__(self, name, file, config, log, python=None):
+    def __init__(self, name, file, config, log, python=None, environment=None):
         self.name, self.log = name, Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
@@ -37,7 +38,7 @@ class Contestant:
             stdout=subprocess.PIPE,
             stderr=self.log.open("w"),
             text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(environment or {})},
         )
         self.facts = self.ask(config)
 

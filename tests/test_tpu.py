@@ -10,7 +10,6 @@ from keras_transformer import models
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.metrics import NatsPerToken, TokenAccuracy
 from keras_transformer.optimizers import PaperAdam
-from keras_transformer.search import gnmt_penalty
 from keras_transformer.translator import Translator
 
 pytestmark = pytest.mark.skipif(
@@ -82,7 +81,8 @@ def test_the_cached_search(beam_size):
     def search(weights, source_ids, max_lengths):
         mapping = list(zip(model.variables, weights, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
-            return translator._run(source_ids, max_lengths, 1, beam_size, gnmt_penalty(0.6))
+            length = SOURCE + Translator.EXTRA_LENGTH
+            return translator.search_ids(source_ids, max_lengths, length, 1, beam_size, 0.6)
 
     source_ids, max_lengths = np.ones((ROWS, SOURCE), "int32"), np.ones((ROWS,), "int32")
     ids, scores = lower_for_tpu(search, values(model.variables), source_ids, max_lengths)
