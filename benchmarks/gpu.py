@@ -37,7 +37,8 @@ def main():
     parser.add_argument("--only", choices=KINDS, help="measure this alone")
     parser.add_argument("--flash", nargs="+", choices=("on", "off"), default=["on", "off"])
     parser.add_argument("--vocabulary-size", type=int, default=37_000)
-    parser.add_argument("--tokens", type=int, default=25_600, help="of a training batch, a side")
+    of_tokens = "a training batch, a side; decoding stays within twice as many"
+    parser.add_argument("--tokens", type=int, default=25_600, help=of_tokens)
     parser.add_argument("--length", **whole, default=[64, 256], help="of training sentences")
     parser.add_argument("--rows", **whole, default=[1, 8, 64, 512], help="decoded at once")
     parser.add_argument("--decode-length", **whole, default=[24, 64], help="tokens, either side")
@@ -75,6 +76,7 @@ def cells(kind, size, flash, args):
     else:
         shapes = [(rows, length) for rows in args.rows for length in args.decode_length]
         shapes.sort(key=lambda shape: shape[0] * shape[1])
+        shapes = [shape for shape in shapes if shape[0] * shape[1] <= 2 * args.tokens]
     config = {
         "kind": kind,
         "size": size,

@@ -29,6 +29,7 @@ def run(folder, *options):
     assert subprocess.run(imports, env=environment, capture_output=True).returncode == 1
     command = [sys.executable, str(SCRIPT), "--size", "tiny", "--flash", "on", *options]
     command += ["--tokens", "256", "--length", "64", "--steps", "2", "--rounds", "1"]
+    command += ["--vocabulary-size", "100"]
     command += ["--output", str(folder / "gpu.json"), "--logs", str(folder / "logs")]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     return done, json.loads((folder / "gpu.json").read_text())
