@@ -21,6 +21,10 @@ class MultiHeadAttention(keras.layers.Layer):
     every dtype policy. A query with no permitted key gets an average of the values: finite, and
     to be ignored.
 
+    The weights are all held at once where they are asked for, and where there are few. Else memory
+    grows with T + S alone: on TensorFlow the queries go through in blocks (layers/blockwise.py), on
+    a GPU under JAX and PyTorch `keras.ops.dot_product_attention` takes the fused kernels.
+
     Args:
         num_heads: number of heads, h in the paper.
         d_model: width of the output; a multiple of `num_heads` unless `key_dim` is given.
@@ -125,23 +129,23 @@ class MultiHeadAttention(keras.layers.Layer):
         training=None,
     ):
         queries = self._heads(query, self.query_kernel, self.query_bias)  # [B, H, T, K]
-        causal_mask = None
         if cache is None:
             if key is None:
                 key, key_mask = query, (mask if key_mask is None else key_mask)
             keys, values = self.project_memory(key, value)  # [B, H, S, K], [B, H, S, V]
-            if causal:
-                causal_mask = masks.causal_mask(ops.shape(query)[1], ops.shape(key)[1])
         elif index is None:
             keys, values = cache
         else:
             new_keys, new_values = self.project_memory(query)
             keys = _write(cache[0], new_keys, index)
             values = _write(cache[1], new_values, index)
-            cache = (keys, values)
-            causal_mask = masks.causal_mask(ops.shape(query)[1], ops.shape(keys)[2], index)
-        permitted = masks.combine_masks(key_mask, attention_mask, causal_mask)
-        mixed, weights = self._attend(queries, keys, values, permitted, training)
+            cache, causal = (keys, values), True
+        mask = {"key_mask": key_mask, "attention_mask": attention_mask, "causal": causal}
+        weights = None
+        if cache is None and not return_attention_weights:
+            mixed = self._attend_without_weights(queries, keys, values, training, **mask)
+        else:
+            mixed, weights = self._attend(queries, keys, values, training, **mask, index=index)
         mixed = ops.reshape(
             ops.transpose(mixed, (0, 2, 1, 3)),
             (-1, ops.shape(query)[1], self.num_heads * self.value_dim),
@@ -184,15 +188,38 @@ class MultiHeadAttention(keras.layers.Layer):
         x = ops.reshape(x, (-1, length, self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))  # [B, H, S, K]
 
-    def _attend(self, queries, keys, values, permitted, training):
-        queries = queries * (self.key_dim**-0.5)
-        scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))  # [B, H, T, S]
-        scores = ops.cast(scores, "float32")
+    def _attend(
+        self, queries, keys, values, training, key_mask, attention_mask, causal, index=None
+    ):
+        causal_mask = None
+        if causal:
+            causal_mask = masks.causal_mask(
+                ops.shape(queries)[2], ops.shape(keys)[2], 0 if index is None else index
+            )
+        permitted = masks.combine_masks(key_mask, attention_mask, causal_mask)
+        scores = ops.matmul(self._scaled(queries), ops.transpose(keys, (0, 1, 3, 2)))
+        scores = ops.cast(scores, "float32")  # [B, H, T, S]
         if permitted is not None:
             scores = scores + masks.attention_bias(permitted)
         weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
         dropped = self._dropout(weights, training=training) if self.dropout else weights
         return ops.matmul(dropped, values), weights  # [B, H, T, V], [B, H, T, S]
+
+    def _attend_without_weights(self, queries, keys, values, training, **mask):
+        """The first of what `_attend` returns, by what needs the least memory or time."""
+        rate = self.dropout if training else 0.0
+        if keras.backend.backend() == "tensorflow":
+            from keras_transformer.layers import blockwise
+
+            seed = ops.cast(self._dropout.seed_generator.next(), "int32") if rate else None
+            queries = self._scaled(queries)
+            return blockwise.attend(queries, keys, values, **mask, rate=rate, seed=seed)
+        if rate == 0 and self.key_dim == self.value_dim and _has_fused_attention():
+            return _fused(self._scaled(queries), keys, values, **mask)
+        return self._attend(queries, keys, values, training, **mask)[0]
+
+    def _scaled(self, queries):
+        return queries * (self.key_dim**-0.5)
 
     def get_config(self):
         return {
@@ -220,3 +247,42 @@ def _project(x, kernel, bias):
     """[B, S, D] -> [B * S, E]: a product of two matrices is one operation on every backend."""
     x = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), ops.cast(kernel, x.dtype))
     return x if bias is None else x + ops.cast(bias, x.dtype)
+
+
+def _has_fused_attention():
+    """Whether a kernel computes attention without holding its weights: cuDNN's or PyTorch's."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
+def _fused(queries, keys, values, key_mask, attention_mask, causal):
+    """Attention by `ops.dot_product_attention`: [B, H, T, K] for scaled queries of that shape."""
+    length, key_length = ops.shape(queries)[2], ops.shape(keys)[2]
+    permitted = masks.combine_masks(key_mask, attention_mask, None)
+    flash = keras.config.is_flash_attention_enabled()
+    if permitted is not None:
+        if causal:
+            permitted = ops.logical_and(permitted, masks.causal_mask(length, key_length))
+        while len(permitted.shape) < 4:
+            permitted = permitted[None]
+        # cuDNN wants a mask of every pair, and lengths that are even.
+        shape = (*permitted.shape[:2], length, key_length)
+        permitted = ops.broadcast_to(permitted, shape)
+        if length % 2 or key_length % 2:
+            flash = False
+    mixed = ops.dot_product_attention(
+        *(ops.transpose(each, (0, 2, 1, 3)) for each in (queries, keys, values)),
+        mask=permitted,
+        scale=1.0,
+        is_causal=causal and permitted is None,
+        flash_attention=flash,
+    )
+    return ops.transpose(mixed, (0, 2, 1, 3))

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_transformer.layers.encoder import Encoder, EncoderLayer
+from keras_transformer.layers.encoder import Encoder, EncoderLayer, as_tuple
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -77,13 +77,16 @@ class DecoderLayer(EncoderLayer):
             self_keys = {"cache": cache["self"], "index": index}
             cross_keys = {"cache": cache["cross"]}
 
-        update, self_weights, *new_cache = self.self_attention(
-            self.join_self_attention.prepare(inputs),
-            causal=True,
-            return_attention_weights=True,
-            training=training,
-            **self_keys,
+        update, *rest = as_tuple(
+            self.self_attention(
+                self.join_self_attention.prepare(inputs),
+                causal=True,
+                return_attention_weights=return_attention_weights,
+                training=training,
+                **self_keys,
+            )
         )
+        weights, new_cache = (rest, None) if cache is None else (rest[:-1], rest[-1])
         x = self.join_self_attention(inputs, update, training=training)  # [B, T, D]
 
         query = self.join_cross_attention.prepare(x)
@@ -92,13 +95,15 @@ class DecoderLayer(EncoderLayer):
             # as N * T positions of one row, and the memory is neither repeated nor reordered.
             sources = ops.shape(cache["cross"][0])[0]
             query = ops.reshape(query, (sources, -1, self.d_model))
-        update, cross_weights, *_ = self.cross_attention(
-            query,
-            memory,
-            key_mask=memory_mask,
-            return_attention_weights=True,
-            training=training,
-            **cross_keys,
+        update, *cross = as_tuple(
+            self.cross_attention(
+                query,
+                memory,
+                key_mask=memory_mask,
+                return_attention_weights=return_attention_weights,
+                training=training,
+                **cross_keys,
+            )
         )
         update = ops.reshape(update, ops.shape(x))
         x = self.join_cross_attention(x, update, training=training)
@@ -106,9 +111,9 @@ class DecoderLayer(EncoderLayer):
         x = self._feed(x, training)
         outputs = (x,)
         if return_attention_weights:
-            outputs += (self_weights, cross_weights)
+            outputs += (*weights, cross[0])
         if cache is not None:
-            outputs += ({"self": new_cache[0], "cross": cache["cross"]},)
+            outputs += ({"self": new_cache, "cross": cache["cross"]},)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def start_cache(self, memory, rows, length):

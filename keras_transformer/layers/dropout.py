@@ -34,17 +34,27 @@ class Dropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         import tensorflow as tf
 
-        dropped = round(self.rate * _STEPS)
-        if dropped == _STEPS:
-            return tf.zeros_like(inputs)
-        size = tf.size(inputs)
         seed = tf.cast(self.seed_generator.next(), "int32")
-        bits = tf.random.stateless_uniform(
-            [(size + 1) // 2], seed=seed, minval=None, maxval=None, dtype="int32"
-        )
-        halves = tf.reshape(tf.bitcast(bits, "int16"), [-1])[:size]  # evenly from -32,768
-        kept = tf.cast(halves >= dropped - _STEPS // 2, inputs.dtype)
-        kept = kept * tf.cast(_STEPS / (_STEPS - dropped), inputs.dtype)
-        kept = inputs * tf.stop_gradient(tf.reshape(kept, tf.shape(inputs)))
+        kept = kept_share(tf.shape(inputs), self.rate, seed, inputs.dtype)
+        kept = inputs * tf.stop_gradient(kept)
         kept.set_shape(inputs.shape)
         return kept
+
+
+def kept_share(shape, rate, seed, dtype):
+    """A tensor of `shape` that is 0 with probability `rate` and 1 / (1 - rate) elsewhere.
+
+    TensorFlow's alone; `seed` is two integers.
+    """
+    import tensorflow as tf
+
+    dropped = round(rate * _STEPS)
+    if dropped == _STEPS:
+        return tf.zeros(shape, dtype)
+    size = tf.reduce_prod(shape)
+    bits = tf.random.stateless_uniform(
+        [(size + 1) // 2], seed=seed, minval=None, maxval=None, dtype="int32"
+    )
+    halves = tf.reshape(tf.bitcast(bits, "int16"), [-1])[:size]  # evenly from -32,768
+    kept = tf.cast(halves >= dropped - _STEPS // 2, dtype)
+    return tf.reshape(kept * tf.cast(_STEPS / (_STEPS - dropped), dtype), shape)

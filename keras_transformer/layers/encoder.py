@@ -128,17 +128,19 @@ class EncoderLayer(keras.layers.Layer):
         return_attention_weights=False,
         training=None,
     ):
-        update, weights = self.self_attention(
-            self.join_self_attention.prepare(inputs),
-            attention_mask=attention_mask,
-            causal=causal,
-            key_mask=mask,
-            return_attention_weights=True,
-            training=training,
+        update, *weights = as_tuple(
+            self.self_attention(
+                self.join_self_attention.prepare(inputs),
+                attention_mask=attention_mask,
+                causal=causal,
+                key_mask=mask,
+                return_attention_weights=return_attention_weights,
+                training=training,
+            )
         )
         x = self.join_self_attention(inputs, update, training=training)  # [B, S, D]
         x = self._feed(x, training)
-        return (x, weights) if return_attention_weights else x
+        return (x, *weights) if return_attention_weights else x
 
     def _feed(self, x, training):
         update = self.feed_forward(self.join_feed_forward.prepare(x), training=training)
@@ -159,6 +161,11 @@ class EncoderLayer(keras.layers.Layer):
             "value_dim": self.value_dim,
             "use_bias": self.use_bias,
         }
+
+
+def as_tuple(outputs):
+    """What a layer returns, one tensor or several, as a tuple."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

@@ -64,14 +64,7 @@ def combine_masks(key_mask=None, attention_mask=None, causal=None):
             )
         masks.append(ops.cast(key_mask, "bool")[:, None, None, :])
     if attention_mask is not None:
-        rank = len(attention_mask.shape)
-        if rank not in (2, 3, 4):
-            raise ValueError(
-                "An attention mask has shape [T, S], [B, T, S] or [B, H, T, S], got rank "
-                f"{rank}: {tuple(attention_mask.shape)}."
-            )
-        attention_mask = ops.cast(attention_mask, "bool")
-        masks.append(attention_mask[:, None] if rank == 3 else attention_mask)
+        masks.append(over_heads(attention_mask))
     if causal is not None:
         masks.append(causal)
     if not masks:
@@ -80,6 +73,24 @@ def combine_masks(key_mask=None, attention_mask=None, causal=None):
     for mask in masks[1:]:
         combined = ops.logical_and(combined, mask)
     return combined
+
+
+def over_heads(attention_mask):
+    """An attention mask of rank 2 to 4 as one of rank 4, which broadcasts to [B, H, T, S].
+
+    Raises:
+        ValueError: for a mask of another rank.
+    """
+    rank = len(attention_mask.shape)
+    if rank not in (2, 3, 4):
+        raise ValueError(
+            "An attention mask has shape [T, S], [B, T, S] or [B, H, T, S], got rank "
+            f"{rank}: {tuple(attention_mask.shape)}."
+        )
+    attention_mask = ops.cast(attention_mask, "bool")
+    if rank == 2:
+        attention_mask = attention_mask[None]
+    return attention_mask if rank == 4 else attention_mask[:, None]
 
 
 def attention_bias(mask):

@@ -1,0 +1,178 @@
+"""Attention in blocks equals attention in one piece, and takes memory that grows with length."""
+
+import functools
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transformer.layers import MultiHeadAttention, masks
+
+pytestmark = pytest.mark.tensorflow_only
+
+tf = pytest.importorskip("tensorflow")
+
+from keras_transformer.layers import blockwise  # noqa: E402
+from keras_transformer.layers.dropout import kept_share  # noqa: E402
+
+B, H, T, S, K, V = 2, 3, 17, 13, 5, 7
+SEED = [11, 29]
+
+
+@pytest.fixture(params=["blocks", "one piece"])
+def path(request, monkeypatch):
+    monkeypatch.setattr(blockwise, "ROWS", 5)  # of 17: the last block has two
+    monkeypatch.setattr(blockwise, "ONE_PIECE", 0 if request.param == "blocks" else 10**6)
+
+
+def tensors(length=T, key_length=S):
+    random = np.random.default_rng(3)
+    shapes = (B, H, length, K), (B, H, key_length, K), (B, H, key_length, V), (B, H, length, V)
+    return [tf.constant(random.normal(size=shape), "float32") for shape in shapes]
+
+
+def mask_of(shape):
+    mask = np.random.default_rng(5).random(shape) < 0.6
+    mask[..., 0] = True
+    return tf.constant(mask)
+
+
+def by_hand(queries, keys, values, key_mask, attention_mask, causal, rate, seed):
+    """All at once, with TensorFlow's own gradients."""
+    length, key_length = queries.shape[2], keys.shape[2]
+    permitted = tf.ones((1, 1, length, key_length), "bool")
+    if key_mask is not None:
+        permitted &= key_mask[:, None, None]
+    if attention_mask is not None:
+        permitted &= attention_mask[:, None] if attention_mask.ndim == 3 else attention_mask
+    if causal:
+        permitted &= np.tril(np.ones((length, key_length), bool))
+    scores = tf.einsum("bhtk,bhsk->bhts", queries, keys)
+    weights = tf.nn.softmax(tf.where(permitted, scores, masks.FORBIDDEN))
+    if rate:
+        rows = min(length, blockwise.ROWS)
+        kept = [
+            kept_share([B, H, rows, key_length], rate, [seed[0], seed[1] + i], "float32")
+            for i in range(-(-length // rows))
+        ]
+        weights *= tf.concat(kept, axis=2)[:, :, :length]
+    return tf.einsum("bhts,bhsv->bhtv", weights, values)
+
+
+def value_and_gradients(function, queries, keys, values, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch([queries, keys, values])
+        value = function(queries, keys, values)
+    return [value, *tape.gradient(value, [queries, keys, values], output_gradients=upstream)]
+
+
+MASKS = {
+    "none": {},
+    "keys": {"key_mask": (B, S)},
+    "pairs": {"attention_mask": (T, S)},
+    "pairs of rows": {"attention_mask": (B, T, S), "key_mask": (B, S)},
+    "pairs of heads": {"attention_mask": (B, H, T, S)},
+    "one row for all": {"attention_mask": (B, 1, 1, S)},
+}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known size", "unknown size"])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("given", MASKS)
+def test_value_and_gradients_are_those_of_the_formula(path, given, rate, known):
+    mask = {"key_mask": None, "attention_mask": None, "causal": False}
+    mask |= {name: mask_of(shape) for name, shape in MASKS[given].items()}
+    check(tensors(), mask, rate, known)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_causal(path, rate):
+    mask = {"key_mask": mask_of((B, T)), "attention_mask": None, "causal": True}
+    check(tensors(T, T), mask, rate, known=True)
+
+
+@pytest.mark.parametrize("length", [1, 5, 10])
+def test_lengths_at_the_edges_of_a_block(path, length):
+    mask = {"key_mask": None, "attention_mask": None, "causal": False}
+    check(tensors(length, S), mask, 0.3, known=True)
+
+
+def check(given, mask, rate, known):
+    attend = functools.partial(blockwise.attend, **mask, rate=rate, seed=tf.constant(SEED))
+    found = functools.partial(value_and_gradients, attend)
+    if not known:
+        signature = [tf.TensorSpec((None, H, None, each.shape[-1])) for each in given]
+        found = tf.function(found, input_signature=signature, autograph=False)
+    expected = value_and_gradients(functools.partial(by_hand, **mask, rate=rate, seed=SEED), *given)
+    for ours, theirs in zip(found(*given), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_by_xla_where_sizes_are_known_only_then(path):
+    arguments = {"key_mask": mask_of((B, S)), "attention_mask": None, "causal": False}
+    arguments |= {"rate": 0.3, "seed": tf.constant(SEED)}
+    found = functools.partial(value_and_gradients, functools.partial(blockwise.attend, **arguments))
+    given = tensors()
+    signature = [tf.TensorSpec((None, H, None, each.shape[-1])) for each in given]
+    compiled = tf.function(found, input_signature=signature, autograph=False, jit_compile=True)
+    for ours, theirs in zip(compiled(*given), found(*given), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_query_without_a_key_is_finite(path):
+    mask = {"key_mask": tf.zeros((B, S), "bool"), "attention_mask": None, "causal": False}
+    for each in value_and_gradients(
+        functools.partial(blockwise.attend, **mask, rate=0.0, seed=None), *tensors()
+    ):
+        assert np.isfinite(each).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_the_layer_gives_the_same_whether_its_weights_are_asked_for(path, dtype):
+    keras.utils.set_random_seed(1)
+    layer = MultiHeadAttention(num_heads=3, d_model=15, dropout=0.4, dtype=dtype)
+    x = keras.random.normal((B, T, 15))
+    mask = mask_of((B, T))
+    found = layer(x, causal=True, key_mask=mask)
+    expected, _ = layer(x, causal=True, key_mask=mask, return_attention_weights=True)
+    tolerance = {"float32": 1e-6, "mixed_bfloat16": 2e-2, "mixed_float16": 2e-3}[dtype]
+    np.testing.assert_allclose(
+        keras.ops.cast(found, "float32"), keras.ops.cast(expected, "float32"), atol=tolerance
+    )
+    assert found.dtype == expected.dtype == layer.compute_dtype
+
+
+PEAK = """
+import tensorflow as tf
+from keras_transformer.layers import MultiHeadAttention
+
+layer = MultiHeadAttention(num_heads=2, d_model=32, dropout=0.1)
+layer.build((None, None, 32))
+
+@tf.function(input_signature=[tf.TensorSpec((None, None, 32))])
+def step(x):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x, causal=True, training=True) ** 2)
+    return tape.gradient(loss, layer.trainable_variables)
+
+def highest():
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+step(tf.random.normal((1, 64, 32)))
+for length in (1024, 16384):
+    before = highest()
+    step(tf.random.normal((1, length, 32)))
+    print("peak", highest() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_memory_grows_with_length_and_not_with_its_square():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    short, long = (int(line.split()[1]) for line in done.stdout.splitlines() if "peak" in line)
+    assert short > 0
+    assert long < 1.2 * 16 * short  # its weights alone would be 256 times as many
