@@ -121,9 +121,8 @@ def write_batches(file, vocabulary_size, tokens, count):
 
     rng = np.random.default_rng(1)
     pairs = 8 * count * tokens // 16
-    # Like the captions of Multi30k in 10,000 pieces: 14 tokens on average, sides of like lengths.
-    lengths = np.clip(rng.lognormal(2.6, 0.3, pairs), 4, 40)
-    sides = {}
+    lengths = caption_lengths(rng, pairs)
+    sides = {}  # of like lengths
     for side in ("source", "target"):
         each = np.maximum(2, np.round(lengths * rng.lognormal(0, 0.15, pairs))).astype(int)
         sides[f"{side}_offsets"] = np.concatenate([[0], np.cumsum(each)])
@@ -151,6 +150,11 @@ def write_batches(file, vocabulary_size, tokens, count):
         target_tokens += int((labels > 0).sum())
     np.savez(file, **arrays)
     return {"shapes": shapes, "target_tokens": target_tokens}
+
+
+def caption_lengths(rng, count):
+    """Lengths like those of Multi30k's captions in 10,000 pieces: 14 tokens on average."""
+    return np.clip(rng.lognormal(2.6, 0.3, count), 4, 40)
 
 
 def operations(shapes, size, vocabulary_size):

@@ -1,20 +1,22 @@
 """The benchmarks: contestants in processes of their own, and what is counted."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
+import decode
+import numpy as np
 import pytest
+import train
+from contest import Contestant
+from decoding import loop
+
+from keras_transformer.models import Transformer
 
 pytestmark = pytest.mark.tensorflow_only
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-sys.path.insert(0, str(FOLDER))
-
-import train  # noqa: E402
-from contest import Contestant  # noqa: E402
-
-from keras_transformer.models import Transformer  # noqa: E402
 
 ECHO = """
 import os
@@ -70,3 +72,83 @@ def test_one_shrunk_contest(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "keras_transformer_fit" in done.stdout and "1.00" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "others", "search", "measurements"),
+    [
+        ("ctranslate2", ["ctranslate2", "ctranslate2_int8"], "beam", ["latency", "throughput"]),
+        (
+            "transformers",
+            ["huggingface", *sorted(decode.LOOPS)],
+            "greedy",
+            ["latency", "throughput", "40 tokens"],
+        ),
+    ],
+)
+def test_one_shrunk_contest_of_translators(
+    package, others, search, measurements, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[bench]'")
+    if package == "transformers":
+        pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[bench]'")
+    size = {"num_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 24, "dropout": 0.1}
+    monkeypatch.setitem(train.SIZES, "tiny", size)
+    monkeypatch.setitem(train.VOCABULARY, "tiny", 50)
+    args = argparse.Namespace(
+        run=None,
+        source=None,
+        search=[search],
+        contestants=[decode.OURS, *others],
+        rounds=1,
+        sentences=20,
+        latency_sentences=3,
+        logs=tmp_path,
+    )
+    cells = list(decode.contests("tiny", args, cores=1))
+    assert [cell["measurement"] for cell in cells] == measurements
+    for cell in cells:
+        decode.print_cell(cell)
+        lengths = cell["request"]["tokens"] * cell["request"]["count"]
+        assert all(result["tokens"] == lengths for result in cell["contestants"].values())
+        missing = {*args.contestants} - {*cell["contestants"]}
+        assert missing <= decode.LOOPS and not (missing and cell["measurement"] == "40 tokens")
+    assert list(decode.differences(cells)) == []
+    printed = capsys.readouterr().out
+    assert f"tiny {search}, throughput: 20 sentences" in printed and "batch_size" in printed
+
+
+def test_translations_of_another_length_or_of_other_ids_are_errors():
+    def request(**options):
+        return {"setting": {}, "one_by_one": False, "beam_size": 1, "compared": True, **options}
+
+    answer = loop.answers([[5, 6], [7]], lambda: lambda rows, *_: [[8, 9]] * len(rows))
+    assert answer(request(count=2, tokens=3))["ids"] == [[8, 9], [8, 9]]
+    assert answer(request(count=1, tokens=None))["tokens"] == 3  # with the end
+    with pytest.raises(ValueError, match=r"of \[3, 3\] tokens and not 4"):
+        answer(request(count=2, tokens=4))
+    results = {"ctranslate2": {"same": 95}, "huggingface": {"same": 97}}
+    cell = {"size": "tiny", "search": "beam", "measurement": "latency", "compared": 100}
+    found = list(decode.differences([{**cell, "contestants": results}]))
+    assert found == ["tiny beam latency: ctranslate2 differs in 5 of 100 sentences"]
+
+
+def test_a_pre_norm_model_is_pegasus():
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from decoding.huggingface import to_huggingface
+
+    size = {"num_layers": 2, "d_model": 24, "num_heads": 3, "d_ff": 37, "norm": "pre"}
+    model = Transformer(50, **size)
+    random = np.random.default_rng(1)
+    model.set_weights([random.normal(0, 0.3, w.shape) for w in model.get_weights()])
+    source, target = random.integers(4, 50, (2, 3, 7))
+    source[0, 4:] = 0
+    with torch.no_grad():
+        theirs = to_huggingface(model, 16, pad_id=0, start_id=2, end_id=3)(
+            input_ids=torch.tensor(source),
+            attention_mask=torch.tensor(source != 0),
+            decoder_input_ids=torch.tensor(target),
+        ).logits
+    ours = model({"source_ids": source, "target_ids": target}).numpy()
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-3)

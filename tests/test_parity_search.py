@@ -20,7 +20,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer.layers import sinusoids
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.models import Transformer
 from keras_transformer.optimizers import PaperAdam
@@ -35,10 +34,11 @@ transformers = pytest.importorskip(
 )
 torch.set_num_threads(1)
 
+from decoding.huggingface import to_huggingface  # noqa: E402
+
 PAD, START, END, LOOSE, STRICT, TWICE = range(6)
 WORDS, OTHERS, V = np.arange(6, 11), 5, 16  # target words 6 to 10, and a synonym 5 above each
 BEAMS, LIMIT = 4, 40
-EPSILON = 1e-5  # PyTorch's, which Marian does not let choose
 SIZES = {"num_layers": 1, "num_decoder_layers": 2, "d_model": 24, "num_heads": 3, "d_ff": 37}
 
 
@@ -94,75 +94,19 @@ def batches(seed, rows=64):
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(7)
-    model = Transformer(V, **SIZES, dropout=0.0, epsilon=EPSILON)
+    model = Transformer(V, **SIZES, dropout=0.0)
     optimizer = PaperAdam(learning_rate=PaperSchedule.with_peak(0.01, 40))
     model.compile(optimizer, SmoothedCrossentropy(0.0), jit_compile=False)
     model.fit(batches(7), steps_per_epoch=200, shuffle=False, verbose=0)
     return model
 
 
-def linear(theirs, kernel, bias):
-    theirs.weight.copy_(torch.tensor(kernel.numpy().T))
-    theirs.bias.copy_(torch.zeros(len(theirs.bias)) if bias is None else torch.tensor(bias.numpy()))
-
-
-def attention(theirs, ours):
-    for name in ("query", "key", "value", "output"):
-        part = {"output": "out_proj"}.get(name, f"{name[0]}_proj")
-        linear(
-            getattr(theirs, part), getattr(ours, f"{name}_kernel"), getattr(ours, f"{name}_bias")
-        )
-
-
-def norm(theirs, ours):
-    assert theirs.eps == ours.epsilon
-    theirs.weight.copy_(torch.tensor(ours.gamma.numpy()))
-    theirs.bias.copy_(torch.tensor(ours.beta.numpy()))
-
-
 @pytest.fixture(scope="module")
 def marian(model):
     """A `MarianMTModel` with the weights of ours."""
-    config = transformers.MarianConfig(
-        vocab_size=V,
-        d_model=SIZES["d_model"],
-        encoder_layers=SIZES["num_layers"],
-        decoder_layers=SIZES["num_decoder_layers"],
-        encoder_attention_heads=SIZES["num_heads"],
-        decoder_attention_heads=SIZES["num_heads"],
-        encoder_ffn_dim=SIZES["d_ff"],
-        decoder_ffn_dim=SIZES["d_ff"],
-        activation_function="relu",
-        scale_embedding=True,
-        max_position_embeddings=LIMIT + 1,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        forced_eos_token_id=None,
-        decoder_start_token_id=START,
-        attn_implementation="eager",
-    )
-    theirs = transformers.MarianMTModel(config).eval()
-    assert (
-        theirs.lm_head.weight is theirs.model.shared.weight and not theirs.final_logits_bias.any()
-    )
-    positions = torch.tensor(np.array(sinusoids(LIMIT + 1, SIZES["d_model"])))
-    with torch.no_grad():
-        theirs.model.shared.weight.copy_(
-            torch.tensor(model.source_embedding.token_embeddings.numpy())
-        )
-        for name in ("encoder", "decoder"):
-            stack = getattr(theirs.model, name)
-            assert stack.embed_tokens.weight is theirs.model.shared.weight
-            stack.embed_positions.weight.copy_(positions)
-            for layer, ours in zip(stack.layers, getattr(model, name).layers, strict=True):
-                attention(layer.self_attn, ours.self_attention)
-                norm(layer.self_attn_layer_norm, ours.join_self_attention.layer_norm)
-                if name == "decoder":
-                    attention(layer.encoder_attn, ours.cross_attention)
-                    norm(layer.encoder_attn_layer_norm, ours.join_cross_attention.layer_norm)
-                linear(layer.fc1, ours.feed_forward.inner.kernel, ours.feed_forward.inner.bias)
-                linear(layer.fc2, ours.feed_forward.outer.kernel, ours.feed_forward.outer.bias)
-                norm(layer.final_layer_norm, ours.join_feed_forward.layer_norm)
+    ids = {"pad_id": PAD, "start_id": START, "end_id": END}
+    theirs = to_huggingface(model, LIMIT + 1, **ids, attn_implementation="eager")
+    assert isinstance(theirs, transformers.MarianMTModel)
     return theirs
 
 

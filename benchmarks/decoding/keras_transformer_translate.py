@@ -1,0 +1,41 @@
+"""This package: `Translator` as anyone calls it. Settings are arguments of `n_best`."""
+
+import keras
+import numpy as np
+from digits import Digits
+from loop import answers, load
+
+from keras_transformer.translator import Translator
+
+
+class Fixed(Translator):
+    """Translations of a fixed number of tokens, by a model that never chooses the end itself."""
+
+    def __init__(self, model, tokenizer, tokens):
+        super().__init__(model, tokenizer)
+        self.tokens = tokens
+
+    def _batch(self, sources):
+        source_ids, limits = super()._batch(sources)
+        # The limits alone, so that the search reserves as much as ever. 1 is of rows that fill up.
+        return source_ids, np.where(limits > 1, self.tokens, limits).astype(limits.dtype)
+
+
+def prepare(config):
+    workload = load(config["folder"])
+    model = keras.models.load_model(f"{config['folder']}/model.keras", compile=False)
+    digits = Digits(model.target_embedding.vocabulary_size, **workload["special_ids"])
+    translators = {None: Translator(model, digits)}
+
+    def open_with(**options):
+        def translate(sentences, beam_size, tokens, compared):
+            if tokens not in translators:
+                translators[tokens] = Fixed(model, digits, tokens)
+            texts = [digits.decode(ids) for ids in sentences]
+            found = translators[tokens].n_best(texts, 1, beam_size, "average", **options)
+            return [best.ids for [best] in found]
+
+        return translate
+
+    facts = {"compiles": True, "latency": {}, "throughput": {"batch_size": [64, 16, 256]}}
+    return answers(workload["sentences"], open_with), facts

@@ -1,0 +1,86 @@
+"""What the contestants that translate load: one model in each one's format, and the sentences."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+from decoding.digits import Digits
+from train import SIZES, VOCABULARY, caption_lengths
+
+from keras_transformer import checkpoints, export, models, text
+from keras_transformer.translator import Translator
+
+SPECIAL = {"pad_id": 0, "unknown_id": 1, "start_id": 2, "end_id": 3}
+LONGEST = 512  # positions of Hugging Face's table
+
+
+def random_model(size):
+    """An untrained model that never chooses a special id.
+
+    Their embeddings are zero, and so are their logits, after whatever prefix: far below the best,
+    and alike where a translation of a fixed number of tokens has to end.
+    """
+    keras.utils.set_random_seed(1)
+    model = models.Transformer(VOCABULARY[size], **SIZES[size])
+    embeddings = model.source_embedding.token_embeddings
+    weights = embeddings.numpy()
+    weights[list(SPECIAL.values())] = 0
+    embeddings.assign(weights)
+    return model
+
+
+def run_model(run):
+    """A run's model in float32, whatever precision it was trained in."""
+    trained = checkpoints.RunDirectory.open(run).load_model()
+    model = models.Transformer.from_config({**trained.get_config(), "dtype": "float32"})
+    model.set_weights(trained.get_weights())
+    return model
+
+
+def random_sentences(vocabulary_size, count):
+    rng = np.random.default_rng(1)
+    lengths = np.round(caption_lengths(rng, count)).astype(int)
+    return [rng.integers(4, vocabulary_size, length).tolist() for length in lengths]
+
+
+def real_sentences(file, run, count):
+    """The first `count` lines of a file as ids, and the special ids of the run's tokenizer."""
+    tokenizer = text.Tokenizer.load(Path(run) / "tokenizer.model")
+    lines = Path(file).read_text(encoding="utf-8").splitlines()[:count]
+    if len(lines) < count:
+        raise ValueError(f"{file} has {len(lines)} lines and not {count}: pass --sentences.")
+    ids = [each for each in tokenizer.encode(lines) if each]
+    return ids, {name: getattr(tokenizer, name) for name in SPECIAL}
+
+
+def write(folder, model, sentences, special, formats):
+    """Writes `model` and `sentences` for the contestants.
+
+    Args:
+        folder: an empty folder.
+        model: a `Transformer`.
+        sentences: lists of ids, without the end.
+        special: the special ids.
+        formats: "huggingface", "ctranslate2_float32", "ctranslate2_int8": what to write beside
+            the Keras model.
+    """
+    folder = Path(folder)
+    workload = {
+        "special_ids": special,
+        "sentences": sentences,
+        "extra_length": Translator.EXTRA_LENGTH,
+    }
+    (folder / "sentences.json").write_text(json.dumps(workload))
+    model.save(folder / "model.keras")
+    digits = Digits(model.source_embedding.vocabulary_size, **special)
+    for weights in ("float32", "int8"):
+        name = f"ctranslate2_{weights}"
+        if name in formats:
+            export.to_ctranslate2(Translator(model, digits), folder / name, quantization=weights)
+    if "huggingface" in formats:
+        import torch
+        from decoding.huggingface import to_huggingface
+
+        ids = {name: special[name] for name in ("pad_id", "start_id", "end_id")}
+        torch.save(to_huggingface(model, LONGEST, **ids), folder / "huggingface.pt")
