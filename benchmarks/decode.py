@@ -20,6 +20,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from contest import Contestant, cpu, versions
@@ -39,6 +40,7 @@ LOOPS = {"keras_loop", "keras_loop_compiled"}
 BEAMS = {"greedy": 1, "beam": 4}
 SENTENCES = {"tiny": 2000, "base": 400, "run": 2000}
 TOKENS, LOOP_TOKENS = 24, 40
+REST = 0.5  # seconds between turns: for as long, threads of the one before may spin and wait
 SAME = 0.97  # of the sentences, at least: near ties are left to the order of additions
 
 
@@ -133,6 +135,7 @@ def contest(running, request, rounds):
         order = list(running)
         # Another one begins each time: what went before may leave the machine quick or slow.
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            time.sleep(REST)
             reply = running[name].ask({**request, "setting": results[name]["setting"]})
             results[name]["seconds"].append(sum(reply["seconds"]))
             results[name]["each"] += reply["seconds"]

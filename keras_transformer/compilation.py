@@ -1,5 +1,7 @@
 """Functions of a model, compiled without freezing its weights."""
 
+import threading
+
 import keras
 from keras import ops
 
@@ -24,14 +26,15 @@ def compile_with_weights(function, *models):
 
         # Nothing here needs AutoGraph, which reads the source files anew at each tracing.
         traced = tf.function(function, jit_compile=True, autograph=False)
-        compiled = {}
+        compiled, tracing = {}, threading.Lock()
 
         def call(*arrays):
             # One compiled function a shape, kept here: calling `traced` itself would warn.
             shapes = tuple(array.shape for array in arrays)
             tensors = [tf.constant(array) for array in arrays]
-            if shapes not in compiled:
-                compiled[shapes] = traced.get_concrete_function(*tensors)
+            with tracing:
+                if shapes not in compiled:
+                    compiled[shapes] = traced.get_concrete_function(*tensors)
             return compiled[shapes](*tensors)
 
         return call

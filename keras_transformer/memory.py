@@ -13,9 +13,9 @@ def keep_freed_memory():
     A training step on the CPU frees tensors of hundreds of megabytes (the logits and their
     gradients) and asks for the same again in the next step. By default glibc gives such blocks
     back to the system at once, and each comes back as tens of thousands of page faults, each page
-    filled with zeros: on a virtual machine that can cost more than the arithmetic. The commands
-    call this before they compute. It concerns the whole process, so importing the package does
-    not do it.
+    filled with zeros: on a virtual machine that can cost more than the arithmetic. It concerns
+    the whole process, so importing the package does not do it; training a `Transformer`, making a
+    `Translator` and the commands do.
 
     Returns:
         Whether it took effect: True on Linux with glibc, False elsewhere (where nothing is done).

@@ -11,6 +11,8 @@ from keras import ops, tree
 
 # Below every sum of log-probabilities: the score of what is forbidden or not there.
 IMPOSSIBLE = -1e9
+# Most scores of a part of `_top_k`.
+_PART = 128
 
 
 def gnmt_penalty(alpha=0.6):
@@ -65,18 +67,19 @@ def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=
     Args:
         step: `(ids [B], cache, index) -> (logits [B, V], cache)`.
         cache: nest of tensors [B, ...].
-        max_lengths: [B] integers, most tokens of each row, the end counted; at most `length`. The
-            last of them is forced to be the end.
-        length: width of the result, fixed when compiled.
+        max_lengths: [B] integers, most tokens of each row, the end counted. The last of them is
+            forced to be the end.
+        length: width of the result and most steps, fixed when compiled.
         start_id, end_id, pad_id: start and pad are never chosen.
 
     Returns:
-        ids [B, length], pad after the end; and log-probabilities [B] in nats.
+        ids [B, length], pad after the end; log-probabilities [B] in nats; and booleans [B], True
+        where the row ended, False where `length` was too short for it.
 
     Example:
 
     ```python
-    ids, scores = greedy_search(step, cache, max_lengths, length=60, start_id=2, end_id=3)
+    ids, scores, done = greedy_search(step, cache, max_lengths, length=60, start_id=2, end_id=3)
     ```
     """
     rows = ops.shape(max_lengths)[0]
@@ -97,8 +100,7 @@ def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=
         state = GreedyState(*state)
         logits, cache = step(state.last, state.cache, state.index)
         log_probs = _next_log_probs(logits, state.index, max_lengths, end_id, (pad_id, start_id))
-        chosen = ops.cast(ops.argmax(log_probs, axis=-1), "int32")
-        score = ops.max(log_probs, axis=-1)
+        score, chosen = _highest(log_probs)
         chosen = ops.where(state.done, pad_id, chosen)
         return GreedyState(
             index=state.index + 1,
@@ -110,7 +112,7 @@ def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=
         )
 
     state = GreedyState(*ops.while_loop(unfinished, advance, state))
-    return state.ids, state.scores
+    return state.ids, state.scores, state.done
 
 
 class BeamState(NamedTuple):
@@ -149,8 +151,8 @@ def beam_search(
     Args:
         step: `(ids [B * N], cache, index) -> (logits [B * N, V], cache)`.
         cache: nest of tensors [B * N, ...]; the N rows of a source stand together.
-        max_lengths: [B] integers, most tokens of each row, the end counted; at most `length`. The
-            last of them is forced to be the end.
+        max_lengths: [B] integers, most tokens of each row, the end counted. The last of them is
+            forced to be the end.
         length: width of the result, fixed when compiled.
         beam_size: N. 1 gives what `greedy_search` gives.
         start_id, end_id, pad_id: start and pad are never chosen.
@@ -159,14 +161,15 @@ def beam_search(
         n_best: how many of the N results are wanted; the others may be incomplete.
 
     Returns:
-        ids [B, N, length], pad after the end, best first; and scores [B, N],
-        log-probability / penalty(length). A hypothesis that does not exist is pad and scores
+        ids [B, N, length], pad after the end, best first; scores [B, N],
+        log-probability / penalty(length); and booleans [B], True where the row is over, False where
+        `length` was too short for it. A hypothesis that does not exist is pad and scores
         `IMPOSSIBLE`.
 
     Example:
 
     ```python
-    ids, scores = beam_search(
+    ids, scores, done = beam_search(
         step, cache, max_lengths, length=60, beam_size=4, start_id=2, end_id=3
     )
     ```
@@ -204,10 +207,7 @@ def beam_search(
         )
 
         # The best 2N candidates: even if N of them end, N live on.
-        scores, candidates = ops.top_k(
-            ops.reshape(scores, (-1, beams * vocabulary_size)), 2 * beams
-        )
-        candidates = ops.cast(candidates, "int32")
+        scores, candidates = _top_k(ops.reshape(scores, (-1, beams * vocabulary_size)), 2 * beams)
         origins, tokens = candidates // vocabulary_size, candidates % vocabulary_size  # [B, 2N]
         ids = _write(_pick(state.alive_ids, origins), tokens, index)  # [B, 2N, length]
         ends = ops.equal(tokens, end_id)
@@ -251,7 +251,38 @@ def beam_search(
     state = BeamState(*ops.while_loop(unfinished, advance, state))
     # What stands where nothing has finished depends on how the backend sorts equal scores.
     real = state.finished_scores[:, :, None] > IMPOSSIBLE / 2
-    return ops.where(real, state.finished_ids, pad_id), state.finished_scores
+    return ops.where(real, state.finished_ids, pad_id), state.finished_scores, state.done
+
+
+def _highest(scores):
+    """The highest of scores [R, V], and the first index that has it: quicker than `argmax`.
+
+    XLA on the CPU makes vector instructions of either reduction, and none of `argmax`.
+    """
+    highest = ops.max(scores, axis=-1, keepdims=True)
+    tokens = ops.arange(scores.shape[-1], dtype="int32")[None, :]
+    here = ops.where(ops.equal(scores, highest), tokens, scores.shape[-1])
+    return highest[:, 0], ops.min(here, axis=-1)
+
+
+def _top_k(scores, k):
+    """`ops.top_k` of scores [B, M], which looks at the parts that can hold them alone.
+
+    The highest k stand in the k parts of the highest maxima. Those are kept in order, so that equal
+    scores come in the order of their index.
+    """
+    size = scores.shape[-1]
+    part = next((part for part in range(_PART, _PART // 4, -1) if size % part == 0), size)
+    if size // part <= 2 * k:
+        found, indices = ops.top_k(scores, k)
+        return found, ops.cast(indices, "int32")
+    scores = ops.reshape(scores, (-1, size // part, part))
+    _, best = ops.top_k(ops.max(scores, axis=-1), k)
+    best = ops.sort(ops.cast(best, "int32"), axis=-1)  # [B, k]
+    some = ops.take_along_axis(scores, best[:, :, None], axis=1)  # [B, k, part]
+    found, indices = ops.top_k(ops.reshape(some, (-1, k * part)), k)
+    indices = ops.cast(indices, "int32")
+    return found, ops.take_along_axis(best, indices // part, axis=1) * part + indices % part
 
 
 def _write(ids, tokens, index):

@@ -1,20 +1,28 @@
 """Text to text: tokenise, encode, search, detokenise."""
 
+import concurrent.futures
 import math
+import os
 import sys
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_transformer import scoring, search
 from keras_transformer.compilation import compile_with_weights
+from keras_transformer.data.feed import compiles_each_shape
 from keras_transformer.losses import token_nats
+from keras_transformer.memory import keep_freed_memory
 from keras_transformer.seen import Seen
 
 # Shapes are rounded up to these, so that a file of any lengths compiles a handful of times.
 SOURCE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-ROWS = (1, 4, 16, 64, 256)
+# Fewest tokens of a target that there is room for at first; for sources of over 21 half as many
+# again as those.
+ROOM = 32
+ROWS = (1, 4, 16, 64, 128, 256)
 
 
 class Hypothesis(NamedTuple):
@@ -71,6 +79,7 @@ class Translator:
                 f"An ensemble is one or more models of one vocabulary; got {len(self.models)} "
                 f"with target vocabularies of {sorted(sizes)} pieces."
             )
+        keep_freed_memory()
         self._searches = {}
         self.weights = None
         self._seen = None
@@ -153,13 +162,21 @@ class Translator:
         sources = self.tokenizer.encode([text if text.strip() else "" for text in texts])
         self._warn_of_unseen(texts, sources)
         results = [[Hypothesis("", [], 0.0)] * n if not ids else None for ids in sources]
-        # Longest first: the largest shape is met at once, and rows of a batch are of one length.
-        order = sorted((i for i, ids in enumerate(sources) if ids), key=lambda i: -len(sources[i]))
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            hypotheses = self._search([sources[i] for i in chosen], n, beam_size, length_penalty)
-            for i, found in zip(chosen, hypotheses, strict=True):
-                results[i] = found
+
+        def search(chosen, whole):
+            given = [sources[i] for i in chosen]
+            found = self._search(given, n, beam_size, length_penalty, whole)
+            for i, hypotheses in zip(chosen, found, strict=True):
+                results[i] = hypotheses
+            return [i for i, hypotheses in zip(chosen, found, strict=True) if hypotheses is None]
+
+        left = [i for i, ids in enumerate(sources) if ids]
+        # First with room for what most sentences need. Attention reads all the room there is.
+        for whole in (False, True):
+            # Longest first: the largest shape is met at once, and a batch is of one length.
+            left.sort(key=lambda i: -len(sources[i]))
+            batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
+            left = [i for unfinished in _side_by_side(search, batches, whole) for i in unfinished]
         return results
 
     def _warn_of_unseen(self, texts, sources):
@@ -177,14 +194,20 @@ class Translator:
                 self._warned = True
                 return
 
-    def _search(self, sources, n, beam_size, length_penalty):
+    def _search(self, sources, n, beam_size, length_penalty, whole):
+        """Hypotheses of each source; None where the room was too short, unless it is the whole."""
         source_ids, max_lengths = self._batch(sources)
-        run = self._compiled(n, beam_size, length_penalty)
-        ids, scores = run(source_ids, max_lengths)
-        ids, scores = ops.convert_to_numpy(ids), ops.convert_to_numpy(scores)
+        longest = self._longest_target(source_ids.shape[1])
+        width = source_ids.shape[1]
+        length = longest if whole else min(longest, max(ROOM, width + width // 2))
+        run = self._compiled(n, beam_size, length_penalty, length)
+        ids, scores, done = map(ops.convert_to_numpy, run(source_ids, max_lengths))
         end_id = self.target_tokenizer.end_id
         found = []
         for row in range(len(sources)):
+            if not done[row]:
+                found.append(None)
+                continue
             hypotheses = []
             for row_ids, score in zip(ids[row][:n], scores[row][:n], strict=True):
                 if score > search.IMPOSSIBLE / 2:
@@ -231,12 +254,11 @@ class Translator:
         limits = [getattr(each, embedding).max_length for each in self.models]
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def _compiled(self, n, beam_size, length_penalty):
-        key = (n, beam_size, length_penalty)
+    def _compiled(self, n, beam_size, length_penalty, length):
+        key = (n, beam_size, length_penalty, length)
         if key not in self._searches:
 
             def run(source_ids, max_lengths):
-                length = self._longest_target(source_ids.shape[1])
                 return self.search_ids(
                     source_ids, max_lengths, length, n, beam_size, length_penalty
                 )
@@ -245,10 +267,10 @@ class Translator:
         return self._searches[key]
 
     def search_ids(self, source_ids, max_lengths, length, n, beam_size, length_penalty):
-        """Ids [B, S] and limits [B] -> ids [B, N, length] and scores [B, N].
+        """Ids [B, S] and limits [B] -> ids [B, N, length], scores [B, N] and [B], whether it ended.
 
         The whole search as tensor operations, to be compiled or exported; the shape and `length`,
-        at least the highest limit, may be known only when it runs.
+        the most tokens that there is room for, may be known only when it runs.
         """
         penalty = (
             search.average_penalty()
@@ -281,9 +303,9 @@ class Translator:
             "pad_id": self.target_tokenizer.pad_id,
         }
         if beam_size == 1:
-            found, scores = search.greedy_search(step, start, max_lengths, **ids)
+            found, scores, done = search.greedy_search(step, start, max_lengths, **ids)
             lengths = ops.sum(ops.cast(ops.not_equal(found, ids["pad_id"]), "int32"), axis=1)
-            return found[:, None], (scores / penalty(lengths))[:, None]
+            return found[:, None], (scores / penalty(lengths))[:, None], done
         return search.beam_search(
             step,
             start,
@@ -348,6 +370,19 @@ class Translator:
             for i, row in zip(chosen, scored[: len(chosen)], strict=True):
                 found[i] = row[: len(ids[i][1]) + 1].tolist()
         return found
+
+
+def _side_by_side(function, batches, *arguments):
+    """`function(batch, *arguments)` of each batch, in order.
+
+    A compiled search leaves cores idle between its larger products, so on the CPU there are as many
+    at work as there are cores.
+    """
+    if len(batches) < 2 or keras.backend.backend() != "tensorflow" or compiles_each_shape():
+        return [function(batch, *arguments) for batch in batches]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with concurrent.futures.ThreadPoolExecutor(min(len(batches), cores)) as pool:
+        return list(pool.map(lambda batch: function(batch, *arguments), batches))
 
 
 def _mean_of_probabilities(logits):

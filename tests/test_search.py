@@ -106,7 +106,7 @@ def beam(
 ):
     run = compiled(beam_size, penalty, n_best or beam_size, length, dtype)
     results = run(*(ops.convert_to_tensor(array) for array in (table, sources, max_lengths)))
-    return [ops.convert_to_numpy(result) for result in results]
+    return [ops.convert_to_numpy(result) for result in results[:2]]
 
 
 def until_end(row):

@@ -82,7 +82,7 @@ def test_the_cached_search(beam_size):
         mapping = list(zip(model.variables, weights, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
             length = SOURCE + Translator.EXTRA_LENGTH
-            return translator.search_ids(source_ids, max_lengths, length, 1, beam_size, 0.6)
+            return translator.search_ids(source_ids, max_lengths, length, 1, beam_size, 0.6)[:2]
 
     source_ids, max_lengths = np.ones((ROWS, SOURCE), "int32"), np.ones((ROWS,), "int32")
     ids, scores = lower_for_tpu(search, values(model.variables), source_ids, max_lengths)

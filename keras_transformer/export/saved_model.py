@@ -112,7 +112,7 @@ def _text_to_text(translator, beam_size, length_penalty):
                 limits = tf.minimum(limits, learned["target"])
             limits = tf.where(empty, 1, limits)  # what has no tokens ends at once: an empty text
             longest = tf.reduce_max(tf.concat([[1], limits], axis=0))
-            found, scores = translator.search_ids(
+            found, scores, _ = translator.search_ids(
                 source_ids, limits, longest, 1, beam_size, length_penalty
             )
             return {

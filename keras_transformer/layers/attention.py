@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_transformer.layers import masks
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers.products import dense
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -148,9 +149,9 @@ class MultiHeadAttention(keras.layers.Layer):
             mixed, weights = self._attend(queries, keys, values, training, **mask, index=index)
         mixed = ops.reshape(
             ops.transpose(mixed, (0, 2, 1, 3)),
-            (-1, ops.shape(query)[1], self.num_heads * self.value_dim),
-        )  # [B, T, H * V]
-        mixed = _project(mixed, self.output_kernel, self.output_bias)
+            (-1, self.num_heads * self.value_dim),
+        )  # [B * T, H * V]
+        mixed = dense(mixed, self.output_kernel, self.output_bias)
         outputs = [ops.reshape(mixed, (-1, ops.shape(query)[1], self.d_model))]  # [B, T, D]
         if return_attention_weights:
             outputs.append(weights)
@@ -184,7 +185,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def _heads(self, x, kernel, bias):
         length = ops.shape(x)[1]
-        x = _project(x, kernel, bias)  # [B * S, H * K]
+        x = dense(ops.reshape(x, (-1, x.shape[-1])), kernel, bias)  # [B * S, H * K]
         x = ops.reshape(x, (-1, length, self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))  # [B, H, S, K]
 
@@ -241,12 +242,6 @@ def _write(cache, new, index):
     # which would compile it for each length.
     end = index + ops.shape(new)[2]
     return ops.concatenate([cache[:, :, :index], new, cache[:, :, end:]], axis=2)
-
-
-def _project(x, kernel, bias):
-    """[B, S, D] -> [B * S, E]: a product of two matrices is one operation on every backend."""
-    x = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), ops.cast(kernel, x.dtype))
-    return x if bias is None else x + ops.cast(bias, x.dtype)
 
 
 def _has_fused_attention():

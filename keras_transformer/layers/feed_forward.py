@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers.products import dense
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -53,9 +54,10 @@ class FeedForward(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=None):
-        # A product of two matrices: one operation, where three axes cost TensorFlow a dozen.
-        x = self.inner(ops.reshape(inputs, (-1, inputs.shape[-1])))  # [B * T, F]
-        x = self.outer(self._dropout(x, training=training))
+        x = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [B * T, D]
+        x = self.activation(dense(x, self.inner.kernel, self.inner.bias))  # [B * T, F]
+        x = self._dropout(x, training=training)
+        x = dense(x, self.outer.kernel, self.outer.bias)
         return ops.reshape(x, (-1, *ops.shape(inputs)[1:-1], x.shape[-1]))  # [B, T, D]
 
     def compute_output_shape(self, input_shape):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer.layers import masks
+from keras_transformer.layers import masks, products
 from keras_transformer.layers.dropout import Dropout
 
 
@@ -124,7 +124,10 @@ class PositionalEmbedding(keras.layers.Layer):
     def call(self, inputs, index=0, reverse=False, training=None):
         if reverse:
             rows = ops.reshape(inputs, (-1, self.d_model))
-            logits = ops.matmul(rows, ops.transpose(self.token_embeddings))  # [B * T, V]
+            if inputs.shape[1] == 1:
+                logits = products.logits(rows, self.token_embeddings)
+            else:
+                logits = ops.matmul(rows, ops.transpose(self.token_embeddings))  # [B * T, V]
             return ops.reshape(logits, (-1, *ops.shape(inputs)[1:-1], self.vocabulary_size))
         x = ops.take(self.token_embeddings, inputs, axis=0) * math.sqrt(self.d_model)  # [B, T, D]
         if self.positions is not None:
