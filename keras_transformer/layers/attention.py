@@ -1,6 +1,7 @@
 """Multi-head attention (paper, section 3.2)."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_transformer.layers import masks
@@ -129,7 +130,8 @@ class MultiHeadAttention(keras.layers.Layer):
         mask=None,
         training=None,
     ):
-        queries = self._heads(query, self.query_kernel, self.query_bias)  # [B, H, T, K]
+        if index is None:
+            queries = self._heads(query, self.query_kernel, self.query_bias)  # [B, H, T, K]
         if cache is None:
             if key is None:
                 key, key_mask = query, (mask if key_mask is None else key_mask)
@@ -137,7 +139,7 @@ class MultiHeadAttention(keras.layers.Layer):
         elif index is None:
             keys, values = cache
         else:
-            new_keys, new_values = self.project_memory(query)
+            queries, new_keys, new_values = self._project_newest(query)
             keys = _write(cache[0], new_keys, index)
             values = _write(cache[1], new_values, index)
             cache, causal = (keys, values), True
@@ -158,6 +160,24 @@ class MultiHeadAttention(keras.layers.Layer):
         if cache is not None:
             outputs.append(cache)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _project_newest(self, x):
+        """Queries, keys and values [B, H, T, ...] of the newest positions, by one product."""
+        widths = (self.key_dim, self.key_dim, self.value_dim)
+        kernels = (self.query_kernel, self.key_kernel, self.value_kernel)
+        biases = (self.query_bias, self.key_bias, self.value_bias)
+        kernel = ops.concatenate([ops.convert_to_tensor(k) for k in kernels], axis=1)
+        bias = (
+            ops.concatenate([ops.convert_to_tensor(b) for b in biases]) if self.use_bias else None
+        )
+        length = ops.shape(x)[1]
+        both = dense(ops.reshape(x, (-1, x.shape[-1])), kernel, bias)
+        ends = np.cumsum([self.num_heads * w for w in widths])[:2].tolist()
+        parts = ops.split(both, ends, axis=-1)
+        return [
+            ops.transpose(ops.reshape(part, (-1, length, self.num_heads, width)), (0, 2, 1, 3))
+            for part, width in zip(parts, widths, strict=True)
+        ]
 
     def project_memory(self, key, value=None):
         """The keys and values of a memory, to be computed once and passed as `cache`.
