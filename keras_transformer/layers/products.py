@@ -2,8 +2,8 @@
 
 from keras import ops
 
-# Parts and numbers from which a vector's product with a matrix is split.
-_PARTS, _LARGE = 4, 2**17
+# A product with few rows is split into parts, one of a single row if the matrix is large.
+_PARTS, _FEW, _LARGE = 4, 8, 2**17
 
 
 def dense(x, kernel, bias=None):
@@ -31,12 +31,14 @@ def logits(x, embeddings):
     """`x E^T`: [R, D] and [V, D] -> [R, V], for a few rows: those of a decoding step.
 
     XLA on the CPU multiplies by a transposed matrix slowly, 48 in place of 10 ms for 64 rows, 512
-    and 37,000; so the result is transposed instead.
+    and 37,000; so the result is transposed instead. Parts keep it from turning that round again.
     """
     embeddings = ops.cast(embeddings, x.dtype)
     size, width = embeddings.shape
-    if x.shape[0] == 1 and size % _PARTS == 0:
+    rows = x.shape[0]
+    if rows is not None and rows <= _FEW and size % _PARTS == 0:
         parts = ops.reshape(embeddings, (_PARTS, size // _PARTS, width))
-        found = ops.matmul(parts, ops.broadcast_to(x[:, :, None], (_PARTS, width, 1)))
-        return ops.reshape(found, (1, size))
+        columns = ops.broadcast_to(ops.transpose(x)[None], (_PARTS, width, rows))
+        found = ops.matmul(parts, columns)  # [parts, V / parts, R]
+        return ops.reshape(ops.transpose(found, (2, 0, 1)), (rows, size))
     return ops.transpose(ops.matmul(embeddings, ops.transpose(x)))
