@@ -122,7 +122,7 @@ class PaperAdam(keras.optimizers.Adam):
     def _guard(self, grads):
         """Measures and clips the gradient, and puts zeros in its place where it is not finite."""
         grads = [ops.convert_to_tensor(g) for g in grads]
-        norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads))
+        norm = ops.sqrt(sum(_sum_of_squares(g) for g in grads))
         finite = ops.isfinite(norm)
         skipped = ops.cast(ops.logical_not(finite), "int32")
         self.gradient_norm.assign(norm)
@@ -132,7 +132,14 @@ class PaperAdam(keras.optimizers.Adam):
         scale = 1.0
         if self.global_clipnorm:
             scale = ops.minimum(1.0, self.global_clipnorm / ops.maximum(norm, 1e-12))
-        return [ops.where(finite, g * ops.cast(scale, g.dtype), ops.zeros_like(g)) for g in grads]
+
+        def scaled():
+            return [g * ops.cast(scale, g.dtype) for g in grads] if self.global_clipnorm else grads
+
+        if not _is_plain_tensorflow():
+            return [ops.where(finite, g, ops.zeros_like(g)) for g in scaled()]
+        # A choice between lists of tensors: no gradient is read or written for it.
+        return ops.cond(finite, scaled, lambda: [ops.zeros_like(g) for g in grads])
 
     def _apply_weight_decay(self, variables):
         """Part of `update_step`, so that a skipped update decays nothing."""
@@ -183,6 +190,15 @@ class PaperAdam(keras.optimizers.Adam):
     def finalize_variable_values(self, var_list):
         if int(self.updates - self.skipped_updates) > 0:  # else there is no average yet
             super().finalize_variable_values(var_list)
+
+
+def _sum_of_squares(gradient):
+    gradient = ops.cast(gradient, "float32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return 2 * tf.nn.l2_loss(gradient)  # reads it once and writes nothing
+    return ops.sum(ops.square(gradient))
 
 
 def _is_plain_tensorflow():

@@ -295,6 +295,42 @@ def test_a_search_is_over_when_nothing_can_still_enter_the_results():
     assert calls == [0]
 
 
+@pytest.mark.parametrize("beam_size", [None, 3])
+def test_what_ends_in_less_room_is_what_ends_in_all_of_it(beam_size):
+    """The rest says that it did not end, and rows that are not done are not to be read."""
+    table = language_model(3)
+    arrays = [ops.convert_to_tensor(array) for array in (table, SOURCES, MAX_LENGTHS)]
+    penalty = None if beam_size is None else "gnmt 0.6"
+    whole = [
+        *map(ops.convert_to_numpy, compiled(beam_size, penalty, 1, LENGTH, "float32")(*arrays))
+    ]
+    short = [*map(ops.convert_to_numpy, compiled(beam_size, penalty, 1, 3, "float32")(*arrays))]
+    assert whole[2].all()
+    done = short[2]
+    assert done[MAX_LENGTHS <= 3].all()
+    assert 0 < done[MAX_LENGTHS > 3].sum() < (MAX_LENGTHS > 3).sum()
+    best = (slice(None),) if beam_size is None else (slice(None), 0)
+    np.testing.assert_array_equal(short[1][best][done], whole[1][best][done])
+    np.testing.assert_array_equal(short[0][best][done], whole[0][best][done][:, :3])
+
+
+@pytest.mark.parametrize("size", [120 * 7, 13, 2003, 128 * 9])
+def test_the_highest_are_those_of_top_k_whatever_is_equal(size):
+    random = np.random.default_rng(size)
+    scores = random.integers(0, size // 3, (5, size)).astype("float32")
+    scores[1] = 4.0
+    scores = ops.convert_to_tensor(scores)
+    order = np.argsort(-ops.convert_to_numpy(scores), axis=1, kind="stable")
+    found, indices = search._top_k(scores, 4)
+    np.testing.assert_array_equal(ops.convert_to_numpy(indices), order[:, :4])
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(found), ops.convert_to_numpy(ops.take_along_axis(scores, indices, 1))
+    )
+    highest, first = search._highest(scores)
+    np.testing.assert_array_equal(ops.convert_to_numpy(first), order[:, 0])
+    np.testing.assert_array_equal(ops.convert_to_numpy(highest), ops.convert_to_numpy(found)[:, 0])
+
+
 def test_a_negative_length_penalty_is_refused():
     with pytest.raises(ValueError, match="at least 0, got -0.6"):
         search.gnmt_penalty(-0.6)

@@ -161,6 +161,16 @@ def test_order_and_batches_do_not_matter(translator, beam_of_3):
             np.testing.assert_allclose([h.score for h in found], scores, rtol=1e-5)
 
 
+def test_room_for_fewer_tokens_changes_nothing(translator, beam_of_3, monkeypatch):
+    monkeypatch.setattr("keras_transformer.translator.ROOM", 12)
+    found = translator.n_best(TEXTS, 3, beam_size=3, batch_size=4)
+    longest = [max((len(each.ids) for each in row), default=0) for row in beam_of_3]
+    assert min(filter(None, longest)) < 12 < max(longest)
+    for ours, expected in zip(found, beam_of_3, strict=True):
+        assert [(h.text, h.ids) for h in ours] == [(h.text, h.ids) for h in expected]
+        np.testing.assert_allclose([h.score for h in ours], [h.score for h in expected], rtol=1e-5)
+
+
 def test_the_translation_is_the_best_hypothesis(translator, greedy):
     assert translator.translate(TEXTS, beam_size=1, batch_size=4) == [h.text for (h,) in greedy]
 

@@ -1,0 +1,33 @@
+"""Products in parts equal the plain ones, on every backend."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transformer.layers import products
+
+RANDOM = np.random.default_rng(7)
+
+
+def random(*shape):
+    return RANDOM.normal(size=shape).astype("float32")
+
+
+# 514 does not divide into parts; 7 x 11 is small.
+@pytest.mark.parametrize("sizes", [(512, 300), (514, 300), (7, 11)])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_dense(rows, sizes, with_bias):
+    x, kernel = random(rows, sizes[0]), random(*sizes)
+    bias = random(sizes[1]) if with_bias else None
+    found = products.dense(x, kernel, bias)
+    expected = x @ kernel + (0 if bias is None else bias)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [52, 53])
+@pytest.mark.parametrize("rows", [1, 3, 8, 9])
+def test_logits(rows, size):
+    x, embeddings = random(rows, 6), random(size, 6)
+    found = products.logits(x, embeddings)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), x @ embeddings.T, rtol=1e-5, atol=1e-5)
