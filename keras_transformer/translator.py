@@ -149,7 +149,8 @@ class Translator:
             A list of lists of `Hypothesis`.
 
         Raises:
-            ValueError: for `n` above `beam_size`, or a string in place of a list of strings.
+            ValueError: for `n` above `beam_size`, a string in place of a list of strings, or a
+                model whose probabilities are not finite.
         """
         if isinstance(texts, str):
             raise ValueError("translate takes a list of strings, got one string: pass [text].")
@@ -177,6 +178,11 @@ class Translator:
             left.sort(key=lambda i: -len(sources[i]))
             batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
             left = [i for unfinished in _side_by_side(search, batches, whole) for i in unfinished]
+        if left:
+            raise ValueError(
+                f"Found no end of a translation of {texts[left[0]][:80]!r}: the model's "
+                "probabilities are not finite. Are its weights those of a run that did not diverge?"
+            )
         return results
 
     def _warn_of_unseen(self, texts, sources):
@@ -263,7 +269,8 @@ class Translator:
                     source_ids, max_lengths, length, n, beam_size, length_penalty
                 )
 
-            self._searches[key] = compile_with_weights(run, *self.models)
+            # Batches at work side by side may come here at once, and are to have one function.
+            self._searches.setdefault(key, compile_with_weights(run, *self.models))
         return self._searches[key]
 
     def search_ids(self, source_ids, max_lengths, length, n, beam_size, length_penalty):

@@ -175,6 +175,14 @@ def test_the_translation_is_the_best_hypothesis(translator, greedy):
     assert translator.translate(TEXTS, beam_size=1, batch_size=4) == [h.text for (h,) in greedy]
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_weights_that_are_not_finite_are_said(source_tokenizer, beam_size):
+    model = small_model(23)
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    with pytest.raises(ValueError, match="'abc'.*not finite"):
+        Translator(model, source_tokenizer).translate(["abc"], beam_size=beam_size)
+
+
 def test_an_empty_line_stays_empty(translator, beam_of_3):
     for text, found in zip(TEXTS, beam_of_3, strict=True):
         if not text.strip():

@@ -1,7 +1,6 @@
 """Multi-head attention (paper, section 3.2)."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_transformer.layers import masks
@@ -143,12 +142,12 @@ class MultiHeadAttention(keras.layers.Layer):
             keys = _write(cache[0], new_keys, index)
             values = _write(cache[1], new_values, index)
             cache, causal = (keys, values), True
-        mask = {"key_mask": key_mask, "attention_mask": attention_mask, "causal": causal}
+        keep = {"key_mask": key_mask, "attention_mask": attention_mask, "causal": causal}
         weights = None
         if cache is None and not return_attention_weights:
-            mixed = self._attend_without_weights(queries, keys, values, training, **mask)
+            mixed = self._attend_without_weights(queries, keys, values, training, **keep)
         else:
-            mixed, weights = self._attend(queries, keys, values, training, **mask, index=index)
+            mixed, weights = self._attend(queries, keys, values, training, **keep, index=index)
         mixed = ops.reshape(
             ops.transpose(mixed, (0, 2, 1, 3)),
             (-1, self.num_heads * self.value_dim),
@@ -172,8 +171,8 @@ class MultiHeadAttention(keras.layers.Layer):
         )
         length = ops.shape(x)[1]
         both = dense(ops.reshape(x, (-1, x.shape[-1])), kernel, bias)
-        ends = np.cumsum([self.num_heads * w for w in widths])[:2].tolist()
-        parts = ops.split(both, ends, axis=-1)
+        keys = self.num_heads * self.key_dim
+        parts = ops.split(both, [keys, 2 * keys], axis=-1)
         return [
             ops.transpose(ops.reshape(part, (-1, length, self.num_heads, width)), (0, 2, 1, 3))
             for part, width in zip(parts, widths, strict=True)
