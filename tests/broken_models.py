@@ -197,9 +197,8 @@ def cache_without_mask():
     attention = model.decoder.layers[0].self_attention
     attend = attention._attend
 
-    def unmasked(queries, keys, values, permitted, training):
-        single = queries.shape[2] == 1
-        return attend(queries, keys, values, None if single else permitted, training)
+    def unmasked(queries, *args, causal, **mask):
+        return attend(queries, *args, causal=causal and queries.shape[2] > 1, **mask)
 
     attention._attend = unmasked
     return model

@@ -25,6 +25,9 @@ SEED = [11, 29]
 def path(request, monkeypatch):
     monkeypatch.setattr(blockwise, "ROWS", 5)  # of 17: the last block has two
     monkeypatch.setattr(blockwise, "ONE_PIECE", 0 if request.param == "blocks" else 10**6)
+    blockwise._of_unknown_size.cache_clear()  # what is traced has them in it
+    yield
+    blockwise._of_unknown_size.cache_clear()
 
 
 def tensors(length=T, key_length=S):

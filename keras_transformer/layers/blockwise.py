@@ -11,10 +11,13 @@ There is no second derivative.
 import functools
 import math
 
-import tensorflow as tf
+import keras
 
 from keras_transformer.layers import masks
 from keras_transformer.layers.dropout import kept_share
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
 ROWS = 128  # most queries of a block
 # Most weights, B * H * T * S, that are computed in one piece and kept for the gradient: 128 MiB.
@@ -41,16 +44,21 @@ def attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed):
     sizes = (*queries.shape[:3], keys.shape[2])
     arguments = (queries, keys, values, key_mask, attention_mask, causal, rate, seed)
     if None in sizes:
-        return _of_unknown_size(*arguments)
+        return _of_unknown_size()(*arguments)
     return _attend(*arguments, one_piece=math.prod(sizes) <= ONE_PIECE)
 
 
-@functools.partial(tf.function, autograph=False, reduce_retracing=True)
-def _of_unknown_size(queries, keys, *arguments):
-    """A function of its own, so that a model's layers share what is traced."""
-    sizes = tf.concat([tf.shape(queries, "int64")[:3], tf.shape(keys, "int64")[2:3]], axis=0)
-    # XLA, which knows all shapes, compiles the branch that it takes and no other.
-    return _attend(queries, keys, *arguments, one_piece=tf.reduce_prod(sizes) <= ONE_PIECE)
+@functools.cache
+def _of_unknown_size():
+    """One function for all layers, so that they share what is traced."""
+
+    def attend(queries, keys, *arguments):
+        sizes = tf.concat([tf.shape(queries, "int64")[:3], tf.shape(keys, "int64")[2:3]], axis=0)
+        # XLA, which knows all shapes, compiles the branch that it takes and no other.
+        one_piece = tf.reduce_prod(sizes) <= ONE_PIECE
+        return _attend(queries, keys, *arguments, one_piece=one_piece)
+
+    return tf.function(attend, autograph=False, reduce_retracing=True)
 
 
 def _attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed, one_piece):
