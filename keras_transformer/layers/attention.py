@@ -22,9 +22,10 @@ class MultiHeadAttention(keras.layers.Layer):
     every dtype policy. A query with no permitted key gets an average of the values: finite, and
     to be ignored.
 
-    The weights are all held at once where they are asked for, and where there are few. Else memory
-    grows with T + S alone: on TensorFlow the queries go through in blocks (layers/blockwise.py), on
-    a GPU under JAX and PyTorch `keras.ops.dot_product_attention` takes the fused kernels.
+    The weights are all held at once where they are asked for, and where there are few. Else, on
+    TensorFlow, the queries go through in blocks and memory grows with T + S (layers/blockwise.py);
+    on a GPU under JAX and PyTorch, `keras.ops.dot_product_attention` takes the fused kernels, for
+    which a mask is written out for every pair of positions. Other places hold all weights.
 
     Args:
         num_heads: number of heads, h in the paper.
