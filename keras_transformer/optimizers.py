@@ -144,6 +144,39 @@ class PaperAdam(keras.optimizers.Adam):
     def _apply_weight_decay(self, variables):
         """Part of `update_step`, so that a skipped update decays nothing."""
 
+    def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
+        """TensorFlow: Adam as one operation a variable, from scalars that all of them share."""
+        if not _is_plain_tensorflow():
+            super()._distributed_tf_update_step(distribution, grads_and_vars, learning_rate)
+            return
+        import tensorflow as tf
+
+        scalars = {}
+        for gradient, variable in grads_and_vars:
+            dtype = variable.dtype
+            if dtype not in scalars:
+                finite, step = ops.cast(self.finite, dtype), ops.cast(self.iterations + 1, dtype)
+                scalars[dtype] = {
+                    "lr": finite * ops.cast(learning_rate, dtype),
+                    "beta1_power": ops.power(self.beta_1, step),
+                    "beta2_power": ops.power(self.beta_2, step),
+                    # Decays of 1 leave the moments of a skipped update alone.
+                    "beta1": 1 - finite * (1 - self.beta_1),
+                    "beta2": 1 - finite * (1 - self.beta_2),
+                    "epsilon": tf.constant(self.epsilon, dtype),
+                }
+            index = self._get_variable_index(variable)
+            if self.weight_decay and self._use_weight_decay(variable):
+                rate = scalars[dtype]["lr"] * self.weight_decay
+                self.assign_sub(variable, variable * rate)
+            tf.raw_ops.ResourceApplyAdam(
+                var=_handle(variable),
+                m=_handle(self._momentums[index]),
+                v=_handle(self._velocities[index]),
+                grad=ops.cast(gradient, dtype),
+                **scalars[dtype],
+            )
+
     def update_step(self, gradient, variable, learning_rate):
         """Adam, with every change times `finite`: 0 leaves weights and moments as they are."""
         dtype = variable.dtype
@@ -155,21 +188,6 @@ class PaperAdam(keras.optimizers.Adam):
         v = self._velocities[self._get_variable_index(variable)]
         if self.weight_decay and self._use_weight_decay(variable):
             self.assign_sub(variable, variable * (rate * self.weight_decay))
-        if _is_plain_tensorflow():
-            import tensorflow as tf
-
-            # The same in one pass: decays of 1 leave the moments of a skipped update alone.
-            tf.raw_ops.ResourceApplyAdam(
-                **{name: _handle(each) for name, each in (("var", variable), ("m", m), ("v", v))},
-                beta1_power=ops.power(self.beta_1, step),
-                beta2_power=ops.power(self.beta_2, step),
-                lr=rate,
-                beta1=1 - finite * (1 - self.beta_1),
-                beta2=1 - finite * (1 - self.beta_2),
-                epsilon=self.epsilon,
-                grad=gradient,
-            )
-            return
         correction = ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(self.beta_1, step))
         self.assign_add(m, (gradient - m) * (finite * (1 - self.beta_1)))
         self.assign_add(v, (ops.square(gradient) - v) * (finite * (1 - self.beta_2)))

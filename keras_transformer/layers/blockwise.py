@@ -58,7 +58,12 @@ def _of_unknown_size():
         one_piece = tf.reduce_prod(sizes) <= ONE_PIECE
         return _attend(queries, keys, *arguments, one_piece=one_piece)
 
-    return tf.function(attend, autograph=False, reduce_retracing=True)
+    return tf.function(
+        attend,
+        autograph=False,
+        reduce_retracing=True,
+        experimental_attributes={"_noinline": True},
+    )
 
 
 def _attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed, one_piece):

@@ -1,5 +1,7 @@
 """Dropout with cheap random numbers (paper, section 5.4)."""
 
+import functools
+
 import keras
 
 _STEPS = 2**16
@@ -35,10 +37,23 @@ class Dropout(keras.layers.Dropout):
         import tensorflow as tf
 
         seed = tf.cast(self.seed_generator.next(), "int32")
-        kept = kept_share(tf.shape(inputs), self.rate, seed, inputs.dtype)
+        kept = _kept_share(self.rate, inputs.dtype)(tf.shape(inputs), seed)
         kept = inputs * tf.stop_gradient(kept)
         kept.set_shape(inputs.shape)
         return kept
+
+
+@functools.cache
+def _kept_share(rate, dtype):
+    """`kept_share` as one function for all layers, traced and optimised once."""
+    import tensorflow as tf
+
+    return tf.function(
+        lambda shape, seed: kept_share(shape, rate, seed, dtype),
+        input_signature=[tf.TensorSpec((None,), "int32"), tf.TensorSpec((2,), "int32")],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
 
 
 def kept_share(shape, rate, seed, dtype):
