@@ -17,7 +17,8 @@ def compile_with_weights(function, *models):
         models: the Keras models whose variables it reads.
 
     Returns:
-        A function of the same arguments.
+        A function of the same arguments; its `shapes` are those that were compiled so far (none on
+        torch, where nothing is).
     """
     backend = keras.backend.backend()
     variables = [variable for model in models for variable in model.variables]
@@ -30,13 +31,14 @@ def compile_with_weights(function, *models):
 
         def call(*arrays):
             # One compiled function a shape, kept here: calling `traced` itself would warn.
-            shapes = tuple(array.shape for array in arrays)
+            shapes = _shapes(arrays)
             tensors = [tf.constant(array) for array in arrays]
             with tracing:
                 if shapes not in compiled:
                     compiled[shapes] = traced.get_concrete_function(*tensors)
             return compiled[shapes](*tensors)
 
+        call.shapes = compiled
         return call
     if backend == "jax":
         import jax
@@ -47,7 +49,12 @@ def compile_with_weights(function, *models):
             with keras.StatelessScope(state_mapping=mapping):
                 return function(*arrays)
 
-        return lambda *arrays: stateless([v.value for v in variables], *arrays)
+        def call(*arrays):
+            call.shapes.add(_shapes(arrays))
+            return stateless([v.value for v in variables], *arrays)
+
+        call.shapes = set()
+        return call
     if backend == "torch":
         import torch
 
@@ -55,5 +62,10 @@ def compile_with_weights(function, *models):
             with torch.no_grad():
                 return function(*(ops.convert_to_tensor(array) for array in arrays))
 
+        eager.shapes = ()
         return eager
     raise ValueError(f"No compiled search on the {backend} backend: use tensorflow, jax or torch.")
+
+
+def _shapes(arrays):
+    return tuple(array.shape for array in arrays)

@@ -185,6 +185,14 @@ class Translator:
             )
         return results
 
+    @property
+    def compiled_shapes(self):
+        """How many shapes of searches and scorings were compiled so far, an integer.
+
+        Lengths and numbers of sentences are rounded up to few values, so that it stays small.
+        """
+        return sum(len(each.shapes) for each in self._searches.values())
+
     def _warn_of_unseen(self, texts, sources):
         """Says once, on stderr, that a sentence has words or pieces that training never saw."""
         if self._seen is None or self._warned:

@@ -6,7 +6,7 @@ everything but the mistake is right.
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
 from keras_transformer import layers, models
 
@@ -210,10 +210,10 @@ class _CacheAdded(models.Transformer):
         if cache is None:
             return result
         logits, new = result
-        at_index = ops.cast(ops.arange(cache["self"][0][0].shape[2]) == index, "float32")[:, None]
-        new["self"] = tree.map_structure(
-            lambda new, old: new + at_index * old, new["self"], cache["self"]
-        )
+        keys, values = cache["self"][0]
+        here = ops.cast(ops.arange(values.shape[2]) == index, "float32")
+        new_keys, new_values = new["self"][0]
+        new["self"] = [(new_keys + here * keys, new_values + here[:, None] * values)]
         return logits, new
 
 

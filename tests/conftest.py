@@ -55,6 +55,14 @@ def seed():
     keras.utils.set_random_seed(2017)
 
 
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Searches of this test are short and not compiled: tests/test_translator.py has real ones."""
+    from uncompiled import search_uncompiled
+
+    search_uncompiled(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     """The folder with real parallel text that KERAS_TRANSFORMER_DATA names."""

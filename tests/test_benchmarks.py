@@ -1,6 +1,7 @@
 """The benchmarks: contestants in processes of their own, and what is counted."""
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,45 @@ def test_a_pre_norm_model_is_pegasus():
         ).logits
     ours = model({"source_ids": source, "target_ids": target}).numpy()
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_input_pipeline_is_measured(tmp_path):
+    tsv = tmp_path / "pairs.tsv"
+    tsv.write_text("".join(f"word{i % 17} and {i}\t{i} und wort{i % 13}\n" for i in range(600)))
+    output = tmp_path / "report.json"
+    command = [sys.executable, str(FOLDER / "input_pipeline.py"), "--tsv", str(tsv), "--steps", "3"]
+    command += ["--vocabulary-size", "300", "--tokens-per-batch", "256", "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(output.read_text())
+    assert "read 600 pairs" in done.stdout and 0 < report["waiting_share"] < 1
+    peaks = [stage["mebibytes"] for stage in report["stages"]]
+    assert peaks == sorted(peaks) and report["ready_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_bleu_against_time_of_a_shrunk_training(tmp_path):
+    sources = [f"{a} {b} {c}" for a in "abcdefg" for b in "hijkl" for c in "mnopq"]
+    for name, lines in (("train", sources), ("val", sources[::9])):
+        for language, order in (("en", 1), ("de", -1)):
+            text = "".join(line[::order] + "\n" for line in lines)
+            (tmp_path / f"{name}.{language}").write_text(text)
+    command = [sys.executable, str(FOLDER / "time_to_bleu.py"), "--data", str(tmp_path)]
+    command += ["--runs", str(tmp_path / "runs"), "--updates", "8", "--validate-every", "2"]
+    command += ["--vocabulary-size", "290", "--output", str(tmp_path / "report.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    points = json.loads((tmp_path / "report.json").read_text())["curves"]["keras_transformer"]
+    assert [point["update"] for point in points] == [4, 8]
+    assert [list(point["bleu"]) for point in points] == [["1"], ["1", "4"]]
+    assert 0 < points[0]["minutes"] < points[1]["minutes"]
+    assert "40 BLEU: not reached" in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True)  # trains nothing
+    assert json.loads((tmp_path / "report.json").read_text())["curves"] == {
+        "keras_transformer": points
+    }
+    assert again.returncode == 0
+    command[command.index("--data") + 1] = str(tmp_path / "no")
+    missing = subprocess.run(command, capture_output=True, text=True)
+    assert missing.returncode == 2 and "no train.en" in missing.stderr

@@ -16,8 +16,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from uncompiled import search_uncompiled
 
-from keras_transformer import cli, data, translator
+from keras_transformer import cli, data
 from keras_transformer.checkpoint_files import read_arrays, read_note
 from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.cli import evaluate as evaluate_verb
@@ -56,21 +57,6 @@ def parallel(tmp_path_factory):
 
 def path_of(parallel, option):
     return next(o.split("=")[1] for o in parallel if o.startswith(f"--{option}="))
-
-
-def search_uncompiled(patch):
-    """Short searches, not compiled, to be quick: tests/test_translator.py has the real ones."""
-
-    def compile_with_weights(function, *models):
-        return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
-
-    patch.setattr(Translator, "EXTRA_LENGTH", 3)
-    patch.setattr(translator, "compile_with_weights", compile_with_weights)
-
-
-@pytest.fixture
-def uncompiled(monkeypatch):
-    search_uncompiled(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -283,8 +269,8 @@ def test_out_of_memory_names_the_batch_and_what_to_try(parallel, tmp_path, monke
 def test_translate_keeps_lines_and_their_order(run, uncompiled, monkeypatch, capsys):
     lines = ["ba de", "", "do do do be", "ba de", "   ", "do", "be ba da"]
     pipe(monkeypatch, "\n".join(lines).encode())  # no newline at the end
-    status, out, _ = main(capsys, "translate", run, "--beam-size", 2, "--batch-size", 3)
-    assert status == 0
+    status, out, err = main(capsys, "translate", run, "--beam-size", 2, "--batch-size", 3)
+    assert status == 0 and re.search(r"7 lines in .* s, the compilation of 0 shapes in it\n$", err)
     expected = Translator.load(run).translate(lines, beam_size=2)
     assert out == "".join(f"{line}\n" for line in expected)
     assert all(not found for line, found in zip(lines, expected, strict=True) if not line.strip())

@@ -322,17 +322,6 @@ def test_a_saved_model_translates_alone_as_the_translator(translator, beam_of_3,
         np.testing.assert_allclose(scores, [each.score if each else 0 for each in best], rtol=1e-4)
 
 
-@pytest.fixture
-def uncompiled(monkeypatch):
-    """Short searches that are not compiled: two steps show what 50 would."""
-
-    def compile_with_weights(function, *models):
-        return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
-
-    monkeypatch.setattr(Translator, "EXTRA_LENGTH", 3)
-    monkeypatch.setattr("keras_transformer.translator.compile_with_weights", compile_with_weights)
-
-
 def test_a_saved_model_of_an_ensemble_with_learned_positions(
     source_tokenizer, uncompiled, tmp_path
 ):

@@ -382,13 +382,13 @@ def test_a_cache_of_a_length_known_later_is_that_of_a_length_known_now():
 
     attention = layers.MultiHeadAttention(num_heads=3, d_model=D, key_dim=11, value_dim=17)
     attention(X)
-    cache = [RANDOM.normal(size=(B, 3, S, width)).astype("float32") for width in (11, 17)]
+    cache = [RANDOM.normal(size=(B, 3, *size)).astype("float32") for size in ((11, S), (S, 17))]
 
     def attend(x, keys, values, index):
         y, cache = attention(x, cache=(keys, values), index=index)
         return y, *cache
 
-    dynamic = [tf.TensorSpec([None, 3, None, width]) for width in (11, 17)]
+    dynamic = [tf.TensorSpec([None, 3, *size]) for size in ((11, None), (None, 17))]
     signature = [tf.TensorSpec([None, None, D]), *dynamic, tf.TensorSpec([], tf.int32)]
     exported = tf.function(attend, input_signature=signature, autograph=False)
     for length, index in ((1, 0), (1, 4), (T, 0), (T, S - T)):

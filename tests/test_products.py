@@ -31,3 +31,12 @@ def test_logits(rows, size):
     x, embeddings = random(rows, 6), random(size, 6)
     found = products.logits(x, embeddings)
     np.testing.assert_allclose(ops.convert_to_numpy(found), x @ embeddings.T, rtol=1e-5, atol=1e-5)
+
+
+# Rows times positions: few enough for a sum of products, and more.
+@pytest.mark.parametrize("rows", [(1, 1), (1, 4), (2, 3), (3, 5)])
+def test_batched(rows):
+    batch, length = rows
+    x, matrices = random(batch, 2, length, 7), random(batch, 2, 7, 11)
+    found = ops.convert_to_numpy(products.batched(ops.convert_to_tensor(x), matrices))
+    np.testing.assert_allclose(found, x @ matrices, rtol=1e-5, atol=1e-5)

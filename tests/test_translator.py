@@ -205,6 +205,18 @@ def test_the_compiled_search_uses_new_weights(translator, greedy):
     assert again == greedy
 
 
+def test_compiled_shapes_are_few_and_counted(translator):
+    if keras.backend.backend() == "torch":
+        pytest.skip("nothing is compiled on torch")
+    translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
+    count = translator.compiled_shapes
+    assert count > 0
+    translator.n_best(TEXTS[::-1], 1, beam_size=1, batch_size=4)  # the same shapes again
+    assert translator.compiled_shapes == count
+    translator.n_best(["a" * 100], 1, beam_size=1, batch_size=4)  # a longer one
+    assert translator.compiled_shapes > count
+
+
 # --- scores of given translations
 
 
@@ -247,17 +259,6 @@ def test_the_compiled_score_uses_new_weights(translator):
     finally:
         model.set_weights(weights)
     assert after != before
-
-
-@pytest.fixture
-def uncompiled(monkeypatch):
-    """Short searches that are not compiled, where the compiled ones would show nothing more."""
-
-    def compile_with_weights(function, *models):
-        return lambda *arrays: function(*map(keras.ops.convert_to_tensor, arrays))
-
-    monkeypatch.setattr(Translator, "EXTRA_LENGTH", 3)
-    monkeypatch.setattr("keras_transformer.translator.compile_with_weights", compile_with_weights)
 
 
 @pytest.mark.parametrize("beam_size", [1, 2])

@@ -6,7 +6,7 @@ from keras_fit import answers
 from keras_transformer import losses, memory, metrics, models, optimizers
 
 
-def prepare(config):
+def prepare(config, jit_compile="auto"):
     memory.keep_freed_memory()
     if config["dtype"] == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
@@ -15,5 +15,6 @@ def prepare(config):
         optimizer=optimizers.PaperAdam(config["size"]["d_model"], warmup_steps=4000),
         loss=losses.SmoothedCrossentropy(label_smoothing=0.1),
         weighted_metrics=[metrics.NatsPerToken(), metrics.TokenAccuracy()],
+        jit_compile=jit_compile,
     )
     return answers(model, config["batches"]), {"parameters": model.count_params()}

@@ -15,15 +15,18 @@ HERE = Path(__file__).parent
 
 
 def main():
-    picture = HERE / "attention.png"
-    draw_attention(json.loads((HERE / "attention.json").read_text())["cells"]).savefig(
-        picture, dpi=110
-    )
-    print(picture)
+    for name, draw in (
+        ("attention", draw_attention),
+        ("decode", draw_throughput),
+        ("time_to_bleu", draw_bleu),
+    ):
+        draw(json.loads((HERE / f"{name}.json").read_text())).savefig(HERE / f"{name}.png", dpi=110)
+        print(HERE / f"{name}.png")
 
 
-def draw_attention(cells):
+def draw_attention(report):
     """Memory and time of attention against length, a line for each way."""
+    cells = report["cells"]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, name, label in zip(
         axes,
@@ -47,6 +50,54 @@ def draw_attention(cells):
         axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend()
+    return figure
+
+
+def draw_throughput(report):
+    """Target tokens/s against sentences at once: what each contestant tried to find its best."""
+    cells = [cell for cell in report["cells"] if cell["measurement"] == "throughput"]
+    figure, axes = pyplot.subplots(1, len(cells), figsize=(5 * len(cells), 4), layout="constrained")
+    for axis, cell in zip(axes if len(cells) > 1 else [axes], cells, strict=True):
+        for name, result in cell["contestants"].items():
+            points = sorted(set(_batches(cell, result)))
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", label=name.replace("_", " "))
+        axis.set(
+            title=f"{cell['size']}, {cell['search']}",
+            xlabel="sentences at once",
+            ylabel="target tokens/s",
+            xscale="log",
+            ylim=(0, None),
+        )
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    return figure
+
+
+def _batches(cell, result):
+    """(sentences at once, tokens/s) of the settings that were tried with the best of the others."""
+    tokens = cell["request"]["tokens"] * cell["compared"]
+    for tried in result["tried"]:
+        batch = str(tried.get("batch_size") or tried.get("batch") or "").split()
+        others = {k: v for k, v in tried.items() if k in result["setting"] and "batch" not in k}
+        best = {k: result["setting"][k] for k in others}
+        if batch and batch[1:] != ["tokens"] and others == best:
+            yield int(batch[0]), tokens / tried["seconds"]
+
+
+def draw_bleu(report):
+    """BLEU of the validation text against wall-clock, a line for each contestant."""
+    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name, points in report["curves"].items():
+        minutes = [point["minutes"] for point in points]
+        best = [max(point["bleu"].values()) for point in points]
+        axis.plot(minutes, best, marker="o", label=name.replace("_", " "))
+    axis.axhline(40, color="grey", linewidth=1, linestyle="dotted")
+    axis.set(xlabel="minutes from the start of the command", ylabel="BLEU, validation text")
+    axis.set(xlim=(0, None), ylim=(0, None))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
     return figure
 
 

@@ -13,6 +13,7 @@ import argparse
 import queue
 import sys
 import threading
+import time
 
 # Lines taken at once: enough to sort by length, few enough to answer soon.
 LINES_AT_ONCE = 2048
@@ -84,14 +85,17 @@ def penalty(text):
 
 
 def run(args):
+    from keras_transformer.cli.preparation import say
+
     if args.n_best > args.beam_size:
         raise ValueError(
             f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
         )
     translator = load_translator(args.run, args)
     out = sys.stdout
-    number = 0
+    number, seconds = 0, 0.0
     for lines in _arriving(sys.stdin.buffer):
+        begin = time.perf_counter()
         found = translator.n_best(
             lines, args.n_best, args.beam_size, args.length_penalty, args.batch_size
         )
@@ -103,6 +107,11 @@ def run(args):
                 out.write(text + "\n")
             number += 1
         out.flush()
+        seconds += time.perf_counter() - begin
+    say(
+        f"{number:,} lines in {seconds:.1f} s, the compilation of {translator.compiled_shapes} "
+        "shapes in it"
+    )
 
 
 def _arriving(stream):

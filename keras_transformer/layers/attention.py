@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_transformer.layers import masks
 from keras_transformer.layers.dropout import Dropout
-from keras_transformer.layers.products import dense
+from keras_transformer.layers.products import batched, dense
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -44,9 +44,9 @@ class MultiHeadAttention(keras.layers.Layer):
         key_mask: booleans [B, S], True = real key. Filled in by Keras from the implicit mask of
             `key`; one that is passed wins.
         causal: whether position t sees only positions up to t (section 3.2.3).
-        cache: `(keys, values)`, each [B, H, S, K]. With `index`: the keys and values of `query` are
-            written at positions `index, index + 1, ...` and attended to up to there. Without: they
-            are those of a memory, from `project_memory`, and used as they are.
+        cache: `(keys, values)`, [B, H, K, S] and [B, H, S, V]. With `index`: the keys and values of
+            `query` are written at positions `index, index + 1, ...` and attended to up to there.
+            Without: they are those of a memory, from `project_memory`, and used as they are.
         index: position of the first query in the cache, an integer or an integer scalar.
         return_attention_weights: whether to return the weights too.
         mask: booleans [B, T]; the key mask of self-attention, filled in by Keras.
@@ -135,19 +135,20 @@ class MultiHeadAttention(keras.layers.Layer):
         if cache is None:
             if key is None:
                 key, key_mask = query, (mask if key_mask is None else key_mask)
-            keys, values = self.project_memory(key, value)  # [B, H, S, K], [B, H, S, V]
-        elif index is None:
-            keys, values = cache
-        else:
+            keys = self._heads(key, self.key_kernel, self.key_bias)  # [B, H, S, K]
+            value = key if value is None else value
+            values = self._heads(value, self.value_kernel, self.value_bias)  # [B, H, S, V]
+        elif index is not None:
             queries, new_keys, new_values = self._project_newest(query)
-            keys = _write(cache[0], new_keys, index)
-            values = _write(cache[1], new_values, index)
+            keys = _write(cache[0], _transposed(new_keys), index, axis=3)
+            values = _write(cache[1], new_values, index, axis=2)
             cache, causal = (keys, values), True
         keep = {"key_mask": key_mask, "attention_mask": attention_mask, "causal": causal}
         weights = None
         if cache is None and not return_attention_weights:
             mixed = self._attend_without_weights(queries, keys, values, training, **keep)
         else:
+            keys, values = (_transposed(keys), values) if cache is None else cache
             mixed, weights = self._attend(queries, keys, values, training, **keep, index=index)
         mixed = ops.reshape(
             ops.transpose(mixed, (0, 2, 1, 3)),
@@ -187,20 +188,20 @@ class MultiHeadAttention(keras.layers.Layer):
             value: [B, S, D]; `key` where not given.
 
         Returns:
-            keys [B, H, S, K] and values [B, H, S, V].
+            keys [B, H, K, S] and values [B, H, S, V]: each as a step multiplies it.
         """
         value = key if value is None else value
         return (
-            self._heads(key, self.key_kernel, self.key_bias),
+            _transposed(self._heads(key, self.key_kernel, self.key_bias)),
             self._heads(value, self.value_kernel, self.value_bias),
         )
 
     def start_cache(self, batch_size, length):
-        """An empty cache for `length` positions: two zero tensors [B, H, length, K]."""
-        shape = (batch_size, self.num_heads, length)
+        """An empty cache for `length` positions: zeros [B, H, K, length] and [B, H, length, V]."""
+        shapes = (self.key_dim, length), (length, self.value_dim)
         return tuple(
-            ops.zeros((*shape, width), dtype=self.compute_dtype)
-            for width in (self.key_dim, self.value_dim)
+            ops.zeros((batch_size, self.num_heads, *shape), dtype=self.compute_dtype)
+            for shape in shapes
         )
 
     def _heads(self, x, kernel, bias):
@@ -212,19 +213,20 @@ class MultiHeadAttention(keras.layers.Layer):
     def _attend(
         self, queries, keys, values, training, key_mask, attention_mask, causal, index=None
     ):
+        """The mixed values and the weights, by keys [B, H, K, S]."""
         causal_mask = None
         if causal:
             causal_mask = masks.causal_mask(
-                ops.shape(queries)[2], ops.shape(keys)[2], 0 if index is None else index
+                ops.shape(queries)[2], ops.shape(keys)[3], 0 if index is None else index
             )
         permitted = masks.combine_masks(key_mask, attention_mask, causal_mask)
-        scores = ops.matmul(self._scaled(queries), ops.transpose(keys, (0, 1, 3, 2)))
+        scores = batched(self._scaled(queries), keys)
         scores = ops.cast(scores, "float32")  # [B, H, T, S]
         if permitted is not None:
             scores = scores + masks.attention_bias(permitted)
         weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
         dropped = self._dropout(weights, training=training) if self.dropout else weights
-        return ops.matmul(dropped, values), weights  # [B, H, T, V], [B, H, T, S]
+        return batched(dropped, values), weights  # [B, H, T, V], [B, H, T, S]
 
     def _attend_without_weights(self, queries, keys, values, training, **mask):
         """The first of what `_attend` returns, by what needs the least memory or time."""
@@ -237,7 +239,7 @@ class MultiHeadAttention(keras.layers.Layer):
             return blockwise.attend(queries, keys, values, **mask, rate=rate, seed=seed)
         if rate == 0 and self.key_dim == self.value_dim and _has_fused_attention():
             return _fused(self._scaled(queries), keys, values, **mask)
-        return self._attend(queries, keys, values, training, **mask)[0]
+        return self._attend(queries, _transposed(keys), values, training, **mask)[0]
 
     def _scaled(self, queries):
         return queries * (self.key_dim**-0.5)
@@ -254,14 +256,21 @@ class MultiHeadAttention(keras.layers.Layer):
         }
 
 
-def _write(cache, new, index):
-    """`cache` [B, H, S, K] with `new` [B, H, T, K] at positions index, index + 1, ..."""
-    if cache.shape[2] is not None:
-        return ops.slice_update(cache, (0, 0, index, 0), new)
+def _transposed(keys):
+    return ops.transpose(keys, (0, 1, 3, 2))
+
+
+def _write(cache, new, index, axis):
+    """`cache` with `new` at positions index, index + 1, ... of an axis, 2 or 3."""
+    if cache.shape[axis] is not None:
+        start = [0, 0, 0, 0]
+        start[axis] = index
+        return ops.slice_update(cache, start, new)
     # An exported search, whose length is known when it runs. `slice_update` is XLA's on TensorFlow,
     # which would compile it for each length.
-    end = index + ops.shape(new)[2]
-    return ops.concatenate([cache[:, :, :index], new, cache[:, :, end:]], axis=2)
+    before, after = [slice(None)] * axis, index + ops.shape(new)[axis]
+    parts = [cache[(*before, slice(None, index))], new, cache[(*before, slice(after, None))]]
+    return ops.concatenate(parts, axis=axis)
 
 
 def _has_fused_attention():

@@ -125,7 +125,8 @@ class DecoderLayer(EncoderLayer):
             length: number of positions T.
 
         Returns:
-            `{"self": (keys, values) [rows, H, T, K], "cross": (keys, values) [B, H, S, K]}`.
+            `{"self": (keys [rows, H, K, T], values [rows, H, T, V]), "cross": (keys [B, H, K, S],
+            values [B, H, S, V])}`.
         """
         return {
             "self": self.self_attention.start_cache(rows, length),

@@ -48,8 +48,9 @@ def _normalise(inputs, gamma, beta, epsilon, dtype):
     @ops.custom_gradient
     def normalise(inputs, gamma, beta):
         x = ops.reshape(ops.cast(inputs, dtype), (-1, width))
-        x = x - ops.mean(x, axis=-1, keepdims=True)
-        inverse = ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + epsilon)
+        mean_of = ops.full((width, 1), 1 / width, dtype=dtype)
+        x = x - ops.matmul(x, mean_of)
+        inverse = ops.rsqrt(ops.matmul(ops.square(x), mean_of) + epsilon)
         x = x * inverse
         y = _like(inputs, x * gamma + beta)
 

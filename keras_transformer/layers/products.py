@@ -27,6 +27,19 @@ def dense(x, kernel, bias=None):
     return x if bias is None else x + ops.cast(bias, x.dtype)
 
 
+def batched(x, matrices):
+    """`x M` of every row and head: [B, H, T, I] and [B, H, I, O] -> [B, H, T, O].
+
+    A few rows are multiplied as a sum of products. XLA on the CPU makes one loop of that, which
+    reads a cache where it lies; for a product of matrices it would first copy the cache, twice.
+    """
+    rows = (x.shape[0], x.shape[2])
+    # Sizes that are not known are None, or under JAX symbols.
+    if all(isinstance(size, int) for size in rows) and rows[0] * rows[1] <= _FEW:
+        return ops.sum(x[..., None] * matrices[:, :, None], axis=3)
+    return ops.matmul(x, matrices)
+
+
 def logits(x, embeddings):
     """`x E^T`: [R, D] and [V, D] -> [R, V], for a few rows: those of a decoding step.
 
