@@ -25,9 +25,9 @@ SEED = [11, 29]
 def path(request, monkeypatch):
     monkeypatch.setattr(blockwise, "ROWS", 5)  # of 17: the last block has two
     monkeypatch.setattr(blockwise, "ONE_PIECE", 0 if request.param == "blocks" else 10**6)
-    blockwise._of_unknown_size.cache_clear()  # what is traced has them in it
+    blockwise._one_function.cache_clear()  # what is traced has them in it
     yield
-    blockwise._of_unknown_size.cache_clear()
+    blockwise._one_function.cache_clear()
 
 
 def tensors(length=T, key_length=S):
@@ -81,7 +81,7 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known size", "unknown size"])
+@pytest.mark.parametrize("known", ["known size", "unknown size", "traced once"])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("given", MASKS)
 def test_value_and_gradients_are_those_of_the_formula(path, given, rate, known):
@@ -93,21 +93,30 @@ def test_value_and_gradients_are_those_of_the_formula(path, given, rate, known):
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_causal(path, rate):
     mask = {"key_mask": mask_of((B, T)), "attention_mask": None, "causal": True}
-    check(tensors(T, T), mask, rate, known=True)
+    check(tensors(T, T), mask, rate, "known size")
 
 
 @pytest.mark.parametrize("length", [1, 5, 10])
 def test_lengths_at_the_edges_of_a_block(path, length):
     mask = {"key_mask": None, "attention_mask": None, "causal": False}
-    check(tensors(length, S), mask, 0.3, known=True)
+    check(tensors(length, S), mask, 0.3, "known size")
+
+
+def in_a_graph(found, given, **options):
+    """`found` as a graph that knows no length, traced here."""
+    signature = [tf.TensorSpec((None, H, None, each.shape[-1])) for each in given]
+    compiled = tf.function(found, input_signature=signature, autograph=False, **options)
+    return compiled.get_concrete_function()
 
 
 def check(given, mask, rate, known):
     attend = functools.partial(blockwise.attend, **mask, rate=rate, seed=tf.constant(SEED))
     found = functools.partial(value_and_gradients, attend)
-    if not known:
-        signature = [tf.TensorSpec((None, H, None, each.shape[-1])) for each in given]
-        found = tf.function(found, input_signature=signature, autograph=False)
+    if known == "traced once":
+        with blockwise.traced_once():
+            found = in_a_graph(found, given)
+    elif known == "unknown size":
+        found = in_a_graph(found, given)
     expected = value_and_gradients(functools.partial(by_hand, **mask, rate=rate, seed=SEED), *given)
     for ours, theirs in zip(found(*given), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -118,8 +127,7 @@ def test_compiled_by_xla_where_sizes_are_known_only_then(path):
     arguments |= {"rate": 0.3, "seed": tf.constant(SEED)}
     found = functools.partial(value_and_gradients, functools.partial(blockwise.attend, **arguments))
     given = tensors()
-    signature = [tf.TensorSpec((None, H, None, each.shape[-1])) for each in given]
-    compiled = tf.function(found, input_signature=signature, autograph=False, jit_compile=True)
+    compiled = in_a_graph(found, given, jit_compile=True)
     for ours, theirs in zip(compiled(*given), found(*given), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 

@@ -275,3 +275,25 @@ def test_what_is_frozen_stays_and_the_rest_moves():
     pairs = zip(model.weights, before, model.get_weights(), strict=True)
     moved = {weight.path for weight, old, new in pairs if (old != new).any()}
     assert moved == {weight.path for weight in model.trainable_variables}
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("of_a_user", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_xla_trains_on_batches_of_unknown_shape(of_a_user):
+    import tensorflow as tf
+
+    model = Transformer(**{**SIZES, "num_decoder_layers": 1}, dropout=0.1)
+    if of_a_user:
+        model = keras.Model(model.input, model.output)
+    model.compile(PaperAdam(D), SmoothedCrossentropy(), jit_compile=True)
+    labels = np.roll(TARGET, -1, axis=1)
+    unknown = tf.TensorSpec((None, None), tf.int32)
+    batches = tf.data.Dataset.from_generator(
+        lambda: iter([(IDS, labels)] * 2),
+        output_signature=({name: unknown for name in IDS}, unknown),
+    )
+    before = model.get_weights()
+    loss = model.fit(batches, steps_per_epoch=2, verbose=0).history["loss"][0]
+    assert np.isfinite(loss) and any(
+        (a != b).any() for a, b in zip(before, model.get_weights(), strict=True)
+    )

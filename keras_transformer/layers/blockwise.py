@@ -8,6 +8,8 @@ values and result: memory grows with T + S.
 There is no second derivative.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
 
@@ -43,27 +45,43 @@ def attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed):
         attention_mask = masks.over_heads(attention_mask)
     sizes = (*queries.shape[:3], keys.shape[2])
     arguments = (queries, keys, values, key_mask, attention_mask, causal, rate, seed)
-    if None in sizes:
-        return _of_unknown_size()(*arguments)
-    return _attend(*arguments, one_piece=math.prod(sizes) <= ONE_PIECE)
+    if None not in sizes:
+        return _attend(*arguments, one_piece=math.prod(sizes) <= ONE_PIECE)
+    return (_one_function() if _traced_once.get() else _of_unknown_size)(*arguments)
+
+
+_traced_once = contextvars.ContextVar("traced_once", default=False)
+
+
+@contextlib.contextmanager
+def traced_once():
+    """Within it, attention over lengths not known yet is one function for all layers.
+
+    They then share what is traced, and an operation of it is optimised once for all. Not where XLA
+    compiles what is traced: it would want both ways in such a function, and lengths in none.
+    """
+    token = _traced_once.set(True)
+    try:
+        yield
+    finally:
+        _traced_once.reset(token)
 
 
 @functools.cache
-def _of_unknown_size():
-    """One function for all layers, so that they share what is traced."""
-
-    def attend(queries, keys, *arguments):
-        sizes = tf.concat([tf.shape(queries, "int64")[:3], tf.shape(keys, "int64")[2:3]], axis=0)
-        # XLA, which knows all shapes, compiles the branch that it takes and no other.
-        one_piece = tf.reduce_prod(sizes) <= ONE_PIECE
-        return _attend(queries, keys, *arguments, one_piece=one_piece)
-
+def _one_function():
     return tf.function(
-        attend,
+        _of_unknown_size,
         autograph=False,
         reduce_retracing=True,
         experimental_attributes={"_noinline": True},
     )
+
+
+def _of_unknown_size(queries, keys, *arguments):
+    sizes = tf.concat([tf.shape(queries, "int64")[:3], tf.shape(keys, "int64")[2:3]], axis=0)
+    # XLA, which knows all shapes, compiles the branch that it takes and no other.
+    one_piece = tf.reduce_prod(sizes) <= ONE_PIECE
+    return _attend(queries, keys, *arguments, one_piece=one_piece)
 
 
 def _attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed, one_piece):
