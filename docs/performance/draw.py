@@ -59,9 +59,9 @@ def draw_throughput(report):
     figure, axes = pyplot.subplots(1, len(cells), figsize=(5 * len(cells), 4), layout="constrained")
     for axis, cell in zip(axes if len(cells) > 1 else [axes], cells, strict=True):
         for name, result in cell["contestants"].items():
-            points = sorted(set(_batches(cell, result)))
-            if points:
-                axis.plot(*zip(*points, strict=True), marker="o", label=name.replace("_", " "))
+            best = dict(sorted(_batches(cell, result)))  # of equal sizes the highest comes last
+            if best:
+                axis.plot(best.keys(), best.values(), marker="o", label=name.replace("_", " "))
         axis.set(
             title=f"{cell['size']}, {cell['search']}",
             xlabel="sentences at once",
@@ -69,7 +69,9 @@ def draw_throughput(report):
             xscale="log",
             ylim=(0, None),
         )
+        axis.set_xticks([16, 32, 64, 128, 256])
         axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend()
     return figure
