@@ -7,6 +7,7 @@ encode_pairs                pairs -> flat arrays of ids, once, cached in a file
 SubwordSampling             other pieces of the same text in each epoch (BPE-dropout)
 BatchPlan                   plan(seed, update) -> micro-batches; .dataset() is what `fit` takes
 token_batches               the last two in one line
+WindowPlan                  windows of one long text, for language models
 ```
 """
 
@@ -15,12 +16,14 @@ from keras_transformer.data.encoding import EncodedPairs, encode_pairs
 from keras_transformer.data.files import read_parallel, read_tsv
 from keras_transformer.data.report import Report, report
 from keras_transformer.data.sampling import SubwordSampling
+from keras_transformer.data.windows import WindowPlan
 
 __all__ = [
     "BatchPlan",
     "EncodedPairs",
     "Report",
     "SubwordSampling",
+    "WindowPlan",
     "encode_pairs",
     "read_parallel",
     "read_tsv",

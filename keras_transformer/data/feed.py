@@ -7,6 +7,8 @@ generator from its first two batches, and fails at a third of another shape.
 import itertools
 
 import keras
+import numpy as np
+from keras import tree
 
 
 def compiles_each_shape():
@@ -20,12 +22,12 @@ def compiles_each_shape():
 
 
 def endless(batch, first):
-    """An endless dataset of `batch(first)`, `batch(first + 1)`, ..."""
+    """An endless dataset of `batch(first)`, `batch(first + 1)`, ..., nests of arrays."""
     if keras.backend.backend() != "tensorflow":
         return (batch(index) for index in itertools.count(first))
     import tensorflow as tf
 
-    return _tf_dataset(tf.data.Dataset.counter(first), batch)
+    return _tf_dataset(tf.data.Dataset.counter(first), batch, first)
 
 
 def one_pass(batch, count):
@@ -34,7 +36,7 @@ def one_pass(batch, count):
         return _OnePass(batch, count)
     import tensorflow as tf
 
-    return _tf_dataset(tf.data.Dataset.range(count), batch)
+    return _tf_dataset(tf.data.Dataset.range(count), batch, 0)
 
 
 class _OnePass(keras.utils.PyDataset):
@@ -49,21 +51,22 @@ class _OnePass(keras.utils.PyDataset):
         return self._batch(index)
 
 
-def _tf_dataset(indices, batch):
+def _tf_dataset(indices, batch, first):
     # Not Dataset.from_generator: it calls Python when an iterator dies, which fails, with noise
     # and at worst late, in a process that ends with a live one (after Ctrl-C in fit, say).
     import tensorflow as tf
 
+    example = batch(first)
+    arrays = [np.asarray(array) for array in tree.flatten(example)]
+
     def flat_batch(index):
-        inputs, labels, weights = batch(int(index))
-        return inputs["source_ids"], inputs["target_ids"], labels, weights
+        return tree.flatten(batch(int(index)))
 
     def load(index):
-        arrays = tf.numpy_function(flat_batch, [index], [tf.int32] * 3 + [tf.float32])
-        for array in arrays:
-            array.set_shape((None, None))
-        source_ids, target_ids, labels, weights = arrays
-        return {"source_ids": source_ids, "target_ids": target_ids}, labels, weights
+        found = tf.numpy_function(flat_batch, [index], [array.dtype for array in arrays])
+        for each, array in zip(found, arrays, strict=True):
+            each.set_shape([None] * array.ndim)
+        return tree.pack_sequence_as(example, found)
 
     # There is nothing to tune, and the tuning thread, which wakes after 10, 20, 40, ... ms and up
     # to a minute, keeps a pass from ending: a validation of 3 s would take 5.

@@ -36,11 +36,16 @@ class EncoderLayer(keras.layers.Layer):
         attention_mask: booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend; padding is
             masked besides.
         causal: whether position t sees only positions up to t.
-        mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask.
+        mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask. Not
+            read when a cache is given.
+        cache: `(keys, values)` from `start_cache`: `inputs` are then the newest positions alone,
+            which see those before them in the cache, as with `causal=True`.
+        index: position of the first of `inputs`, with a cache.
         return_attention_weights: whether to return the weights too.
 
     Returns:
-        [B, S, D]; and the weights [B, H, S, S] if asked for.
+        [B, S, D]; followed by the weights [B, H, S, S] if asked for, and by the updated cache if
+        one was given.
 
     Raises:
         ValueError: for an unknown `norm` or sizes that do not fit.
@@ -125,22 +130,30 @@ class EncoderLayer(keras.layers.Layer):
         attention_mask=None,
         causal=False,
         mask=None,
+        cache=None,
+        index=0,
         return_attention_weights=False,
         training=None,
     ):
-        update, *weights = as_tuple(
+        # With a cache the keys are its positions, of which `mask` knows the newest alone.
+        keys = {"key_mask": mask} if cache is None else {"cache": cache, "index": index}
+        update, *rest = as_tuple(
             self.self_attention(
                 self.join_self_attention.prepare(inputs),
                 attention_mask=attention_mask,
                 causal=causal,
-                key_mask=mask,
                 return_attention_weights=return_attention_weights,
                 training=training,
+                **keys,
             )
         )
         x = self.join_self_attention(inputs, update, training=training)  # [B, S, D]
         x = self._feed(x, training)
-        return (x, *weights) if return_attention_weights else x
+        return (x, *rest) if rest else x
+
+    def start_cache(self, rows, length):
+        """An empty cache of `length` positions, see `MultiHeadAttention.start_cache`."""
+        return self.self_attention.start_cache(rows, length)
 
     def _feed(self, x, training):
         update = self.feed_forward(self.join_feed_forward.prepare(x), training=training)
@@ -179,10 +192,13 @@ class Encoder(keras.layers.Layer):
     Call arguments:
         inputs: [B, S, D].
         attention_mask: booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend.
+        causal: whether position t sees only positions up to t.
         mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask.
+        cache: L x (keys, values) from `start_cache`, see `EncoderLayer`.
+        index: position of the first of `inputs`, with a cache.
 
     Returns:
-        [B, S, D].
+        [B, S, D]; followed by the updated cache if one was given.
 
     Example:
 
@@ -217,11 +233,30 @@ class Encoder(keras.layers.Layer):
             self.final_norm.build(inputs_shape)
         self.built = True
 
-    def call(self, inputs, attention_mask=None, mask=None, training=None):
-        x = inputs
-        for layer in self.layers:
-            x = layer(x, attention_mask=attention_mask, mask=mask, training=training)
-        return self._finish(x)
+    def call(
+        self,
+        inputs,
+        attention_mask=None,
+        causal=False,
+        mask=None,
+        cache=None,
+        index=0,
+        training=None,
+    ):
+        x, keep = inputs, {"attention_mask": attention_mask, "causal": causal, "training": training}
+        if cache is None:
+            for layer in self.layers:
+                x = layer(x, mask=mask, **keep)
+            return self._finish(x)
+        new_cache = []
+        for layer, old in zip(self.layers, cache, strict=True):
+            x, new = layer(x, cache=old, index=index, **keep)
+            new_cache.append(new)
+        return self._finish(x), new_cache
+
+    def start_cache(self, rows, length):
+        """The caches of all layers, for `rows` sequences of up to `length` positions."""
+        return [layer.start_cache(rows, length) for layer in self.layers]
 
     def _finish(self, x):
         return x if self.final_norm is None else self.final_norm(x)

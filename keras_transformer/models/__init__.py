@@ -1,6 +1,7 @@
 """Models composed of the layers."""
 
+from keras_transformer.models.causal_language_model import CausalLanguageModel
 from keras_transformer.models.presets import PRESETS, TABLE_3
 from keras_transformer.models.transformer import Transformer
 
-__all__ = ["PRESETS", "TABLE_3", "Transformer"]
+__all__ = ["PRESETS", "TABLE_3", "CausalLanguageModel", "Transformer"]

@@ -1,0 +1,117 @@
+"""The decoder-only model: its laws, its cache, and sampling from it."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transformer import sampling, testing
+from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer.models import CausalLanguageModel
+
+B, T, V = 3, 7, 19
+SIZES = {"num_layers": 2, "d_model": 10, "num_heads": 2, "d_ff": 13}
+IDS = np.array([[5, 9, 3, 14, 7, 2, 11], [8, 1, 17, 5, 12, 0, 0], [10, 13, 0, 0, 0, 0, 0]], "int32")
+
+
+@pytest.fixture(params=["learned", "sinusoidal"])
+def model(request):
+    return CausalLanguageModel(
+        V, **SIZES, positions=request.param, max_length=11 if request.param == "learned" else None
+    )
+
+
+def array(x):
+    return ops.convert_to_numpy(x)
+
+
+def test_no_position_sees_a_later_one(model):
+    testing.assert_causal(model, IDS)
+    testing.assert_causal(model, IDS, training=True)
+
+
+def test_padding_and_neighbours_change_nothing(model):
+    testing.assert_padding_invariant(model, IDS)
+    testing.assert_batch_invariant(model, IDS)
+    testing.assert_finite_when_masked(model, IDS)
+
+
+def test_it_saves_and_loads(model):
+    testing.assert_saves_and_loads(model, IDS)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_cached_logits_are_the_uncached(model, chunk):
+    ids = np.random.default_rng(1).integers(1, V, (B, T))
+    expected, cache = array(model(ids)), model.start_cache(B, T + 2)
+    for t in range(0, T, chunk):
+        some, cache = model.decode(ids[:, t : t + chunk], cache, t)
+        np.testing.assert_allclose(array(some), expected[:, t : t + chunk], atol=2e-5)
+
+
+def test_it_learns_a_text_and_goes_on_with_it():
+    keras.utils.set_random_seed(1)
+    ids = np.tile(np.arange(1, 12), 20)  # each id has one that follows
+    model = CausalLanguageModel(12, **SIZES, dropout=0.0, max_length=8)
+    model.compile(keras.optimizers.Adam(0.01), SmoothedCrossentropy(0.0))
+    places = np.random.default_rng(1).integers(0, len(ids) - 8, 300)[:, None] + np.arange(8)
+    model.fit(ids[places], ids[places + 1], epochs=6, batch_size=20, verbose=0)
+    [found] = sampling.Sampler(model).generate([[3, 4, 5]], length=30, temperature=0)
+    assert found == [(2 + i) % 11 + 1 for i in range(33)]
+
+
+# --- what is drawn
+
+LOGITS = np.log(np.array([[0.1, 0.4, 0.05, 0.25, 0.2]], "float32"))
+
+
+def shares(**options):
+    """How often each of the five ids is drawn, by numbers evenly in [0, 1)."""
+    numbers = (np.arange(2000) + 0.5) / 2000
+    logits = np.repeat(LOGITS, len(numbers), axis=0)
+    drawn = array(sampling.choose(logits, numbers, **options))
+    return np.bincount(drawn, minlength=5) / len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        ({"temperature": 0}, [0, 1, 0, 0, 0]),
+        ({"temperature": 0.5}, np.array([0.01, 0.16, 0.0025, 0.0625, 0.04]) / 0.275),
+        ({"top_k": 2}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        ({"top_k": 99}, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        ({"top_p": 0.6}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),  # 0.4 alone does not reach it
+        ({"top_p": 0.3}, [0, 1, 0, 0, 0]),
+        ({"top_p": 1.0}, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        ({"top_k": 3, "top_p": 0.7}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),  # of 0.85: 0.595
+    ],
+)
+def test_ids_are_drawn_as_often_as_is_asked(options, expected):
+    np.testing.assert_allclose(shares(**options), expected, atol=2e-3)
+
+
+def test_a_seed_repeats_and_prompts_stay(model):
+    prompts = [[5, 9], [8, 1]]
+    sampler = sampling.Sampler(model)
+    found = sampler.generate(prompts, 20, seed=3)  # beyond the learned positions too
+    assert found == sampler.generate(prompts, 20, seed=3) != sampler.generate(prompts, 20, seed=4)
+    assert [text[:2] for text in found] == prompts and {len(text) for text in found} == {22}
+    assert all(0 < i < V for text in found for i in text)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([], {}, "one or more lists"),
+        ([[1], [1, 2]], {}, r"lengths \[1, 2\]"),
+        ([[]], {}, r"lengths \[0\]"),
+        ([[1]], {"temperature": -1}, "temperature"),
+        ([[1]], {"top_k": 0}, "top_k"),
+        ([[1]], {"top_p": 1.5}, "top_p"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(prompts, options, message):
+    model = CausalLanguageModel(V, **SIZES, max_length=11)
+    with pytest.raises(ValueError, match=message):
+        sampling.Sampler(model).generate(prompts, 3, **options)
