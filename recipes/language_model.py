@@ -1,7 +1,7 @@
 """A language model of characters: a decoder-only Transformer on one text file.
 
     python recipes/language_model.py --text input.txt          # any text; 90 % of it to train on
-    python recipes/language_model.py --text input.txt --write "ROMEO:" --top-k 40
+    python recipes/language_model.py --write "ROMEO:" --top-k 40
 
 By default the setting that nanoGPT's readme gives for a processor: 4 layers, 4 heads, width 128,
 64 characters of context, batches of 12, 2,000 updates, no dropout; AdamW with a peak rate of 0.001
@@ -26,7 +26,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--text", type=Path, required=True, help="a UTF-8 text file")
+    parser.add_argument("--text", type=Path, help="a UTF-8 text file")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/language-model"))
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=4)
@@ -46,6 +46,8 @@ def main():
     if args.write is not None:
         print(write(args))
         return
+    if args.text is None:
+        parser.error("--text names the text file to learn from, or --write goes on with a text")
 
     text = read(args.text)
     characters = sorted(set(text))
@@ -63,8 +65,9 @@ def main():
         dropout=args.dropout,
         max_length=args.context,
     )
+    warmup = min(100, args.updates // 2)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, args.updates - 100, alpha=0.1, warmup_target=0.001, warmup_steps=100
+        0.0, args.updates - warmup, alpha=0.1, warmup_target=0.001, warmup_steps=warmup
     )
     model.compile(
         optimizer=kt.optimizers.PaperAdam(
@@ -108,8 +111,7 @@ def main():
         nats = model.evaluate(valid, verbose=0, return_dict=True)["nats_per_token"]
     print(f"{nats:.4f} nats per character of the validation text, {seconds:.0f} s of training")
     print(
-        f"write: python recipes/language_model.py --text {args.text} --run-dir {args.run_dir} "
-        '--write "A beginning"',
+        f'write: python recipes/language_model.py --run-dir {args.run_dir} --write "A beginning"',
         file=sys.stderr,
     )
 

@@ -102,9 +102,14 @@ def test_lengths_at_the_edges_of_a_block(path, length):
     check(tensors(length, S), mask, 0.3, "known size")
 
 
+def test_one_head(path):
+    mask = {"key_mask": None, "attention_mask": None, "causal": False}
+    check([each[:, :1] for each in tensors()], mask, 0.0, "unknown size")
+
+
 def in_a_graph(found, given, **options):
     """`found` as a graph that knows no length, traced here."""
-    signature = [tf.TensorSpec((None, H, None, each.shape[-1])) for each in given]
+    signature = [tf.TensorSpec((None, each.shape[1], None, each.shape[-1])) for each in given]
     compiled = tf.function(found, input_signature=signature, autograph=False, **options)
     return compiled.get_concrete_function()
 

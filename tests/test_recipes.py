@@ -128,3 +128,26 @@ def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path):
     assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
     (line,) = output("--words", "각나")
     assert line.startswith("각나\t")
+
+
+def test_the_language_model_recipe_trains_resumes_and_writes(tmp_path):
+    text = tmp_path / "text"
+    text.write_text("ab cd\n가나 " * 60, encoding="utf-8")
+    small = ["--layers", 1, "--heads", 1, "--width", 4, "--context", 8, "--batch", 2]
+    small += ["--updates", 2, "--validate-every", 1, "--text", text]
+
+    def output(*options):
+        process = start(RECIPES / "language_model.py", "--run-dir", tmp_path / "run", *options)
+        lines, errors = process.communicate()
+        return process.returncode, lines, errors
+
+    status, trained, errors = output(*small)
+    assert status == 0 and "nats per character" in trained, errors
+    status, again, _ = output(*small)  # trained already
+    assert status == 0 and again.split()[0] == trained.split()[0]
+    status, written, _ = output("--write", "가", "--characters", 20)
+    assert status == 0 and written[0] == "가" and set(written) <= set("ab cd\n가나")
+    assert len(written) == 1 + 20 + 1
+    status, _, errors = output("--write", "x")
+    assert status == 1 and "never seen in training: ['x']" in errors
+    assert output()[0] == 2

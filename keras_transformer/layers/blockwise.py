@@ -144,6 +144,9 @@ def _attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed,
                     parts = _gradients(queries, keys, values, again, drop, upstream, share)
                     of_keys += tf.cast(parts[1], "float32")
                     of_values += tf.cast(parts[2], "float32")
+                    # With one head the addition may broadcast, for all that its shape tells.
+                    of_keys.set_shape(keys.shape)
+                    of_values.set_shape(values.shape)
                     return parts[0], of_keys, of_values
 
                 of_queries, of_keys, of_values = _over_blocks(

@@ -1,4 +1,4 @@
-"""A decoder-only language model (Radford et al., 2018), GPT: the next token from those before it."""
+"""A decoder-only language model, GPT (Radford et al., 2018): each token from those before it."""
 
 import types
 
