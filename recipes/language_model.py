@@ -120,6 +120,8 @@ TRAINING = ("layers", "heads", "width", "context", "batch", "updates", "validate
 
 
 def read(path):
+    if not path.is_file():
+        raise SystemExit(f"no such file: {path}; give a UTF-8 text file to learn from")
     text = path.read_text(encoding="utf-8")
     if not text:
         raise SystemExit(f"{path} is empty: give a text file to learn from")

@@ -109,8 +109,8 @@ def run(args):
         out.flush()
         seconds += time.perf_counter() - begin
     say(
-        f"{number:,} lines in {seconds:.1f} s, the compilation of {translator.compiled_shapes} "
-        "shapes in it"
+        f"{number:,} line(s) in {seconds:.1f} s, with the compilation of "
+        f"{translator.compiled_shapes} shape(s)"
     )
 
 
