@@ -1,4 +1,4 @@
-"""Functions of a model, compiled without freezing its weights."""
+"""Functions of a model, compiled without freezing its weights; what XLA compiles."""
 
 import threading
 
@@ -65,6 +65,24 @@ def compile_with_weights(function, *models):
         eager.shapes = ()
         return eager
     raise ValueError(f"No compiled search on the {backend} backend: use tensorflow, jax or torch.")
+
+
+def compiles_each_shape():
+    """Whether `compile(jit_compile="auto")` means XLA here, which compiles every shape anew."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
+    return backend == "jax"
+
+
+def compiled_by_xla():
+    """Whether what TensorFlow traces at this moment will be compiled by XLA."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util  # no public name for it
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def _shapes(arrays):

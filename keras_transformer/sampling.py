@@ -150,9 +150,10 @@ class Sampler:
             raise ValueError(f"top_p is above 0 and at most 1, got {top_p}.")
         texts = [list(prompt) for prompt in prompts]
         wanted = len(texts[0]) + length
-        window = min(self.model.embedding.max_length or wanted, wanted)
+        # The last id is drawn and not read: it needs no position.
+        room = min((self.model.embedding.max_length or wanted) + 1, wanted)
         random = np.random.default_rng(seed)
-        key = (len(texts), window, temperature, top_k, top_p)
+        key = (len(texts), room, temperature, top_k, top_p)
         if key not in self._compiled:
 
             def run(prompts, prompt_lengths, uniforms):
@@ -161,17 +162,17 @@ class Sampler:
                     padding = ops.arange(logits.shape[-1]) == 0  # is never drawn
                     return ops.where(padding, IMPOSSIBLE, logits[:, 0]), cache
 
-                cache = self.model.start_cache(len(texts), window)
+                cache = self.model.start_cache(len(texts), room - 1)
                 options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
                 return sample(step, cache, prompts, prompt_lengths, uniforms, **options)
 
             self._compiled[key] = compile_with_weights(run, self.model)
         while len(texts[0]) < wanted:
-            seen = len(texts[0]) if len(texts[0]) < window else window // 2
-            begins = np.zeros((len(texts), window), "int32")
+            seen = len(texts[0]) if len(texts[0]) < room else room // 2
+            begins = np.zeros((len(texts), room), "int32")
             begins[:, :seen] = [text[-seen:] for text in texts]
             counts = np.full((len(texts),), seen, "int32")
-            uniforms = random.random((len(texts), window), "float32")
+            uniforms = random.random((len(texts), room), "float32")
             found = ops.convert_to_numpy(self._compiled[key](begins, counts, uniforms))
             for text, row in zip(texts, found.tolist(), strict=True):
                 text += row[seen : seen + wanted - len(text)]

@@ -11,8 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer import scoring, search
-from keras_transformer.compilation import compile_with_weights
-from keras_transformer.data.feed import compiles_each_shape
+from keras_transformer.compilation import compile_with_weights, compiles_each_shape
 from keras_transformer.losses import token_nats
 from keras_transformer.memory import keep_freed_memory
 from keras_transformer.seen import Seen

@@ -81,7 +81,7 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("known", ["known size", "unknown size", "traced once"])
+@pytest.mark.parametrize("known", ["known size", "unknown size"])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("given", MASKS)
 def test_value_and_gradients_are_those_of_the_formula(path, given, rate, known):
@@ -117,17 +117,16 @@ def in_a_graph(found, given, **options):
 def check(given, mask, rate, known):
     attend = functools.partial(blockwise.attend, **mask, rate=rate, seed=tf.constant(SEED))
     found = functools.partial(value_and_gradients, attend)
-    if known == "traced once":
-        with blockwise.traced_once():
-            found = in_a_graph(found, given)
-    elif known == "unknown size":
+    if known == "unknown size":
         found = in_a_graph(found, given)
     expected = value_and_gradients(functools.partial(by_hand, **mask, rate=rate, seed=SEED), *given)
     for ours, theirs in zip(found(*given), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_compiled_by_xla_where_sizes_are_known_only_then(path):
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_compiled_by_xla_where_sizes_are_known_only_then(path, accelerator, monkeypatch):
+    monkeypatch.setattr(blockwise, "compiles_each_shape", lambda: accelerator)
     arguments = {"key_mask": mask_of((B, S)), "attention_mask": None, "causal": False}
     arguments |= {"rate": 0.3, "seed": tf.constant(SEED)}
     found = functools.partial(value_and_gradients, functools.partial(blockwise.attend, **arguments))

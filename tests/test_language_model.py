@@ -91,6 +91,18 @@ def test_ids_are_drawn_as_often_as_is_asked(options, expected):
     np.testing.assert_allclose(shares(**options), expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("max_length", [1, 2, 3])
+def test_few_positions_suffice(max_length):
+    model = CausalLanguageModel(V, **SIZES, max_length=max_length)
+    [found] = sampling.Sampler(model).generate([[5]], 6, temperature=0)
+    assert len(found) == 7
+    follower = array(model(np.array([found[:1]])))[0, -1, 1:].argmax() + 1
+    assert found[1] == follower
+    if max_length == 1:
+        each = array(model(np.array(found[:-1])[:, None]))[:, 0, 1:].argmax(-1) + 1
+        assert found[1:] == each.tolist()
+
+
 def test_a_seed_repeats_and_prompts_stay(model):
     prompts = [[5, 9], [8, 1]]
     sampler = sampling.Sampler(model)

@@ -76,3 +76,29 @@ def test_equal_inputs_are_finite():
 def test_config_round_trip():
     copy = LayerNorm.from_config(LayerNorm(epsilon=0.5, name="n").get_config())
     assert copy.epsilon == 0.5 and copy.name == "n"
+
+
+@pytest.mark.tensorflow_only
+def test_compiled_by_xla_a_deeper_stack_costs_its_layers_and_not_their_product():
+    import tensorflow as tf
+
+    def instructions(depth):
+        """Of the compiled gradient of `depth` feed-forward layers with their normalisation."""
+        norms = [layer(LayerNorm) for _ in range(depth)]
+        kernel = tf.random.stateless_normal((D, D), [1, depth])
+
+        @tf.function(jit_compile=True)
+        def gradient(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = x
+                for norm in norms:
+                    y = norm(y + tf.nn.relu(y @ kernel) @ kernel, training=True)
+                loss = tf.reduce_sum(y**3)
+            return tape.gradient(loss, [x, *(w.value for norm in norms for w in norm.weights)])
+
+        x = tf.ones((7, D))
+        return gradient.experimental_get_compiler_ir(x)(stage="optimized_hlo").count(" = ")
+
+    two, four, six = (instructions(depth) for depth in (2, 4, 6))
+    assert six - four < 1.3 * (four - two)

@@ -11,16 +11,6 @@ import numpy as np
 from keras import tree
 
 
-def compiles_each_shape():
-    """Whether `compile(jit_compile="auto")` means XLA here, which compiles every shape anew."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        return any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
-    return backend == "jax"
-
-
 def endless(batch, first):
     """An endless dataset of `batch(first)`, `batch(first + 1)`, ..., nests of arrays."""
     if keras.backend.backend() != "tensorflow":

@@ -8,13 +8,12 @@ values and result: memory grows with T + S.
 There is no second derivative.
 """
 
-import contextlib
-import contextvars
 import functools
 import math
 
 import keras
 
+from keras_transformer.compilation import compiled_by_xla, compiles_each_shape
 from keras_transformer.layers import masks
 from keras_transformer.layers.dropout import kept_share
 
@@ -47,28 +46,16 @@ def attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed):
     arguments = (queries, keys, values, key_mask, attention_mask, causal, rate, seed)
     if None not in sizes:
         return _attend(*arguments, one_piece=math.prod(sizes) <= ONE_PIECE)
-    return (_one_function() if _traced_once.get() else _of_unknown_size)(*arguments)
-
-
-_traced_once = contextvars.ContextVar("traced_once", default=False)
-
-
-@contextlib.contextmanager
-def traced_once():
-    """Within it, attention over lengths not known yet is one function for all layers.
-
-    They then share what is traced, and an operation of it is optimised once for all. Not where XLA
-    compiles what is traced: it would want both ways in such a function, and lengths in none.
-    """
-    token = _traced_once.set(True)
-    try:
-        yield
-    finally:
-        _traced_once.reset(token)
+    if compiled_by_xla():
+        # It would compile both ways. On processors it makes blocks slow: three times the time of a
+        # whole training step at 18 positions.
+        return _attend(*arguments, one_piece=not compiles_each_shape())
+    return _one_function()(*arguments)
 
 
 @functools.cache
 def _one_function():
+    """Attention over unknown lengths, traced once and optimised once for all layers."""
     return tf.function(
         _of_unknown_size,
         autograph=False,
@@ -79,7 +66,6 @@ def _one_function():
 
 def _of_unknown_size(queries, keys, *arguments):
     sizes = tf.concat([tf.shape(queries, "int64")[:3], tf.shape(keys, "int64")[2:3]], axis=0)
-    # XLA, which knows all shapes, compiles the branch that it takes and no other.
     one_piece = tf.reduce_prod(sizes) <= ONE_PIECE
     return _attend(queries, keys, *arguments, one_piece=one_piece)
 

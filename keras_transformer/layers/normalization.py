@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_transformer.compilation import compiled_by_xla
+
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class LayerNorm(keras.layers.LayerNormalization):
@@ -34,8 +36,10 @@ class LayerNorm(keras.layers.LayerNormalization):
     def __init__(self, epsilon=1e-6, **kwargs):
         super().__init__(epsilon=epsilon, **kwargs)
 
-    def call(self, inputs):
-        if keras.backend.backend() != "tensorflow":
+    def call(self, inputs, training=False):
+        if keras.backend.backend() != "tensorflow" or (training and compiled_by_xla()):
+            # XLA fuses sums by itself; in training it would compute products of one column again
+            # for every use, those of one layer within the next.
             return super().call(inputs)
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         gamma, beta = (ops.cast(weight, dtype) for weight in (self.gamma, self.beta))

@@ -176,14 +176,6 @@ class Transformer(keras.Model):
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    def call(self, inputs, training=None, mask=None):
-        if keras.backend.backend() != "tensorflow" or not self.compiled or self.jit_compile:
-            return super().call(inputs, training=training, mask=mask)
-        from keras_transformer.layers import blockwise
-
-        with blockwise.traced_once():  # a quicker first step
-            return super().call(inputs, training=training, mask=mask)
-
     def encode(self, source_ids):
         """Source ids [B, S] -> memory [B, S, D] and its mask [B, S], True = real token."""
         mask = padding_mask(source_ids)
