@@ -8,12 +8,14 @@ SubwordSampling             other pieces of the same text in each epoch (BPE-dro
 BatchPlan                   plan(seed, update) -> micro-batches; .dataset() is what `fit` takes
 token_batches               the last two in one line
 WindowPlan                  windows of one long text, for language models
+ImagePlan                   labelled images, for image classifiers
 ```
 """
 
 from keras_transformer.data.batches import BatchPlan, token_batches
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs
 from keras_transformer.data.files import read_parallel, read_tsv
+from keras_transformer.data.images import ImagePlan
 from keras_transformer.data.report import Report, report
 from keras_transformer.data.sampling import SubwordSampling
 from keras_transformer.data.windows import WindowPlan
@@ -21,6 +23,7 @@ from keras_transformer.data.windows import WindowPlan
 __all__ = [
     "BatchPlan",
     "EncodedPairs",
+    "ImagePlan",
     "Report",
     "SubwordSampling",
     "WindowPlan",

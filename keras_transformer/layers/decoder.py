@@ -111,10 +111,16 @@ class DecoderLayer(EncoderLayer):
         x = self._feed(x, training)
         outputs = (x,)
         if return_attention_weights:
-            outputs += (*weights, cross[0])
+            outputs += (*weights, self._by_row(cross[0], ops.shape(x)[1]))
         if cache is not None:
             outputs += ({"self": new_cache, "cross": cache["cross"]},)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _by_row(self, weights, length):
+        """[B, H, N * T, S], where the beams of a source stand as positions, to [B * N, H, T, S]."""
+        size, heads = ops.shape(weights)[3], self.num_heads
+        weights = ops.reshape(weights, (-1, heads, ops.shape(weights)[2] // length, length, size))
+        return ops.reshape(ops.transpose(weights, (0, 2, 1, 3, 4)), (-1, heads, length, size))
 
     def start_cache(self, memory, rows, length):
         """A cache for decoding `rows` sequences of up to `length` tokens.
@@ -149,9 +155,11 @@ class Decoder(Encoder):
         memory_mask: booleans [B, S], True = real token; filled in by Keras.
         cache: `{"self": L x (keys, values), "cross": L x (keys, values)}` from `start_cache`.
         index: position of the first of `inputs`, with a cache.
+        return_attention_weights: whether to return the weights of all layers too.
 
     Returns:
-        [B, T, D]; followed by the updated cache if one was given.
+        [B, T, D]; followed by the self-attention weights, L x [B, H, T, T], and those of the
+        cross-attention, L x [B, H, T, S], if asked for; and by the updated cache if one was given.
 
     Example:
 
@@ -174,21 +182,18 @@ class Decoder(Encoder):
         memory_mask=None,
         cache=None,
         index=0,
+        return_attention_weights=False,
         training=None,
     ):
-        x, masks = inputs, {"inputs_mask": inputs_mask, "memory_mask": memory_mask}
+        keep = {"memory_mask": memory_mask, "training": training}
+        keep["return_attention_weights"] = return_attention_weights
         if cache is None:
-            for layer in self.layers:
-                x = layer(x, memory, **masks, training=training)
-            return self._finish(x)
-        new_cache = {"self": [], "cross": cache["cross"]}
-        for i, layer in enumerate(self.layers):
-            layer_cache = {"self": cache["self"][i], "cross": cache["cross"][i]}
-            x, layer_cache = layer(
-                x, cache=layer_cache, index=index, memory_mask=memory_mask, training=training
-            )
-            new_cache["self"].append(layer_cache["self"])
-        return self._finish(x), new_cache
+            each = [{"inputs_mask": inputs_mask}] * self.num_layers
+            return self._run(each, inputs, memory, **keep)
+        pairs = zip(cache["self"], cache["cross"], strict=True)
+        each = [{"cache": {"self": a, "cross": b}, "index": index} for a, b in pairs]
+        *outputs, caches = self._run(each, inputs, **keep)
+        return *outputs, {"self": [new["self"] for new in caches], "cross": cache["cross"]}
 
     def start_cache(self, memory, rows, length):
         """The caches of all layers, see `DecoderLayer.start_cache`."""

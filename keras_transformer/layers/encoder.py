@@ -196,9 +196,11 @@ class Encoder(keras.layers.Layer):
         mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask.
         cache: L x (keys, values) from `start_cache`, see `EncoderLayer`.
         index: position of the first of `inputs`, with a cache.
+        return_attention_weights: whether to return the weights of all layers too.
 
     Returns:
-        [B, S, D]; followed by the updated cache if one was given.
+        [B, S, D]; followed by the weights, L x [B, H, S, S], if asked for, and by the updated cache
+        if one was given.
 
     Example:
 
@@ -241,25 +243,30 @@ class Encoder(keras.layers.Layer):
         mask=None,
         cache=None,
         index=0,
+        return_attention_weights=False,
         training=None,
     ):
-        x, keep = inputs, {"attention_mask": attention_mask, "causal": causal, "training": training}
+        keep = {"attention_mask": attention_mask, "causal": causal, "training": training}
+        keep["return_attention_weights"] = return_attention_weights
         if cache is None:
-            for layer in self.layers:
-                x = layer(x, mask=mask, **keep)
-            return self._finish(x)
-        new_cache = []
-        for layer, old in zip(self.layers, cache, strict=True):
-            x, new = layer(x, cache=old, index=index, **keep)
-            new_cache.append(new)
-        return self._finish(x), new_cache
+            return self._run([{"mask": mask}] * self.num_layers, inputs, **keep)
+        return self._run([{"cache": old, "index": index} for old in cache], inputs, **keep)
+
+    def _run(self, each, x, *memory, **keep):
+        """The layers one after another: the output, and a list over layers of whatever else
+        they return. `each` has the arguments of each layer, `keep` those of all."""
+        others = []
+        for layer, arguments in zip(self.layers, each, strict=True):
+            x, *rest = as_tuple(layer(x, *memory, **arguments, **keep))
+            others.append(rest)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        lists = map(list, zip(*others, strict=True))
+        return (x, *lists) if others[0] else x
 
     def start_cache(self, rows, length):
         """The caches of all layers, for `rows` sequences of up to `length` positions."""
         return [layer.start_cache(rows, length) for layer in self.layers]
-
-    def _finish(self, x):
-        return x if self.final_norm is None else self.final_norm(x)
 
     def get_config(self):
         layer = self.layers[0].get_config()

@@ -39,8 +39,69 @@ def sinusoids(length, d_model, index=0):
     return ops.where(even, ops.sin(angles), ops.cos(angles))
 
 
+class Positions(keras.layers.Layer):
+    """What layers share that give positions to the vectors they make: of tokens, of patches.
+
+    Args:
+        d_model: width D.
+        positions: `"sinusoidal"`, `"learned"` (row E of Table 3), or None for no positions.
+        max_length: number of learned positions; sinusoids have no limit.
+        dropout: share of the sum of vectors and positions that is dropped in training.
+    """
+
+    def __init__(self, d_model, positions, max_length, dropout, **kwargs):
+        super().__init__(**kwargs)
+        if positions not in ("sinusoidal", "learned", None):
+            raise ValueError(f"positions is 'sinusoidal', 'learned' or None, got {positions!r}.")
+        self.d_model = d_model
+        self.positions = positions
+        self.max_length = max_length
+        self.dropout = dropout
+        self._dropout = Dropout(dropout, dtype=self.dtype_policy)
+
+    def _build_positions(self):
+        if self.positions == "learned":
+            self.position_embeddings = self._embeddings(self.max_length, "position_embeddings")
+
+    def _embeddings(self, count, name):
+        # Standard deviation d_model^-0.5: after their scale tokens have unit variance, like the
+        # sinusoids, and the tied logits start at unit variance too.
+        initializer = keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
+        return self.add_weight((count, self.d_model), initializer=initializer, name=name)
+
+    def _with_positions(self, x, index, training):
+        """Dropout(x + PE): [B, T, D] from position `index` on."""
+        if self.positions is not None:
+            x = x + ops.cast(self._positions(ops.shape(x)[1], index), x.dtype)
+        return self._dropout(x, training=training)
+
+    def _positions(self, length, index):
+        if self.positions == "sinusoidal":
+            return sinusoids(length, self.d_model, index)  # [T, D]
+        self._check_length(length, index)
+        return ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
+
+    def _check_length(self, length, index):
+        if self.positions != "learned" or not isinstance(length, int) or not isinstance(index, int):
+            return
+        if length + index > self.max_length:
+            raise ValueError(
+                f"A sequence of {length + index} tokens is longer than the max_length="
+                f"{self.max_length} positions that were learned. Shorten it, or train with a "
+                "larger max_length."
+            )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "d_model": self.d_model,
+            "positions": self.positions,
+            "dropout": self.dropout,
+        }
+
+
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class PositionalEmbedding(keras.layers.Layer):
+class PositionalEmbedding(Positions):
     """Token embedding times sqrt(d_model), plus positions, then dropout (sections 3.4, 3.5, 5.4).
 
     ```
@@ -93,32 +154,17 @@ class PositionalEmbedding(keras.layers.Layer):
         mask_zero=True,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        if positions not in ("sinusoidal", "learned", None):
-            raise ValueError(f"positions is 'sinusoidal', 'learned' or None, got {positions!r}.")
+        super().__init__(d_model, positions, max_length, dropout, **kwargs)
         if positions == "learned" and not max_length:
             raise ValueError("Learned positions need max_length, the number of positions to learn.")
         self.vocabulary_size = vocabulary_size
-        self.d_model = d_model
-        self.positions = positions
-        self.max_length = max_length
-        self.dropout = dropout
         self.pad_id = pad_id
         self.mask_zero = mask_zero
         self.supports_masking = True
-        self._dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape):
-        # Standard deviation d_model^-0.5: after the scale the tokens have unit variance, like the
-        # sinusoids, and the tied logits start at unit variance too.
-        initializer = keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
-        self.token_embeddings = self.add_weight(
-            (self.vocabulary_size, self.d_model), initializer=initializer, name="token_embeddings"
-        )
-        if self.positions == "learned":
-            self.position_embeddings = self.add_weight(
-                (self.max_length, self.d_model), initializer=initializer, name="position_embeddings"
-            )
+        self.token_embeddings = self._embeddings(self.vocabulary_size, "token_embeddings")
+        self._build_positions()
         self.built = True
 
     def call(self, inputs, index=0, reverse=False, training=None):
@@ -130,29 +176,11 @@ class PositionalEmbedding(keras.layers.Layer):
                 logits = ops.matmul(rows, ops.transpose(self.token_embeddings))  # [B * T, V]
             return ops.reshape(logits, (-1, *ops.shape(inputs)[1:-1], self.vocabulary_size))
         x = ops.take(self.token_embeddings, inputs, axis=0) * math.sqrt(self.d_model)  # [B, T, D]
-        if self.positions is not None:
-            x = x + ops.cast(self._positions(ops.shape(inputs)[1], index), x.dtype)
-        x = self._dropout(x, training=training)
+        x = self._with_positions(x, index, training)
         if self.mask_zero:
             real = masks.padding_mask(inputs, self.pad_id)
             x = x * ops.cast(real, x.dtype)[:, :, None]
         return x
-
-    def _positions(self, length, index):
-        if self.positions == "sinusoidal":
-            return sinusoids(length, self.d_model, index)  # [T, D]
-        self._check_length(length, index)
-        return ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
-
-    def _check_length(self, length, index):
-        if self.positions != "learned" or not isinstance(length, int) or not isinstance(index, int):
-            return
-        if length + index > self.max_length:
-            raise ValueError(
-                f"A sequence of {length + index} tokens is longer than the max_length="
-                f"{self.max_length} positions that were learned. Shorten it, or train with a "
-                "larger max_length."
-            )
 
     def compute_output_spec(self, inputs, index=0, reverse=False, training=None):
         # Given, since on torch Keras would try `call` with a length of its own, beyond max_length.
@@ -171,10 +199,7 @@ class PositionalEmbedding(keras.layers.Layer):
         return {
             **super().get_config(),
             "vocabulary_size": self.vocabulary_size,
-            "d_model": self.d_model,
-            "positions": self.positions,
             "max_length": self.max_length,
-            "dropout": self.dropout,
             "pad_id": self.pad_id,
             "mask_zero": self.mask_zero,
         }

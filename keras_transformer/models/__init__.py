@@ -3,5 +3,6 @@
 from keras_transformer.models.causal_language_model import CausalLanguageModel
 from keras_transformer.models.presets import PRESETS, TABLE_3
 from keras_transformer.models.transformer import Transformer
+from keras_transformer.models.vision_transformer import VisionTransformer
 
-__all__ = ["PRESETS", "TABLE_3", "CausalLanguageModel", "Transformer"]
+__all__ = ["PRESETS", "TABLE_3", "CausalLanguageModel", "Transformer", "VisionTransformer"]

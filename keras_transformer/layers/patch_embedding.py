@@ -1,0 +1,114 @@
+"""Images as sequences of patches (Dosovitskiy et al., 2020, section 3.1)."""
+
+import keras
+from keras import ops
+
+from keras_transformer.layers.positional_embedding import Positions
+from keras_transformer.layers.products import dense
+
+
+def cut_patches(images, patch_size):
+    """Squares of an image, row by row: [B, Y, X, C] -> [B, S, P * P * C], S = (Y / P) * (X / P).
+
+    The values of a patch are in the order of its rows, columns and channels.
+
+    Args:
+        images: [B, Y, X, C]; P divides Y and X.
+        patch_size: height and width P of a patch.
+
+    Example:
+
+    >>> cut_patches(keras.ops.zeros((2, 28, 28, 1)), 7).shape  # (2, 16, 49)
+    """
+    height, width, channels = images.shape[1:]
+    rows, columns = height // patch_size, width // patch_size
+    images = ops.reshape(images, (-1, rows, patch_size, columns, patch_size, channels))
+    images = ops.transpose(images, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(images, (-1, rows * columns, patch_size * patch_size * channels))
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class PatchEmbedding(Positions):
+    """A linear map of each patch of an image, plus positions, then dropout (section 3.1).
+
+    ```
+    x = Dropout([class; patch_1 W + b; ...; patch_S W + b] + PE)
+    ```
+
+    To a Transformer an image is then a sequence of S "words". The map is that of a convolution
+    whose stride is the size of its kernel.
+
+    Args:
+        patch_size: height and width P of a patch, which divides those of the image.
+        d_model: width D.
+        positions: `"learned"`, `"sinusoidal"` (of the patch's number, row by row), or None.
+        class_token: whether a learned vector goes before the patches: what a Transformer makes of
+            it is the image as a whole.
+        dropout: share of the sum that is dropped in training.
+
+    Call arguments:
+        inputs: floats [B, Y, X, C].
+
+    Returns:
+        [B, S, D], S = (Y / P) * (X / P); with a class token [B, 1 + S, D].
+
+    Raises:
+        ValueError: for unknown `positions`, or images that patches do not divide.
+
+    Example:
+
+    ```python
+    embedding = PatchEmbedding(patch_size=7, d_model=64)
+    x = embedding(keras.random.normal((2, 28, 28, 1)))  # [2, 1 + 16, 64]
+    ```
+    """
+
+    def __init__(
+        self, patch_size, d_model, positions="learned", class_token=True, dropout=0.0, **kwargs
+    ):
+        super().__init__(d_model, positions, None, dropout, **kwargs)
+        self.patch_size = patch_size
+        self.class_token = class_token
+
+    def build(self, input_shape):
+        sizes, patch = tuple(input_shape[1:]), self.patch_size
+        if len(sizes) != 3 or None in sizes or sizes[0] % patch or sizes[1] % patch:
+            raise ValueError(
+                f"Images are [B, Y, X, C] with known sizes, and Y and X multiples of patch_size="
+                f"{patch}, got shape {tuple(input_shape)}. Resize or crop the images, or choose "
+                "another patch_size."
+            )
+        self.input_spec = keras.layers.InputSpec(shape=(None, *sizes))
+        self.grid = (sizes[0] // patch, sizes[1] // patch)
+        self.max_length = self.grid[0] * self.grid[1] + self.class_token
+        self.kernel = self.add_weight(
+            (patch * patch * sizes[2], self.d_model), initializer="glorot_uniform", name="kernel"
+        )
+        self.bias = self.add_weight((self.d_model,), initializer="zeros", name="bias")
+        if self.class_token:
+            self.class_embedding = self._embeddings(1, "class_embedding")
+        self._build_positions()
+        self.built = True
+
+    def call(self, inputs, training=None):
+        # The sizes are those of `build`: in `fit` a batch may come without.
+        inputs = ops.reshape(inputs, (-1, *self.input_spec.shape[1:]))
+        x = ops.reshape(cut_patches(inputs, self.patch_size), (-1, self.kernel.shape[0]))
+        x = dense(x, self.kernel, self.bias)
+        x = ops.reshape(x, (-1, self.grid[0] * self.grid[1], self.d_model))  # [B, S, D]
+        if self.class_token:
+            first = ops.cast(self.class_embedding, x.dtype)[None]
+            first = ops.broadcast_to(first, (ops.shape(x)[0], 1, self.d_model))
+            x = ops.concatenate([first, x], axis=1)  # [B, 1 + S, D]
+        return self._with_positions(x, 0, training)
+
+    def compute_output_shape(self, input_shape):
+        sizes = (size // self.patch_size for size in input_shape[1:3])
+        return (input_shape[0], next(sizes) * next(sizes) + self.class_token, self.d_model)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "patch_size": self.patch_size,
+            "class_token": self.class_token,
+        }
