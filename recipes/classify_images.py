@@ -1,0 +1,281 @@
+"""A Vision Transformer (Dosovitskiy et al., 2020) that tells images apart: digits, or yours.
+
+    python recipes/classify_images.py --data mnist.npz     # MNIST as one file, or its folder
+    python recipes/classify_images.py --data FOLDER        # own images: a sub-folder for each class
+    python recipes/classify_images.py --task cifar10       # downloads CIFAR-10, 170 MB; for a GPU
+    python recipes/classify_images.py --classify 7.png     # what the trained model sees there
+    python recipes/classify_images.py --classify 7.png --picture attention.png
+
+Without --data it looks for mnist/mnist.npz in the folder that KERAS_TRANSFORMER_DATA names. Part of
+the training images is held out to validate on; the test images are looked at once, at the end. In
+training the images are moved by a few pixels. MNIST's digits are white on black: so are those to
+classify.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_transformer as kt
+from keras_transformer.checkpoint_files import replacing
+from keras_transformer.data.images import scaled
+from keras_transformer.memory import keep_freed_memory
+
+# What suits a task: digits in minutes on two CPU cores; photographs on a GPU.
+DEFAULTS = {
+    "mnist": {"patch": 7, "width": 64, "layers": 4, "heads": 4, "updates": 8000, "rate": 0.002},
+    "cifar10": {"patch": 4, "width": 256, "layers": 6, "heads": 8, "updates": 40_000, "rate": 1e-3},
+    "folder": {"patch": 8, "width": 128, "layers": 6, "heads": 4, "updates": 10_000, "rate": 1e-3},
+}
+AUGMENTATION = {
+    "mnist": {"shift": 2},
+    "cifar10": {"shift": 4, "mirror": True},
+    "folder": {"shift": 4},
+}
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
+
+
+def main():
+    begin = time.perf_counter()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="mnist.npz, its folder, or one of class folders")
+    parser.add_argument("--task", choices=("cifar10",), help="in place of --data: downloaded")
+    parser.add_argument("--size", type=int, default=64, help="own images are resized to it")
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/classify-images"))
+    parser.add_argument("--patch", type=int, help="height and width of a patch, in pixels")
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--heads", type=int)
+    parser.add_argument("--updates", type=int)
+    parser.add_argument("--rate", type=float, help="the highest learning rate")
+    parser.add_argument("--batch", type=int, default=128, help="images of a batch")
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--pooling", choices=("class", "mean"), default="class")
+    parser.add_argument("--validate-every", type=int, default=500, help="updates")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
+    )
+    parser.add_argument("--classify", type=Path, metavar="FILE", help="this image; trains nothing")
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.png",
+        help="draw what a patch attends to, of the image to classify or of the first test image",
+    )
+    args = parser.parse_args()
+    if args.picture is not None and (args.picture.exists() or not args.picture.parent.is_dir()):
+        raise ValueError(f"{args.picture} exists, or its folder does not: name a new file")
+    if args.classify is not None:
+        classify(args)
+        return
+
+    task, training, test, classes = read(args)
+    for name, value in DEFAULTS[task].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.updates % args.validate_every:
+        parser.error(f"--updates {args.updates} is no multiple of --validate-every")
+    training, valid = split(*training, min(5000, len(training[0]) // 10))
+    model, plan, seconds = fit(args, task, training, valid, classes, begin)
+    right = model.evaluate(plan.evaluation(*test), verbose=0, return_dict=True)["token_accuracy"]
+    if args.picture is not None:
+        draw(model, test[0][0], args.picture)
+    seconds += time.perf_counter() - begin
+    print(f"{100 * right:.2f} % of {len(test[0]):,} test images right, {seconds:.0f} s")
+    print(
+        f"classify: python recipes/classify_images.py --run-dir {args.run_dir} "
+        "--classify IMAGE.png --picture attention.png",
+        file=sys.stderr,
+    )
+
+
+def fit(args, task, training, valid, classes, begin):
+    """Trains, or goes on training: the model, its plan, and the seconds of earlier starts."""
+    keep_freed_memory()
+    plan = kt.data.ImagePlan(*training, args.batch, args.seed, **AUGMENTATION[task])
+    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
+    keras.utils.set_random_seed(args.seed)
+    model = kt.models.VisionTransformer(
+        training[0].shape[1:],
+        len(classes),
+        patch_size=args.patch,
+        num_layers=args.layers,
+        d_model=args.width,
+        num_heads=args.heads,
+        dropout=args.dropout,
+        pooling=args.pooling,
+    )
+    warmup = min(500, args.updates // 2)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, args.updates - warmup, alpha=0.01, warmup_target=args.rate, warmup_steps=warmup
+    )
+    none = {"ignore_class": -1}  # every class is one to learn, and every image has a label
+    model.compile(
+        optimizer=kt.optimizers.PaperAdam(
+            learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.05, global_clipnorm=1.0
+        ),
+        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1, **none),
+        weighted_metrics=[kt.metrics.NatsPerToken(**none), kt.metrics.TokenAccuracy(**none)],
+    )
+    names = (*DEFAULTS[task], "batch", "dropout", "pooling", "validate_every", "seed", "precision")
+    settings = {"recipe": "classify_images", "task": task, "classes": classes}
+    settings |= {"images": training[0].shape, **{name: getattr(args, name) for name in names}}
+    with kt.RunDirectory.start(args.run_dir, settings, changeable=("updates",)) as run:
+        with replacing(run.path / "classes.json") as file:
+            file.write(json.dumps(classes, ensure_ascii=False).encode())
+        state = {"update": 0, "seconds": 0}
+        if (checkpoint := run.latest_checkpoint()) is not None:
+            state = run.restore(model, checkpoint)
+        done = state["update"]
+        run.truncate_log(done)
+
+        def save(update, logs):
+            seconds = state["seconds"] + time.perf_counter() - begin
+            run.save_checkpoint(model, update, {"update": update, "seconds": seconds})
+            run.prune(keep_last=2)
+
+        if done < args.updates:
+            model.fit(
+                plan.dataset(done),
+                validation_data=plan.evaluation(*valid),
+                epochs=args.updates // args.validate_every,
+                initial_epoch=done // args.validate_every,
+                steps_per_epoch=args.validate_every,
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    kt.callbacks.StopOnNonFinite(),
+                    kt.callbacks.Progress(args.updates, log=run.append_log),
+                    kt.callbacks.TensorBoard(str(args.run_dir)),
+                    kt.callbacks.Checkpoints(save, done),
+                ],
+            )
+    return model, plan, state["seconds"]
+
+
+def classify(args):
+    """Prints the three likeliest classes of an image file."""
+    run = kt.RunDirectory.open(args.run_dir)
+    classes = json.loads((run.path / "classes.json").read_text(encoding="utf-8"))
+    model = run.load_model()
+    image = read_image(args.classify, model.input_shape[1:])
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(model(scaled(image[None]))))[0]
+    for i in np.argsort(-probabilities)[:3]:
+        print(f"{classes[i]}\t{100 * probabilities[i]:.2f} %")
+    if args.picture is not None:
+        draw(model, image, args.picture)
+
+
+def draw(model, image, path):
+    from keras_transformer import pictures
+
+    figure = pictures.patch_attention(model, scaled(image))
+    with replacing(path) as file:
+        figure.savefig(file, dpi=110, format="png")
+    print(f"drawn: {path}", file=sys.stderr)
+
+
+# --- images: (integers [N, Y, X, C] from 0 to 255, labels [N])
+
+
+def read(args):
+    """The task, images to train on, images to test with, names of the classes."""
+    if args.task == "cifar10":
+        return "cifar10", *read_cifar10(), CIFAR10
+    path = args.data
+    if path is None:
+        folder = os.environ.get("KERAS_TRANSFORMER_DATA")
+        if not folder:
+            raise ValueError(
+                "--data names mnist.npz or a folder of class folders, or --task something to "
+                "download; KERAS_TRANSFORMER_DATA is not set"
+            )
+        path = Path(folder) / "mnist" / "mnist.npz"
+    if path.is_dir() and not (path / "mnist.npz").exists():
+        return "folder", *read_folder(path, args.size)
+    training, test = read_npz(path / "mnist.npz" if path.is_dir() else path)
+    return "mnist", training, test, [str(i) for i in range(1 + int(training[1].max()))]
+
+
+def read_npz(path):
+    """MNIST as Keras keeps it: x_train and x_test [N, Y, X], y_train and y_test [N]."""
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}; give MNIST as Keras keeps it, mnist.npz")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not MNIST as Keras keeps it, an .npz of x_train, y_train, x_test and "
+            f"y_test ({error})"
+        ) from error
+    return [(images[..., None] if images.ndim == 3 else images, y) for images, y in found]
+
+
+def read_cifar10():
+    try:
+        found = keras.datasets.cifar10.load_data()
+    except Exception as error:  # Keras raises no other where it cannot download
+        raise ValueError(
+            f"CIFAR-10 is not there and could not be downloaded ({error}): connect to the network, "
+            "or put Keras' cifar-10-batches-py-target into ~/.keras/datasets"
+        ) from error
+    return [(images, labels[:, 0]) for images, labels in found]
+
+
+def read_folder(folder, size):
+    """Own images, resized; a tenth of them, but one at least, to test with."""
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    counts = np.bincount([label for _, label in files], minlength=len(classes))
+    if len(classes) < 2 or counts.min() < 3:
+        held = ", ".join(f"{name} {n}" for name, n in zip(classes, counts, strict=True))
+        raise ValueError(
+            f"{folder} holds neither mnist.npz nor two or more sub-folders of three images or more "
+            f"each ({held or 'no sub-folder'})"
+        )
+    images = np.stack([read_image(path, (size, size, 3)) for path, _ in files])
+    labels = np.array([label for _, label in files])
+    training, test = split(images, labels, max(1, len(images) // 10))
+    return training, test, classes
+
+
+def read_image(path, shape):
+    """An image file of any kind, resized: integers [Y, X, C], C = 1 or 3."""
+    mode = "grayscale" if shape[2] == 1 else "rgb"
+    image = keras.utils.load_img(path, color_mode=mode, target_size=shape[:2])
+    return keras.utils.img_to_array(image, dtype="uint8")
+
+
+def split(images, labels, count):
+    """`count` of the images are held out, always the same ones: the others, and those."""
+    order = np.random.default_rng(0).permutation(len(images))
+    return [(images[part], labels[part]) for part in (order[count:], order[:count])]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the same command goes on from the last checkpoint") from None
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from error

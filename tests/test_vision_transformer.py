@@ -1,0 +1,293 @@
+"""The Vision Transformer: patches, what their order means, pictures, and images in batches."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transformer import compilation, pictures, testing
+from keras_transformer.data import ImagePlan
+from keras_transformer.layers import PatchEmbedding
+from keras_transformer.layers.patch_embedding import cut_patches
+from keras_transformer.models import VisionTransformer
+
+B, P, ROWS, COLUMNS, C, D = 2, 3, 5, 7, 2, 11  # patches of 3 x 3, 5 x 7 of them
+SHAPE = (P * ROWS, P * COLUMNS, C)
+IMAGES = np.random.default_rng(2010).normal(size=(B, *SHAPE)).astype("float32")
+SIZES = {"patch_size": P, "num_layers": 2, "d_model": 10, "num_heads": 2, "d_ff": 13}
+
+
+def array(x):
+    return ops.convert_to_numpy(ops.cast(x, "float32"))
+
+
+def model(**options):
+    return VisionTransformer(SHAPE, 17, **{**SIZES, **options})
+
+
+def with_patches(images, order):
+    """The images with their patches in another order."""
+    patches = images.reshape(-1, ROWS, P, COLUMNS, P, C).transpose(0, 1, 3, 2, 4, 5)
+    patches = patches.reshape(-1, ROWS * COLUMNS, P, P, C)[:, order]
+    patches = patches.reshape(-1, ROWS, COLUMNS, P, P, C).transpose(0, 1, 3, 2, 4, 5)
+    return patches.reshape(images.shape)
+
+
+ORDER = np.random.default_rng(11).permutation(ROWS * COLUMNS)
+
+
+# --- patches
+
+
+def test_patches_are_those_cut_by_hand():
+    patches = array(cut_patches(ops.convert_to_tensor(IMAGES), P))
+    expected = [
+        IMAGES[:, P * row : P * (row + 1), P * column : P * (column + 1)].reshape(B, -1)
+        for row in range(ROWS)
+        for column in range(COLUMNS)
+    ]
+    np.testing.assert_array_equal(patches, np.stack(expected, axis=1))
+
+
+def test_the_embedding_is_a_convolution_whose_stride_is_its_kernel():
+    layer = PatchEmbedding(P, D, positions=None, class_token=False)
+    convolution = keras.layers.Conv2D(D, P, strides=P)
+    found, _ = array(layer(IMAGES)), convolution(IMAGES)
+    layer.bias.assign(np.arange(D) / D)
+    found = array(layer(IMAGES))
+    kernel, bias = layer.get_weights()
+    convolution.set_weights([kernel.reshape(P, P, C, D), bias])
+    expected = array(convolution(IMAGES)).reshape(B, ROWS * COLUMNS, D)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_class_token_comes_first_and_every_position_has_its_vector():
+    layer = PatchEmbedding(P, D)
+    x = array(layer(IMAGES))
+    plain = PatchEmbedding(P, D, positions=None, class_token=False)
+    plain.build(IMAGES.shape)
+    plain.set_weights([layer.kernel, layer.bias])
+    positions, first = array(layer.position_embeddings), array(layer.class_embedding)
+    assert positions.shape == (1 + ROWS * COLUMNS, D)
+    np.testing.assert_allclose(x[:, 0], np.tile(first + positions[:1], (B, 1)), atol=1e-6)
+    np.testing.assert_allclose(x[:, 1:], array(plain(IMAGES)) + positions[1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(None, 21, 2), (16, 21, 2), (15, 20, 2), (15, 21)])
+def test_images_that_patches_do_not_divide_are_refused(shape):
+    with pytest.raises(ValueError, match="multiples of patch_size=3"):
+        PatchEmbedding(P, D).build((None, *shape))
+
+
+def test_what_does_not_fit_is_said():
+    layer = PatchEmbedding(P, D)
+    layer(IMAGES)
+    with pytest.raises(ValueError, match="expected shape=.*15, 21, 2"):
+        layer(IMAGES[:, :-P])
+    with pytest.raises(ValueError, match="got 'rotary'"):
+        PatchEmbedding(P, D, positions="rotary")
+    with pytest.raises(ValueError, match="'class' or 'mean', got 'max'"):
+        model(pooling="max")
+
+
+# --- the model
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_without_positions_the_order_of_patches_is_unseen_and_with_them_it_is_seen(pooling):
+    for positions in (None, "learned", "sinusoidal"):
+        vit = model(pooling=pooling, positions=positions)
+        change = np.abs(array(vit(with_patches(IMAGES, ORDER))) - array(vit(IMAGES))).max()
+        assert change < 1e-4 if positions is None else change > 1e-3, positions
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_patches_and_positions_in_another_order_change_nothing(pooling):
+    vit = model(pooling=pooling)
+    expected = array(vit(IMAGES))
+    positions = array(vit.embedding.position_embeddings)
+    first = vit.embedding.class_token
+    positions[first:] = positions[first:][ORDER]
+    vit.embedding.position_embeddings.assign(positions)
+    np.testing.assert_allclose(array(vit(with_patches(IMAGES, ORDER))), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_weights_of_every_layer_sum_to_1_and_the_logits_are_the_same(pooling):
+    vit = model(pooling=pooling)
+    logits, weights = vit.classify(IMAGES, return_attention_weights=True)
+    length = ROWS * COLUMNS + (pooling == "class")
+    assert [tuple(each.shape) for each in weights] == 2 * [(B, 2, length, length)]
+    for each in weights:
+        np.testing.assert_allclose(array(each).sum(-1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(array(logits), array(vit(IMAGES)), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"pooling": "mean", "positions": "sinusoidal"}])
+def test_it_saves_and_loads(options):
+    testing.assert_saves_and_loads(model(**options, dropout=0.3, epsilon=1e-5), IMAGES)
+
+
+def test_it_is_certified():
+    testing.assert_batch_invariant(model(), IMAGES)
+    testing.assert_batch_invariant(model(), IMAGES, training=True)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_agrees_with_float32(dtype):
+    vit, low = model(), model(dtype=dtype)
+    low.set_weights(vit.get_weights())
+    expected, found = array(vit(IMAGES)), low(IMAGES)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype.removeprefix("mixed_")
+    assert {w.dtype for w in low.weights} == {"float32"}
+    tolerance = 0.01 if dtype == "mixed_float16" else 0.08
+    np.testing.assert_allclose(array(found), expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_compiled_it_gives_the_same():
+    vit = model()
+    compiled = compilation.compile_with_weights(lambda images: vit(images), vit)
+    np.testing.assert_allclose(array(compiled(IMAGES)), array(vit(IMAGES)), atol=1e-5)
+
+
+def test_it_has_the_published_number_of_parameters():
+    # "Tiny" of DeiT (Touvron et al., 2021), as timm counts it: 5,717,416.
+    tiny = VisionTransformer((224, 224, 3), 1000, 16, num_layers=12, d_model=192, num_heads=3)
+    assert tiny.count_params() == 5_717_416
+
+
+def test_it_learns_where_a_spot_is():
+    """What no bag of patches could tell: the quarter of the image with the one bright patch."""
+    keras.utils.set_random_seed(1)
+    images = np.zeros((64, 8, 8, 1), "uint8")
+    labels = np.arange(64) % 4
+    for i, label in enumerate(labels):
+        row, column = 2 * (i // 4 % 2) + 4 * (label // 2), 2 * (i // 8 % 2) + 4 * (label % 2)
+        images[i, row : row + 2, column : column + 2] = 255
+    plan = ImagePlan(images, labels, rows=16)
+    vit = VisionTransformer((8, 8, 1), 4, 2, 1, 16, 2, dropout=0.0)
+    vit.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=keras.backend.backend() != "torch",
+    )
+    vit.fit(plan.dataset(), steps_per_epoch=60, verbose=0, shuffle=False)
+    assert vit.evaluate(plan.evaluation(images, labels), verbose=0)[1] == 1.0
+
+
+# --- pictures
+
+
+def test_a_receptive_field_is_what_a_kernel_made_by_hand_has():
+    image = np.zeros((7, 9, 1), "float32")
+    convolution = keras.layers.Conv2D(2, 3, padding="same", use_bias=False)
+    convolution.build((None, *image.shape))
+    kernel = np.arange(18).reshape(3, 3, 1, 2).astype("float32")
+    kernel[0, 2] = 0  # a pixel that has no say
+    convolution.set_weights([kernel])
+    field = pictures.receptive_field(convolution, image, (3, 4))
+    expected = np.zeros((7, 9), "float32")
+    expected[2:5, 3:6] = np.sqrt((kernel[:, :, 0] ** 2).sum(-1))
+    np.testing.assert_allclose(field, expected, rtol=1e-5)
+    # Two channels that cancel out in a sum are seen all the same.
+    convolution.set_weights([np.stack([kernel[..., 0], -kernel[..., 0]], axis=-1)])
+    assert (pictures.receptive_field(convolution, image, (3, 4)) > 0).sum() == 7  # 0 at the corner
+
+
+def test_a_convolution_sees_a_pixel_more_a_layer_and_attention_all_at_once():
+    vit = VisionTransformer((12, 15, 1), 5, **SIZES)
+    image = IMAGES[0, :12, :15, :1]
+    for depth in (1, 2):
+        field = pictures.receptive_field(
+            pictures.layers_of_convolution(depth, image.shape), image, (5, 7)
+        )
+        expected = np.zeros((12, 15), bool)
+        expected[5 - depth : 6 + depth, 7 - depth : 8 + depth] = True
+        np.testing.assert_array_equal(field > 0, expected)
+        field = pictures.receptive_field(pictures.layers_of_attention(vit, depth), image, (6,))
+        assert (field > 0).all()
+    field = pictures.receptive_field(pictures.layers_of_attention(vit, 0), image, (1 + 5 + 2,))
+    expected = np.zeros((12, 15), bool)
+    expected[3:6, 6:9] = True  # without a layer a patch sees itself
+    np.testing.assert_array_equal(field > 0, expected)
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_the_picture_shows_the_weights_of_each_layer_and_head(pooling):
+    vit = model(pooling=pooling)
+    figure = pictures.patch_attention(vit, IMAGES[0], (1, 4))
+    maps = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(maps) == 1 + 2 * (2 + 2)  # the image, then a layer's heads and two fields
+    _, weights = vit.classify(IMAGES[:1], return_attention_weights=True)
+    first = pooling == "class"
+    for layer, head in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        expected = array(weights[layer])[0, head, first + COLUMNS + 4, first:]
+        found = maps[1 + 4 * layer + head]
+        np.testing.assert_allclose(found, expected.reshape(ROWS, COLUMNS), atol=1e-6)
+    for message, image, patch in (("shape", IMAGES[0, 1:], None), ("5 x 7", IMAGES[0], (5, 0))):
+        with pytest.raises(ValueError, match=message):
+            pictures.patch_attention(vit, image, patch)
+
+
+# --- images in batches
+
+
+COUNT = 13
+NUMBERED = np.tile(np.arange(1, COUNT + 1, dtype="uint8")[:, None, None, None], (1, 5, 7, 1))
+
+
+def numbers(batch):
+    """The number of each image, whatever was moved out of it."""
+    return np.round((batch[0].max(axis=(1, 2, 3)) + 1) * 127.5).astype(int)
+
+
+def test_an_epoch_holds_each_image_once_with_its_label():
+    plan = ImagePlan(NUMBERED, np.arange(COUNT), rows=4, seed=3, shift=2, mirror=True)
+    batches = [plan.batch(update) for update in range(13)]  # four epochs
+    seen = np.concatenate([numbers(batch) for batch in batches]).reshape(4, COUNT)
+    for epoch in seen:
+        assert sorted(epoch) == list(range(1, COUNT + 1))
+    assert len({tuple(epoch) for epoch in seen}) == 4
+    for images, labels, weights in batches:
+        np.testing.assert_array_equal(numbers((images,)), labels + 1)
+        assert images.dtype == weights.dtype == np.float32 and abs(weights.sum() - 1) < 1e-6
+
+
+def test_a_batch_is_a_function_of_seed_and_update():
+    plans = [ImagePlan(NUMBERED, np.arange(COUNT), 4, seed, shift=2) for seed in (3, 3, 4)]
+    plans[0].batch(0)
+    first, again, other = (plan.batch(5) for plan in plans)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert (first[1] != other[1]).any()
+    [images, labels, weights] = next(iter(plans[1].dataset(5)))
+    np.testing.assert_array_equal(array(images), first[0])
+    np.testing.assert_array_equal(array(labels), first[1])
+
+
+def test_images_are_moved_whole_and_what_comes_in_is_black():
+    image = np.arange(1, 36, dtype="uint8").reshape(1, 5, 7, 1)
+    plan = ImagePlan(np.repeat(image, 50, axis=0), np.zeros(50), 50, shift=1, mirror=True)
+    framed = np.pad(image[0, ..., 0], 1)
+    ways = [framed[y : y + 5, x : x + 7] for y in range(3) for x in range(3)]
+    ways = {way.tobytes() for way in ways} | {way[:, ::-1].tobytes() for way in ways}
+    found = np.round((plan.batch(0)[0][..., 0] + 1) * 127.5).astype("uint8")
+    assert {each.tobytes() for each in found} <= ways
+    assert len({each.tobytes() for each in found}) > 9
+    plain = ImagePlan(image, [0], 1).batch(0)[0]
+    np.testing.assert_allclose(plain, image / 127.5 - 1, atol=1e-6)
+
+
+def test_an_evaluation_holds_each_image_once_as_it_is():
+    plan = ImagePlan(NUMBERED, np.arange(COUNT), 4, shift=2)
+    batches = [[array(part) for part in batch] for batch in plan.evaluation(NUMBERED, range(COUNT))]
+    images = np.concatenate([batch[0] for batch in batches])
+    np.testing.assert_allclose(images, NUMBERED / 127.5 - 1, atol=1e-6)
+    assert [len(batch[1]) for batch in batches] == [4, 4, 4, 1]
+
+
+def test_images_that_do_not_fit_their_labels_are_refused():
+    with pytest.raises(ValueError, match=r"\(13, 5, 7, 1\) and \(12,\)"):
+        ImagePlan(NUMBERED, np.arange(12), 4)
+    with pytest.raises(ValueError, match="no image"):
+        ImagePlan(NUMBERED[:0], [], 4)
