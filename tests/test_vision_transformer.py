@@ -1,11 +1,17 @@
 """The Vision Transformer: patches, what their order means, pictures, and images in batches."""
 
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from keras_transformer import compilation, pictures, testing
+from keras_transformer.checkpoint_files import read_arrays
 from keras_transformer.data import ImagePlan
 from keras_transformer.layers import PatchEmbedding
 from keras_transformer.layers.patch_embedding import cut_patches
@@ -291,3 +297,118 @@ def test_images_that_do_not_fit_their_labels_are_refused():
         ImagePlan(NUMBERED, np.arange(12), 4)
     with pytest.raises(ValueError, match="no image"):
         ImagePlan(NUMBERED[:0], [], 4)
+
+
+# --- the recipe
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "classify_images.py"
+SMALL = "--patch 4 --width 4 --layers 1 --heads 1 --batch 8 --updates 4 --validate-every 2".split()
+
+
+@pytest.fixture
+def recipe(monkeypatch, capsys):
+    """Runs the recipe as a script: its lines, those for people, and with what message it failed."""
+    policy = keras.config.dtype_policy()
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", [str(RECIPE), *map(str, options)])
+        message = None
+        try:
+            runpy.run_path(str(RECIPE), run_name="__main__")
+        except SystemExit as exit:
+            message = exit.code
+        printed = capsys.readouterr()
+        return printed.out.splitlines(), printed.err, message
+
+    yield run
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """MNIST in small: three digits, 8 x 8, of a brightness each."""
+    random = np.random.default_rng(5)
+    arrays = {}
+    for part, count in (("train", 43), ("test", 7)):
+        arrays[f"y_{part}"] = np.arange(count) % 3
+        noise = random.integers(0, 50, (count, 8, 8))
+        arrays[f"x_{part}"] = (noise + 100 * arrays[f"y_{part}"][:, None, None]).astype("uint8")
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    return tmp_path
+
+
+def weights(run, update):
+    return read_arrays(run / "checkpoints" / f"update-{update:08d}" / "weights.npz")
+
+
+@pytest.mark.tensorflow_only
+def test_the_recipe_trains_resumes_classifies_and_draws(recipe, digits):
+    run, picture = digits / "run", digits / "attention.png"
+    lines, _, message = recipe("--data", digits, "--run-dir", run, *SMALL)
+    assert message is None and "% of 7 test images right" in lines[-1]
+    logged = (run / "log.jsonl").read_text(encoding="utf-8")
+    assert logged.count('"val_token_accuracy"') == 2 and list(run.glob("events.out.*"))
+
+    # Broken off after two updates, and gone on with.
+    again = shutil.copytree(run, digits / "again")
+    shutil.rmtree(again / "checkpoints" / "update-00000004")
+    more, _, message = recipe("--data", digits / "mnist.npz", "--run-dir", again, *SMALL)
+    assert message is None and more[-1].split(" right")[0] == lines[-1].split(" right")[0]
+    for (name, whole), (_, resumed) in zip(weights(run, 4), weights(again, 4), strict=True):
+        np.testing.assert_allclose(resumed, whole, atol=1e-6, err_msg=name)
+    assert any((a != b).any() for (_, a), (_, b) in zip(weights(run, 2), weights(run, 4)))  # noqa: B905
+
+    keras.utils.save_img(digits / "digit.png", np.full((11, 13, 3), 90, "uint8"), scale=False)
+    classify = ("--run-dir", run, "--classify", digits / "digit.png", "--picture", picture)
+    lines, errors, message = recipe(*classify)
+    names, shares = zip(*(line.removesuffix(" %").split("\t") for line in lines), strict=True)
+    assert message is None and sorted(names) == ["0", "1", "2"]
+    assert abs(sum(map(float, shares)) - 100) < 0.02
+    assert keras.utils.load_img(picture).size[0] > 300 and str(picture) in errors
+    assert "name a new file" in recipe(*classify)[2]
+
+    other = ("--data", digits, "--run-dir", run, *SMALL, "--dropout", 0.2)
+    assert "other settings (dropout: 0.1 there, 0.2 here)" in recipe(*other)[2]
+
+
+@pytest.mark.tensorflow_only
+def test_the_recipe_takes_a_folder_of_own_images(recipe, tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(6):
+            image = np.full((9, 8 + i, 3), (200, 30, 9)[:: 1 if name == "cats" else -1], "uint8")
+            path = tmp_path / "images" / name / f"{i}.png"
+            keras.utils.save_img(path, image, scale=False)
+    train = ("--data", tmp_path / "images", "--run-dir", tmp_path / "run", *SMALL, "--size", 8)
+    lines, _, message = recipe(*train, "--pooling", "mean", "--precision", "bfloat16")
+    assert message is None and "% of 1 test images right" in lines[-1]
+    lines, _, _ = recipe("--run-dir", tmp_path / "run", "--classify", path)
+    assert {line.split("\t")[0] for line in lines} == {"cats", "dogs"}
+    shutil.rmtree(tmp_path / "images" / "dogs")
+    assert "two or more sub-folders" in recipe(*train)[2]
+
+
+@pytest.mark.tensorflow_only
+def test_the_recipe_says_what_is_missing(recipe, digits, monkeypatch):
+    def no_network():
+        raise Exception("URL fetch failure")
+
+    run = ("--run-dir", digits / "run")
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", no_network)
+    monkeypatch.delenv("KERAS_TRANSFORMER_DATA", raising=False)
+    evil = {name: np.array([{}]) for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(digits / "evil.npz", **evil)
+    (digits / "empty.npz").write_bytes(b"")
+    np.savez(digits / "other.npz", x=np.zeros(3))
+    for options, expected in (
+        ((), "--data names mnist.npz"),
+        (("--data", digits / "none.npz"), "no such file"),
+        (("--data", digits / "evil.npz"), "allow_pickle=False"),
+        (("--data", digits / "empty.npz"), "not MNIST as Keras keeps it"),
+        (("--data", digits / "other.npz"), "x_train"),
+        (("--task", "cifar10"), "could not be downloaded (URL fetch failure)"),
+        (("--data", digits, *SMALL, "--patch", 3), "multiples of patch_size=3"),
+        (("--classify", digits / "none.png"), "No run at"),
+    ):
+        assert expected in recipe(*run, *options)[2], options
+    assert not (digits / "run").exists()
