@@ -274,6 +274,62 @@ def test_embedding_masks_another_pad_id():
     np.testing.assert_array_equal(zeros, IDS == 8)
 
 
+# --- the attention weights of a stack
+
+
+STACK = {"num_layers": 2, **BLOCK}
+
+
+def test_a_stack_returns_the_weights_of_each_of_its_layers():
+    encoder, decoder = layers.Encoder(**STACK), layers.Decoder(**STACK)
+    x, given = X, {"mask": MASK, "causal": True}
+    output, weights = encoder(x, **given, return_attention_weights=True)
+    np.testing.assert_allclose(array(output), array(encoder(x, **given)), atol=1e-5)
+    for layer, found in zip(encoder.layers, weights, strict=True):
+        x, expected = layer(x, **given, return_attention_weights=True)
+        np.testing.assert_allclose(array(found), array(expected), atol=1e-6)
+        np.testing.assert_allclose(array(found).sum(-1), 1.0, atol=1e-5)
+        assert (array(found)[0, :, :, 3:] == 0).all()  # keys that are padding
+
+    x, given = X, {"inputs_mask": MASK, "memory_mask": MEMORY_MASK}
+    output, own, cross = decoder(x, MEMORY, **given, return_attention_weights=True)
+    np.testing.assert_allclose(array(output), array(decoder(x, MEMORY, **given)), atol=1e-5)
+    for layer, *found in zip(decoder.layers, own, cross, strict=True):
+        x, *expected = layer(x, MEMORY, **given, return_attention_weights=True)
+        for some, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(array(some), array(other), atol=1e-6)
+    assert array(own[0]).shape == (B, 3, T, T) and array(cross[0]).shape == (B, 3, T, S)
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_weights_come_with_a_cache_too(chunk):
+    encoder, decoder = layers.Encoder(**STACK), layers.Decoder(**STACK)
+    beams = 3  # of each source; here all are equal
+    x, rows = np.repeat(X, beams, axis=0), slice(None, None, beams)
+    _, expected = encoder(X, causal=True, return_attention_weights=True)
+    _, own, cross = decoder(X, MEMORY, memory_mask=MEMORY_MASK, return_attention_weights=True)
+    caches = [encoder.start_cache(B, T), decoder.start_cache(MEMORY, B * beams, T)]
+    given = {"memory_mask": MEMORY_MASK, "return_attention_weights": True}
+    for t in range(0, T, chunk):
+        newest = slice(t, t + chunk)
+        _, found, caches[0] = encoder(
+            X[:, newest], cache=caches[0], index=t, return_attention_weights=True
+        )
+        _, *both, caches[1] = decoder(x[:, newest], cache=caches[1], index=t, **given)
+        for i in range(2):
+            new = array(expected[i])[:, :, newest]
+            np.testing.assert_allclose(array(found[i]), new, atol=1e-5)
+            for some, whole in zip(both, (own, cross), strict=True):
+                assert array(some[i]).shape == (
+                    B * beams,
+                    3,
+                    *array(whole[i])[:, :, newest].shape[2:],
+                )
+                new = array(whole[i])[:, :, newest]
+                np.testing.assert_allclose(array(some[i])[rows], new, atol=1e-5)
+                np.testing.assert_allclose(array(some[i])[beams - 1 :: beams], new, atol=1e-5)
+
+
 # --- dropout
 
 
