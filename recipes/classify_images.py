@@ -30,10 +30,13 @@ from keras_transformer.memory import keep_freed_memory
 
 # What suits a task: digits in minutes on two CPU cores; photographs on a GPU.
 DEFAULTS = {
-    "mnist": {"patch": 7, "width": 64, "layers": 4, "heads": 4, "updates": 8000, "rate": 0.002},
-    "cifar10": {"patch": 4, "width": 256, "layers": 6, "heads": 8, "updates": 40_000, "rate": 1e-3},
-    "folder": {"patch": 8, "width": 128, "layers": 6, "heads": 4, "updates": 10_000, "rate": 1e-3},
+    "mnist": {"patch": 7, "width": 96, "layers": 4, "heads": 4, "dropout": 0.0},
+    "cifar10": {"patch": 4, "width": 256, "layers": 6, "heads": 8, "dropout": 0.1},
+    "folder": {"patch": 8, "width": 128, "layers": 6, "heads": 4, "dropout": 0.1},
 }
+DEFAULTS["mnist"] |= {"updates": 5000, "rate": 0.003}
+DEFAULTS["cifar10"] |= {"updates": 40_000, "rate": 0.001}
+DEFAULTS["folder"] |= {"updates": 10_000, "rate": 0.001}
 AUGMENTATION = {
     "mnist": {"shift": 2},
     "cifar10": {"shift": 4, "mirror": True},
@@ -59,7 +62,7 @@ def main():
     parser.add_argument("--updates", type=int)
     parser.add_argument("--rate", type=float, help="the highest learning rate")
     parser.add_argument("--batch", type=int, default=128, help="images of a batch")
-    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dropout", type=float)
     parser.add_argument("--pooling", choices=("class", "mean"), default="class")
     parser.add_argument("--validate-every", type=int, default=500, help="updates")
     parser.add_argument("--seed", type=int, default=1)
@@ -131,7 +134,7 @@ def fit(args, task, training, valid, classes, begin):
         loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1, **none),
         weighted_metrics=[kt.metrics.NatsPerToken(**none), kt.metrics.TokenAccuracy(**none)],
     )
-    names = (*DEFAULTS[task], "batch", "dropout", "pooling", "validate_every", "seed", "precision")
+    names = (*DEFAULTS[task], "batch", "pooling", "validate_every", "seed", "precision")
     settings = {"recipe": "classify_images", "task": task, "classes": classes}
     settings |= {"images": training[0].shape, **{name: getattr(args, name) for name in names}}
     with kt.RunDirectory.start(args.run_dir, settings, changeable=("updates",)) as run:

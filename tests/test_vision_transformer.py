@@ -164,7 +164,6 @@ def test_it_has_the_published_number_of_parameters():
 
 def test_it_learns_where_a_spot_is():
     """What no bag of patches could tell: the quarter of the image with the one bright patch."""
-    keras.utils.set_random_seed(1)
     images = np.zeros((64, 8, 8, 1), "uint8")
     labels = np.arange(64) % 4
     for i, label in enumerate(labels):
@@ -172,13 +171,15 @@ def test_it_learns_where_a_spot_is():
         images[i, row : row + 2, column : column + 2] = 255
     plan = ImagePlan(images, labels, rows=16)
     vit = VisionTransformer((8, 8, 1), 4, 2, 1, 16, 2, dropout=0.0)
+    random = np.random.default_rng(0)  # the same weights on every backend
+    vit.set_weights([0.2 * random.normal(size=w.shape) + ("gamma" in w.path) for w in vit.weights])
     vit.compile(
-        keras.optimizers.Adam(0.01),
+        keras.optimizers.Adam(0.003),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=keras.backend.backend() != "torch",
     )
-    vit.fit(plan.dataset(), steps_per_epoch=60, verbose=0, shuffle=False)
+    vit.fit(plan.dataset(), steps_per_epoch=150, verbose=0, shuffle=False)
     assert vit.evaluate(plan.evaluation(images, labels), verbose=0)[1] == 1.0
 
 
@@ -368,7 +369,7 @@ def test_the_recipe_trains_resumes_classifies_and_draws(recipe, digits):
     assert "name a new file" in recipe(*classify)[2]
 
     other = ("--data", digits, "--run-dir", run, *SMALL, "--dropout", 0.2)
-    assert "other settings (dropout: 0.1 there, 0.2 here)" in recipe(*other)[2]
+    assert "other settings (dropout: 0.0 there, 0.2 here)" in recipe(*other)[2]
 
 
 @pytest.mark.tensorflow_only
