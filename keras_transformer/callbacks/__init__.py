@@ -12,6 +12,7 @@ the thread that trains, between two steps: there the values are exact, on JAX to
 has brought them back, and they are fetched once per interval.
 """
 
+from keras_transformer.callbacks.hparams import write_hparams, write_hparams_columns
 from keras_transformer.callbacks.interval_meter import IntervalMeter, perplexity
 from keras_transformer.callbacks.progress import Progress
 from keras_transformer.callbacks.stopping import StopEarly, StopOnNonFinite
@@ -27,4 +28,6 @@ __all__ = [
     "TensorBoard",
     "TranslationScore",
     "perplexity",
+    "write_hparams",
+    "write_hparams_columns",
 ]

@@ -34,7 +34,10 @@ class EventFile:
         self._write(step=first_step, session_log=start)
 
     def scalars(self, step, values):
-        values = [{"tag": tag, "simple_value": value} for tag, value in values.items()]
+        self.summary(step, [{"tag": tag, "simple_value": x} for tag, x in values.items()])
+
+    def summary(self, step, values):
+        """Writes `Summary.Value`s, as messages or as dictionaries of their fields."""
         self._write(step=step, summary={"value": values})
 
     def close(self):

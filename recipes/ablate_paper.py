@@ -1,0 +1,296 @@
+"""The paper's Table 3 on a machine of your own: every row from (A) to (E), small, and what it says.
+
+    python recipes/ablate_paper.py --quick                 # each row once, within the hour
+    python recipes/ablate_paper.py --precision bfloat16    # three seeds of each, overnight
+    python recipes/ablate_paper.py --rows C-layers-2 D-dropout-0 --seeds 1 2
+    tensorboard --logdir runs/table3                       # HPARAMS has the table
+
+Each row keeps its ratios to the paper's base: a row of twice the d_ff has twice the d_ff of the
+small base here. Dropout, smoothing, heads and the schedule are the paper's own; the warm-up is
+shorter. As for Table 3 there, no checkpoints are averaged, and the figures are of the development
+text. The same command again goes on where it was stopped; rows and seeds may be added.
+
+The data is Multi30k English-German (in the folder multi30k_en_de of KERAS_TRANSFORMER_DATA, else
+downloaded, 4 MB), or any parallel text. The run directory gets table3.json, table3.txt and
+table3.png, and below ROW/seed-N a run of each training, to `keras-transformer translate` with.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import ablation_report
+import ablation_rows
+import keras
+import translate_multi30k
+
+import keras_transformer as kt
+from keras_transformer.checkpoint_files import read_json, replacing, write_json
+from keras_transformer.memory import keep_freed_memory
+from keras_transformer.models import TABLE_3
+
+FULL = {
+    "run_dir": "runs/table3",
+    "seeds": [1, 2, 3],
+    "layers": 3,
+    "d_model": 128,
+    "vocabulary_size": 6000,
+    "updates": 1500,
+    "warmup_steps": 400,
+    "beam_size": 4,
+}
+QUICK = {
+    "run_dir": "runs/table3-quick",
+    "seeds": [1],
+    "layers": 3,
+    "d_model": 64,
+    "vocabulary_size": 4000,
+    "updates": 750,
+    "warmup_steps": 250,
+    "beam_size": 1,
+}
+# What may differ when a run is resumed: no training that was begun is another one for it.
+FILES = ("train_source", "train_target", "valid_source", "valid_target")
+CHANGEABLE = ("rows", "seeds", "run_dir", "data", *FILES)
+
+
+def main(argv=None):
+    args = parse(argv)
+    keep_freed_memory()
+    try:
+        ablate(args)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: the same command goes on in {args.run_dir}", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:  # what the reader can mend
+        if os.environ.get("KERAS_TRANSFORMER_TRACEBACK"):
+            raise
+        sys.exit(f"ablate_paper: error: {error}")
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    def option(name, text, **how):
+        key = name.removeprefix("--").replace("-", "_")
+        parser.add_argument(name, help=f"{text}; {FULL[key]}, quick {QUICK[key]}", **how)
+
+    parser.add_argument("--quick", action="store_true", help="smaller, shorter, one seed, greedy")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=TABLE_3,
+        default=list(TABLE_3),
+        metavar="ROW",
+        help=f"of {', '.join(TABLE_3)}; all, and always the base",
+    )
+    option("--seeds", "each row is trained once with each", type=int, nargs="+", metavar="N")
+    option("--run-dir", "all that comes out")
+    parser.add_argument("--data", type=Path, help="folder with Multi30k: train.*, val.*")
+    parser.add_argument("--source", default="en", help="language of Multi30k: en, de, fr, cs")
+    parser.add_argument("--target", default="de")
+    for name in FILES:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", metavar="FILE", help="other text, a sentence a line"
+        )
+    parser.add_argument(
+        "--tokenize", help="sacreBLEU's; none for Multi30k, which is tokenized, 13a for files"
+    )
+    option("--layers", "of the base's encoder and decoder, a multiple of 3", type=int)
+    option("--d-model", "of the base, a multiple of 64; its d_ff is 4 times that", type=int)
+    parser.add_argument("--dropout", type=float, default=0.1, help="of the base; 0.1")
+    parser.add_argument("--norm", default="post", choices=("post", "pre"), help="post, the paper's")
+    option("--vocabulary-size", "of both languages together", type=int)
+    option("--updates", "a training; big takes three times as many, but not if quick", type=int)
+    option("--warmup-steps", "updates until the highest rate", type=int)
+    parser.add_argument("--validate-every", type=int, default=250, help="updates; 250")
+    parser.add_argument("--tokens-per-batch", type=int, default=4096, help="4096")
+    option("--beam-size", "of the search; 1 is greedy", type=int)
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
+    )
+    args = parser.parse_args(argv)
+    for key, value in (QUICK if args.quick else FULL).items():
+        if getattr(args, key) is None:
+            setattr(args, key, value)
+    args.rows = [name for name in TABLE_3 if name == "base" or name in args.rows]
+    args.run_dir = Path(args.run_dir)
+    files = [getattr(args, name) for name in FILES]
+    if any(files) and (args.data or not all(files)):
+        parser.error(
+            "give all of --train-source, --train-target, --valid-source, --valid-target "
+            "and no --data, or none of them"
+        )
+    args.tokenize = args.tokenize or ("13a" if any(files) else "none")
+    if args.updates % args.validate_every:
+        parser.error(
+            f"--updates {args.updates} is no multiple of {args.validate_every}, the "
+            "updates from one validation to the next: change it or --validate-every"
+        )
+    return args
+
+
+class Text(NamedTuple):
+    """The text, encoded once for all rows."""
+
+    tokenizer: kt.text.Tokenizer
+    train: kt.data.EncodedPairs
+    valid: kt.data.EncodedPairs
+    valid_pairs: list
+
+
+def ablate(args):
+    """Trains what is not yet trained, and reports."""
+    scale = ablation_rows.Scale(
+        args.layers, args.d_model, d_ff=4 * args.d_model, dropout=args.dropout
+    )
+    rows, misfits = ablation_rows.scaled_rows(args.rows, scale)
+    if misfits:
+        raise ValueError(
+            f"{'; '.join(f'row {name}: {error}' for name, error in misfits.items())}. Leave them "
+            "out by --rows, or take --layers of a multiple of 3, --d-model of a multiple of 64."
+        )
+    kt.evaluation.bleu(["a"], ["a"], tokenize=args.tokenize)  # fails now, not in an hour
+    train, valid = read(args)
+    digest = hashlib.sha256(json.dumps([train, valid]).encode()).hexdigest()
+    settings = {"recipe": "ablate_paper", **vars(args), "text_sha256": digest}
+    settings["backend"] = keras.backend.backend()
+    with kt.RunDirectory.start(args.run_dir, settings, CHANGEABLE) as run:
+        text = encode(train, valid, run.path, args)
+        if not any(run.path.glob("events.out.*")):
+            columns = [
+                ablation_rows.setting_of(*each)
+                for each in ablation_rows.scaled_rows(TABLE_3, scale)[0].items()
+            ]
+            columns = {name: {each[name] for each in columns} for name in columns[0]}
+            kt.callbacks.write_hparams_columns(run.path, columns, ["perplexity", "bleu"])
+        # A whole table after the first seed, a better one after each that follows.
+        results, trainings = [], [(seed, name) for seed in args.seeds for name in rows]
+        for number, (seed, name) in enumerate(trainings, start=1):
+            folder = run.path / name / f"seed-{seed}"
+            if not (folder / "result.json").exists():
+                print(f"{number} of {len(trainings)}: {name}, seed {seed}", file=sys.stderr)
+                train_row(folder, name, rows[name], seed, args, text)
+            results.append(read_json(folder / "result.json"))
+            report(run.path, results, args, print_it=number % len(rows) == 0)
+
+
+def read(args):
+    """The pairs to train on and to validate with."""
+    if args.train_source:
+        files = [getattr(args, name) for name in FILES]
+        return kt.data.read_parallel(*files[:2]), kt.data.read_parallel(*files[2:])
+    folder, home = args.data, os.environ.get("KERAS_TRANSFORMER_DATA")
+    if folder is None and home:
+        folder = Path(home) / "multi30k_en_de"
+    if folder is None:
+        folder = Path("runs/data/multi30k")
+        translate_multi30k.download(args.source, args.target, folder)
+    return [
+        kt.data.read_parallel(folder / f"{name}.{args.source}", folder / f"{name}.{args.target}")
+        for name in ("train", "val")
+    ]
+
+
+def encode(train, valid, folder, args):
+    """Vocabulary and ids, made once and kept in the run directory."""
+    vocabulary = folder / "tokenizer.model"
+    if not vocabulary.exists():
+        kt.text.train_tokenizer(train, args.vocabulary_size).save(vocabulary)
+    tokenizer = kt.text.Tokenizer.load(vocabulary)
+    (folder / "ids").mkdir(exist_ok=True)
+    ids = [
+        kt.data.encode_pairs(pairs, tokenizer, cache=folder / "ids" / f"{name}.npz")
+        for name, pairs in (("train", train), ("valid", valid))
+    ]
+    print(kt.data.report(train, ids[0], valid), file=sys.stderr)
+    return Text(tokenizer, *ids, valid)
+
+
+def train_row(folder, name, options, seed, args, text):
+    """Trains one row with one seed, or goes on with it, and writes its result.json."""
+    keras.backend.clear_session()  # of the row before
+    gc.collect()
+    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
+    keras.utils.set_random_seed(seed)
+    row = TABLE_3[name]
+    updates = args.updates if args.quick else args.updates * row.updates // TABLE_3["base"].updates
+    plan = kt.data.BatchPlan(text.train, args.tokens_per_batch, seed=seed)
+    validation = plan.evaluation(text.valid)
+    model = kt.models.Transformer(text.tokenizer.vocabulary_size(), **options, norm=args.norm)
+    model.compile(
+        optimizer=kt.optimizers.PaperAdam(options["d_model"], args.warmup_steps),
+        loss=kt.losses.SmoothedCrossentropy(row.label_smoothing),
+        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+    )
+    with kt.RunDirectory.start(folder, {"row": name, "seed": seed, "updates": updates}) as run:
+        text.tokenizer.save(run.path / "tokenizer.model")
+        checkpoint, done = run.latest_checkpoint(), 0
+        if checkpoint is not None:
+            done = run.restore(model, checkpoint)["update"]
+        run.truncate_log(done)
+
+        def save(update, logs):
+            run.save_checkpoint(model, update, {"update": update})
+            run.prune(keep_last=1)
+
+        if done < updates:
+            model.fit(
+                plan.dataset(done),
+                validation_data=validation,
+                epochs=updates // args.validate_every,
+                initial_epoch=done // args.validate_every,
+                steps_per_epoch=args.validate_every,
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    kt.callbacks.StopOnNonFinite(),
+                    kt.callbacks.Progress(updates, log=run.append_log),
+                    kt.callbacks.TensorBoard(str(folder)),
+                    kt.callbacks.Checkpoints(save, done),
+                ],
+            )
+        nats = model.evaluate(validation, verbose=0, return_dict=True)["nats_per_token"]
+        sources, references = zip(*text.valid_pairs, strict=True)
+        hypotheses = kt.Translator(model, text.tokenizer).translate(
+            sources, beam_size=args.beam_size, batch_size=256
+        )
+        bleu = kt.evaluation.bleu(hypotheses, references, tokenize=args.tokenize)
+        figures = {"perplexity": kt.callbacks.perplexity(nats), "bleu": bleu.value}
+        kt.callbacks.write_hparams(
+            folder, ablation_rows.setting_of(name, options), figures, updates, group=name
+        )
+        result = {"row": name, "seed": seed, "updates": updates, **figures}
+        result |= {"parameters": model.count_params(), "signature": bleu.signature}
+        write_json(folder / "result.json", result)  # last: what is here is not trained again
+
+
+def report(folder, results, args, print_it):
+    """Writes the table, the same as JSON, and the picture."""
+    search = "greedy" if args.beam_size == 1 else f"beam {args.beam_size}, alpha 0.6"
+    settings = {**vars(args), "search": search, "signature": results[0]["signature"]}
+    summary = ablation_report.summarize(results)
+    write_json(folder / "table3.json", {"settings": settings, **summary})
+    lines = ablation_report.table(summary)
+    lines += f"\nValidation text, {search}, {settings['signature']}\n"
+    with replacing(folder / "table3.txt") as file:
+        file.write(lines.encode())
+    if len(summary["rows"]) > 1:
+        with replacing(folder / "table3.png") as file:
+            ablation_report.draw(summary).savefig(file, format="png", dpi=110)
+    if print_it:
+        print(f"\n{lines}")
+
+
+if __name__ == "__main__":
+    main()
