@@ -12,6 +12,7 @@ import numpy as np
 from keras_transformer.subwords import Segmenter
 
 MODEL_TYPES = ("bpe", "unigram", "char", "word")
+MASK = "<mask>"
 NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
 
 
@@ -29,6 +30,7 @@ class Tokenizer:
     Attributes:
         model_proto: Those bytes.
         pad_id, unknown_id, start_id, end_id: The special ids, read from the model.
+        mask_id: The id of `"<mask>"`, for masked language models; None in a vocabulary without.
 
     Raises:
         ValueError: If the bytes are no SentencePiece model, or its special ids do not fit.
@@ -59,6 +61,8 @@ class Tokenizer:
         self.unknown_id = self._processor.unk_id()
         self.start_id = self._processor.bos_id()
         self.end_id = self._processor.eos_id()
+        mask_id = self._processor.piece_to_id(MASK)
+        self.mask_id = mask_id if self._processor.is_control(mask_id) else None
         if self.pad_id != 0 or self.start_id < 0 or self.end_id < 0:
             raise ValueError(
                 "expected a vocabulary with pad id 0 and with start and end ids, got "
@@ -69,6 +73,11 @@ class Tokenizer:
     def vocabulary_size(self):
         """Returns V, the number of ids, special ones included."""
         return self._processor.vocab_size()
+
+    def special_ids(self):
+        """Returns the ids that stand for no text, the unknown one among them, in order."""
+        ids = {self.pad_id, self.unknown_id, self.start_id, self.end_id, self.mask_id}
+        return sorted(ids - {None})
 
     def encode(self, text):
         """Text to ids, without start or end; special ids never come from the text.
@@ -307,6 +316,7 @@ def train_tokenizer(
     model_type="bpe",
     normalization="identity",
     character_coverage=None,
+    mask=False,
 ):
     """Trains one vocabulary on both sides of parallel text (sec. 5.1: shared BPE).
 
@@ -322,6 +332,8 @@ def train_tokenizer(
             "nfkc_cf" are SentencePiece's own lossy rules (½ becomes 1⁄2, runs of spaces one).
         character_coverage: The share of the text, from 0.98 to 1, whose characters get a piece
             of their own. Defaults to 0.9995 for "bpe" and "unigram", else 1.
+        mask: Whether there is a fifth special id, `mask_id` 4, for masked language models. The
+            characters "<mask>" in a text are text like any other.
 
     Returns:
         A `Tokenizer`.
@@ -382,6 +394,7 @@ def train_tokenizer(
             unk_id=1,
             bos_id=2,
             eos_id=3,
+            control_symbols=[MASK] if mask else [],  # never found in a text, unlike user's symbols
             max_sentence_length=2**30,  # bytes; the default drops lines over 4,192 without a word
             num_threads=1,  # unigram's sums, hence its pieces, depend on the number of threads
             minloglevel=2,

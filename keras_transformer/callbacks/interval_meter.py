@@ -44,7 +44,8 @@ class IntervalMeter:
     Keras' metrics are averages since the epoch began. Each keeps a sum (`total`) and a weight
     (`count`), so the differences between two readings give the average over the interval itself:
     nats over target tokens, not over batches. The loss is weighted as Keras weighs it, by rows.
-    It looks for `keras_transformer.metrics` of the default names; what is missing is left out.
+    It looks for `keras_transformer.metrics` of the default names, and for Keras' `"accuracy"` of
+    classes; what is missing is left out.
 
     Args:
         every: Updates between two readings. A reading waits for the device, so it should stay
@@ -87,16 +88,16 @@ class IntervalMeter:
         """Reads the interval that ends now, and begins the next.
 
         Returns:
-            dict: `update`, `loss` and `nats_per_token` (nats), `token_accuracy` (0 to 1),
-            `perplexity`, `target_tokens`, `target_tokens_per_second`, `learning_rate` as really
-            applied, and, where the optimizer has them, `gradient_norm` (of the last update, before
-            clipping) and `skipped_updates` (since training began).
+            dict: `update`, `loss` and `nats_per_token` (nats), `token_accuracy` and `accuracy` (0
+            to 1), `perplexity`, `target_tokens`, `target_tokens_per_second`, `learning_rate` as
+            really applied, and, where the optimizer has them, `gradient_norm` (of the last update,
+            before clipping) and `skipped_updates` (since training began).
         """
         sums = {
             metric.name: (scalar(metric.total), scalar(metric.count))
             for group in model.metrics
             for metric in getattr(group, "metrics", [group])
-            if metric.name in ("loss", "nats_per_token", "token_accuracy")
+            if metric.name in ("loss", "nats_per_token", "token_accuracy", "accuracy")
         }
         clock = time.perf_counter()  # after the reading, which waited for the last update
         optimizer = innermost(model.optimizer)

@@ -19,6 +19,7 @@ COLUMNS = {
     "nats_per_token": "nats/token {:.3f}",
     "perplexity": "ppl {:.2f}",
     "token_accuracy": "acc {:.1%}",
+    "accuracy": "acc {:.1%}",
     "bleu": "BLEU {:.2f}",
     "learning_rate": "lr {:.2e}",
     "gradient_norm": "grad {:.2f}",

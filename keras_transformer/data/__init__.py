@@ -9,6 +9,9 @@ BatchPlan                   plan(seed, update) -> micro-batches; .dataset() is w
 token_batches               the last two in one line
 WindowPlan                  windows of one long text, for language models
 ImagePlan                   labelled images, for image classifiers
+encode_texts                single texts -> flat arrays of ids
+MaskedPlan                  their tokens hidden, to be predicted: masked language models
+LabelledPlan                texts and their classes
 ```
 """
 
@@ -16,18 +19,25 @@ from keras_transformer.data.batches import BatchPlan, token_batches
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs
 from keras_transformer.data.files import read_parallel, read_tsv
 from keras_transformer.data.images import ImagePlan
+from keras_transformer.data.masked import MaskedPlan, mask_tokens
 from keras_transformer.data.report import Report, report
 from keras_transformer.data.sampling import SubwordSampling
+from keras_transformer.data.texts import EncodedTexts, LabelledPlan, encode_texts
 from keras_transformer.data.windows import WindowPlan
 
 __all__ = [
     "BatchPlan",
     "EncodedPairs",
+    "EncodedTexts",
     "ImagePlan",
+    "LabelledPlan",
+    "MaskedPlan",
     "Report",
     "SubwordSampling",
     "WindowPlan",
     "encode_pairs",
+    "encode_texts",
+    "mask_tokens",
     "read_parallel",
     "read_tsv",
     "report",

@@ -11,6 +11,8 @@ from keras_transformer.data.feed import endless, one_pass
 from keras_transformer.data.layout import Layout, dynamic_bounds, static_bounds
 from keras_transformer.data.sampling import SubwordSampling
 
+_TRAINING, _EVALUATION = 0, 1
+
 
 class _Epoch(NamedTuple):
     encoded: EncodedPairs
@@ -106,6 +108,7 @@ class BatchPlan:
         else:
             self._bounds = dynamic_bounds(limit)
         self._layout = self._lay_out(first)
+        self._counted_per_epoch = self._counted(first, np.arange(len(first)))
         if sampling is not None:
             room = max(1, len(self._layout) // 100)
             self._layout.split(min(len(self._layout) + room, len(encoded)))
@@ -156,10 +159,11 @@ class BatchPlan:
         _check_fits(_longest(encoded), self._bounds[-1], "the plan's longest row")
         layout = self._lay_out(encoded)
         order = layout.order()
-        weight = len(layout) / layout.target_lengths.sum()
+        weight = len(layout) / self._counted(encoded, np.arange(len(encoded)))
 
         def batch(position):
-            return _arrays(encoded, *layout.batch(order, position), weight)
+            members, shape = layout.batch(order, position)
+            return self._arrays(encoded, members, shape, weight, (_EVALUATION, position))
 
         return one_pass(batch, len(layout))
 
@@ -180,12 +184,13 @@ class BatchPlan:
 
     def summary(self):
         """Returns two lines: updates per epoch, and what shapes and padding they come with."""
-        target_tokens = self._layout.target_lengths.sum() / self.updates_per_epoch
+        items, budget, counted = self._words
         return (
-            f"{len(self.encoded):,} pairs, {self.updates_per_epoch:,.1f} updates an epoch of "
-            f"{self.accumulate} x {self.tokens_per_batch:,} tokens a side\n"
+            f"{len(self.encoded):,} {items}, {self.updates_per_epoch:,.1f} updates an epoch of "
+            f"{self.accumulate} x {self.tokens_per_batch:,} {budget}\n"
             f"{len(self.shapes())} {'static' if self.static else 'dynamic'} shapes, "
-            f"{self.padding():.1%} padding, {target_tokens:,.0f} target tokens an update"
+            f"{self.padding():.1%} padding, "
+            f"{self._counted_per_epoch / self.updates_per_epoch:,.0f} {counted} an update"
         )
 
     __str__ = summary
@@ -223,12 +228,26 @@ class BatchPlan:
 
     def _micro_batch(self, index):
         first = index - index % self.accumulate
-        tokens = 0
+        counted = 0
         for each in range(first, first + self.accumulate):
             epoch, members, _ = self._members(each)
-            tokens += epoch.layout.target_lengths[members].sum()
+            counted += self._counted(epoch.encoded, members)
         epoch, members, shape = self._members(index)
-        return _arrays(epoch.encoded, members, shape, self.accumulate / tokens)
+        weight = self.accumulate / counted
+        return self._arrays(epoch.encoded, members, shape, weight, (_TRAINING, index))
+
+    # What differs where a corpus is not of pairs (data/texts.py, data/masked.py).
+
+    _words = ("pairs", "tokens a side", "target tokens")
+
+    def _counted(self, encoded, members):
+        """How many labels of these members the loss counts."""
+        lengths = encoded.target_offsets[members + 1] - encoded.target_offsets[members]
+        return (lengths + 1).sum()
+
+    def _arrays(self, encoded, members, shape, weight, draw):
+        """The batch of these members; `draw` is two integers that no other batch has."""
+        return _arrays(encoded, members, shape, weight)
 
 
 def token_batches(
@@ -285,9 +304,8 @@ def _check_fits(longest, limit, name):
 
 def _arrays(encoded, members, shape, weight):
     rows, source_width, target_width = shape
-    # Spread the real rows, so that every replica's contiguous part gets its share.
-    places = np.arange(len(members)) * rows // len(members)
-    source_ids, _ = _rows(
+    places = spread(len(members), rows)
+    source_ids, _ = filled_rows(
         encoded.source_ids,
         encoded.source_offsets,
         members,
@@ -295,7 +313,7 @@ def _arrays(encoded, members, shape, weight):
         (rows, source_width),
         encoded.source_end_id,
     )
-    labels, real = _rows(
+    labels, real = filled_rows(
         encoded.target_ids,
         encoded.target_offsets,
         members,
@@ -310,7 +328,12 @@ def _arrays(encoded, members, shape, weight):
     return {"source_ids": source_ids, "target_ids": target_ids}, labels, weights
 
 
-def _rows(ids, offsets, members, places, shape, end_id):
+def spread(count, rows):
+    """The rows of `count` members, so that every replica's contiguous part gets its share."""
+    return np.arange(count) * rows // count
+
+
+def filled_rows(ids, offsets, members, places, shape, end_id):
     """Sentences + end in the rows `places` of an int32 array, and a mask, True = a token."""
     begins, lengths = np.zeros(shape[0], np.int64), np.full(shape[0], -1)
     begins[places] = offsets[members]

@@ -6,6 +6,7 @@ from keras_transformer.layers.encoder import Encoder, EncoderLayer
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.masks import causal_mask, padding_mask
 from keras_transformer.layers.patch_embedding import PatchEmbedding
+from keras_transformer.layers.pooling import MeanPooling
 from keras_transformer.layers.positional_embedding import PositionalEmbedding, sinusoids
 from keras_transformer.layers.residual import Residual
 
@@ -15,6 +16,7 @@ __all__ = [
     "Encoder",
     "EncoderLayer",
     "FeedForward",
+    "MeanPooling",
     "MultiHeadAttention",
     "PatchEmbedding",
     "PositionalEmbedding",

@@ -1,8 +1,18 @@
 """Models composed of the layers."""
 
 from keras_transformer.models.causal_language_model import CausalLanguageModel
+from keras_transformer.models.masked_language_model import MaskedLanguageModel
 from keras_transformer.models.presets import PRESETS, TABLE_3
+from keras_transformer.models.text_classifier import TextClassifier
 from keras_transformer.models.transformer import Transformer
 from keras_transformer.models.vision_transformer import VisionTransformer
 
-__all__ = ["PRESETS", "TABLE_3", "CausalLanguageModel", "Transformer", "VisionTransformer"]
+__all__ = [
+    "PRESETS",
+    "TABLE_3",
+    "CausalLanguageModel",
+    "MaskedLanguageModel",
+    "TextClassifier",
+    "Transformer",
+    "VisionTransformer",
+]

@@ -1,0 +1,52 @@
+"""One vector for a text, from those of its tokens."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class MeanPooling(keras.layers.Layer):
+    """The mean over the real positions: padding counts nowhere.
+
+    ```
+    y = sum_t mask_t x_t / max(1, sum_t mask_t)
+    ```
+
+    Unlike `keras.layers.GlobalAveragePooling1D` it gives 0, not NaN, for a row of padding alone,
+    and adds in float32 where inputs are half precision.
+
+    Call arguments:
+        inputs: [B, S, D].
+        mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask.
+
+    Returns:
+        [B, D].
+
+    Example:
+
+    ```python
+    x = PositionalEmbedding(vocabulary_size=8_000, d_model=256)(np.array([[7, 4, 0]]))
+    y = MeanPooling()(x)  # [1, 256], the mean of two
+    ```
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, inputs_shape):
+        self.built = True
+
+    def call(self, inputs, mask=None):
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))  # or float64
+        if mask is None:
+            return ops.cast(ops.mean(x, axis=1), inputs.dtype)
+        real = ops.cast(mask, x.dtype)[:, :, None]  # [B, S, 1]
+        mean = ops.sum(x * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1.0)
+        return ops.cast(mean, inputs.dtype)
+
+    def compute_mask(self, inputs, mask=None):
+        return None  # one vector a row: there is nothing to mask
+
+    def compute_output_shape(self, inputs_shape):
+        return (inputs_shape[0], inputs_shape[-1])

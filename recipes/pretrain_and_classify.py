@@ -1,0 +1,279 @@
+"""Sentiment of Korean film reviews (NSMC), pre-trained on the reviews' own text and from scratch.
+
+    python recipes/pretrain_and_classify.py                # downloads NSMC, 20 MB
+    python recipes/pretrain_and_classify.py --data FOLDER  # ratings_train.txt, ratings_test.txt
+    python recipes/pretrain_and_classify.py --text TSV     # your own: text, tab, class
+    python recipes/pretrain_and_classify.py --classify "배우들 연기가 아깝다"
+
+An encoder first learns to fill in hidden tokens of the training reviews, as BERT does. The same
+model then learns to classify, once from there and once from random weights, with equal budgets:
+the same number of updates at each of as many learning rates. The rate is chosen on training
+reviews that were held out; the test reviews are looked at once, when all is chosen.
+"""
+
+import argparse
+import collections
+import hashlib
+import sys
+from pathlib import Path
+
+import keras
+import labelled_text
+import numpy as np
+
+import keras_transformer as kt
+from keras_transformer.checkpoint_files import read_json, write_json
+from keras_transformer.memory import keep_freed_memory
+
+NAMES = {"scratch": "from scratch", "finetune": "pre-trained"}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder with NSMC; downloaded where not given")
+    parser.add_argument("--text", type=Path, help="text, tab, class; of any classes, in its place")
+    parser.add_argument("--test-text", type=Path, help="the same to test on; else a tenth of TEXT")
+    parser.add_argument("--unlabelled", type=Path, help="more text to pre-train on, one a line")
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/classify"))
+    parser.add_argument("--classify", nargs="+", metavar="TEXT", help="train nothing")
+    parser.add_argument("--vocabulary-size", type=int, default=8000)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--max-length", type=int, default=128, help="tokens; the rest is cut off")
+    parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--pretrain-updates", type=int, default=6000)
+    parser.add_argument("--pretrain-rate", type=float, default=0.001)
+    parser.add_argument("--updates", type=int, default=1000, help="of classification, a rate")
+    parser.add_argument("--scratch-rates", type=float, nargs="+", default=[0.0005, 0.001, 0.002])
+    parser.add_argument("--finetune-rates", type=float, nargs="+", default=[0.0002, 0.0005, 0.001])
+    parser.add_argument("--validate-every", type=int, default=500, help="updates; and a checkpoint")
+    parser.add_argument("--held-out", type=float, default=0.05, help="share of the training text")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
+    )
+    args = parser.parse_args()
+    if len(args.scratch_rates) != len(args.finetune_rates):
+        parser.error("equal budgets: give as many --scratch-rates as --finetune-rates")
+    for updates in (args.pretrain_updates, args.updates):
+        if updates % min(updates, args.validate_every):
+            parser.error(f"{updates} updates are no multiple of --validate-every")
+    keep_freed_memory()
+    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
+    try:
+        if args.classify:
+            classify(args.run_dir, args.classify)
+            return
+        if args.text is None:
+            folder = args.data or labelled_text.download(Path("runs/data/nsmc"))
+            train, test, classes, note = labelled_text.nsmc(folder)
+        else:
+            train, test, classes, note = labelled_text.own(args.text, args.test_text, args.seed)
+        run, tokenizer = start(args, train, test, classes)
+    except (OSError, ValueError) as error:  # a file, an option or a folder that does not fit
+        raise SystemExit(f"error: {error}") from error
+    try:
+        with run:
+            if not (run.path / "results.json").exists():
+                write_json(run.path / "results.json", learn(args, run, tokenizer, train, test))
+            show(read_json(run.path / "results.json"), note)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: the same command goes on in {args.run_dir}", file=sys.stderr)
+        raise SystemExit(130) from None
+    print(
+        f"\nClassify: python recipes/pretrain_and_classify.py --run-dir {args.run_dir} "
+        '--classify "배우들 연기가 아깝다"',
+        file=sys.stderr,
+    )
+
+
+def start(args, train, test, classes):
+    """The run directory, made or opened to go on, and its vocabulary."""
+    digest = hashlib.sha256(repr((train, test)).encode())
+    if args.unlabelled:
+        digest.update(args.unlabelled.read_bytes())
+    outside = ("data", "text", "test_text", "unlabelled", "run_dir", "classify")
+    settings = {"recipe": "pretrain_and_classify", "text_sha256": digest.hexdigest()}
+    settings |= {name: value for name, value in vars(args).items() if name not in outside}
+    run = kt.RunDirectory.start(args.run_dir, settings)
+    if not (run.path / "tokenizer.model").exists():
+        texts = [text for text, _ in train]
+        vocabulary = kt.text.train_tokenizer(texts, args.vocabulary_size, mask=True)
+        vocabulary.save(run.path / "tokenizer.model")
+    write_json(run.path / "classes.json", classes)
+    return run, kt.text.Tokenizer.load(run.path / "tokenizer.model")
+
+
+# --- training
+
+
+def learn(args, run, tokenizer, train, test):
+    """Pre-trains, trains a classifier at each rate of both kinds, and tests the best of each."""
+    texts, labels = zip(*train, strict=True)
+    encoded = kt.data.encode_texts(texts, tokenizer, labels, args.max_length)
+    order = np.random.default_rng(args.seed).permutation(len(encoded))
+    held_out, rest = np.split(order, [max(1, int(args.held_out * len(order)))])
+    train, valid = encoded.select(rest), encoded.select(held_out)
+    classes = read_json(run.path / "classes.json")
+    sizes = {
+        "vocabulary_size": tokenizer.vocabulary_size(),
+        "num_layers": args.layers,
+        "d_model": args.width,
+        "num_heads": args.heads,
+        "dropout": args.dropout,
+        "max_length": args.max_length,
+        "norm": "pre",
+    }
+
+    unlabelled = train
+    if args.unlabelled:
+        lines = args.unlabelled.read_text(encoding="utf-8").splitlines()
+        lines += [texts[i] for i in rest]
+        unlabelled = kt.data.encode_texts(lines, tokenizer, max_length=args.max_length)
+    keras.utils.set_random_seed(args.seed)
+    pretrained = kt.models.MaskedLanguageModel(**sizes)
+    plan = kt.data.MaskedPlan(unlabelled, tokenizer, args.tokens_per_batch, seed=args.seed)
+    objective = {
+        "loss": kt.losses.SmoothedCrossentropy(label_smoothing=0.0),
+        "weighted_metrics": [kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+    }
+    folder, rate = run.path / "pretrain", args.pretrain_rate
+    fit(args, folder, pretrained, objective, plan, valid, args.pretrain_updates, rate)
+
+    plan = kt.data.LabelledPlan(train, args.tokens_per_batch, seed=args.seed)
+    tested = kt.data.encode_texts(*zip(*test, strict=True), tokenizer, args.max_length)
+    results, right = {}, {}
+    for name, rates in (("scratch", args.scratch_rates), ("finetune", args.finetune_rates)):
+        accuracies = {}  # on the held-out reviews
+        for rate in rates:
+            keras.utils.set_random_seed(args.seed)
+            model = kt.models.TextClassifier(num_classes=len(classes), **sizes)
+            if name == "finetune":
+                model.take_encoder(pretrained)
+            crossentropy = keras.losses.SparseCategoricalCrossentropy
+            objective = {
+                "loss": crossentropy(from_logits=True, reduction="sum"),  # the weights sum to 1
+                "weighted_metrics": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            }
+            folder = run.path / name / f"rate-{rate:g}"
+            fit(args, folder, model, objective, plan, valid, args.updates, rate)
+            found = probabilities(model, valid).argmax(axis=1)
+            accuracies[rate] = float((found == valid.labels).mean())
+        best = max(rates, key=accuracies.get)
+        model = kt.RunDirectory.open(run.path / name / f"rate-{best:g}").load_model()
+        right[name] = probabilities(model, tested).argmax(axis=1) == tested.labels
+        results[name] = {"rate": best, "right": int(right[name].sum()), "held_out": accuracies}
+    commonest = collections.Counter(train.labels.tolist()).most_common(1)[0][0]
+    return results | {
+        "tested": len(tested),
+        "held_out": len(valid),
+        "commonest": float((tested.labels == commonest).mean()),
+        "mcnemar": kt.evaluation.mcnemar(right["finetune"], right["scratch"]),
+    }
+
+
+def fit(args, folder, model, objective, plan, valid, updates, rate):
+    """Trains a model to the end of its schedule, or goes on from its last checkpoint."""
+    every = min(args.validate_every, updates)
+    warmup = max(1, updates // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, updates - warmup, warmup_target=rate, warmup_steps=warmup
+    )
+    optimizer = kt.optimizers.PaperAdam(
+        learning_rate=schedule, epsilon=1e-8, weight_decay=0.01, global_clipnorm=1.0
+    )
+    model.compile(optimizer=optimizer, **objective)
+    with kt.RunDirectory.start(folder, {"updates": updates, "rate": rate}) as run:
+        done = 0
+        if (checkpoint := run.latest_checkpoint()) is not None:
+            done = run.restore(model, checkpoint)["update"]
+        run.truncate_log(done)
+        if done >= updates:
+            return
+        print(f"{folder}\n{plan.summary()}", file=sys.stderr)
+
+        def save(update, logs):
+            run.save_checkpoint(model, update, {"update": update})
+            run.prune(keep_last=1)
+
+        model.fit(
+            plan.dataset(done),
+            validation_data=plan.evaluation(valid),
+            epochs=updates // every,
+            initial_epoch=done // every,
+            steps_per_epoch=every,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                kt.callbacks.StopOnNonFinite(),
+                kt.callbacks.Progress(updates, log=run.append_log),
+                kt.callbacks.TensorBoard(str(folder)),
+                kt.callbacks.Checkpoints(save, done),
+            ],
+        )
+
+
+def probabilities(model, encoded):
+    """[texts, classes]: what the classifier gives to each class."""
+    found = [None] * len(encoded)
+    for members, token_ids in encoded.batches():
+        shares = keras.ops.softmax(model.predict_on_batch(token_ids), axis=-1)
+        for i, row in zip(members, keras.ops.convert_to_numpy(shares), strict=True):
+            found[i] = row
+    return np.array(found)
+
+
+# --- results
+
+
+def show(results, note):
+    """The table of both classifiers, and whether they differ."""
+    count = results["tested"]
+    print(f"\n{count:,} test texts: {note}")
+    print(f"always the commonest class: {results['commonest']:.2%}\n")
+    print(f"{'':<12}{'rate':>9}{'held out':>10}{'test':>9}   95 % interval")
+    for name, title in NAMES.items():
+        row = results[name]
+        low, high = kt.evaluation.binomial_interval(row["right"], count)
+        held_out = row["held_out"][str(row["rate"])]
+        print(
+            f"{title:<12}{row['rate']:>9g}{held_out:>10.2%}{row['right'] / count:>9.2%}"
+            f"   {low:.2%} to {high:.2%}"
+        )
+    alone, other, p = results["mcnemar"]
+    print(
+        f"\nright by the pre-trained one alone {alone:,}, by the other alone {other:,}: "
+        f"p = {p:.2g} (McNemar, exact)"
+    )
+    print(f"\nrates tried, accuracy on {results['held_out']:,} held-out training texts:")
+    for name, title in NAMES.items():
+        tried = "  ".join(
+            f"{rate} {share:.2%}" for rate, share in results[name]["held_out"].items()
+        )
+        print(f"{title:<12}{tried}")
+
+
+def classify(run_dir, texts):
+    """Prints the class of each text and its probability, by the pre-trained classifier."""
+    run = kt.RunDirectory.open(run_dir)
+    if not (run.path / "results.json").exists():
+        raise ValueError(f"{run_dir} is not finished: the command that began it goes on with it")
+    tokenizer = kt.text.Tokenizer.load(run.path / "tokenizer.model")
+    classes, results = (read_json(run.path / f"{name}.json") for name in ("classes", "results"))
+    folder = run.path / "finetune" / f"rate-{results['finetune']['rate']:g}"
+    model = kt.RunDirectory.open(folder).load_model()
+    encoded = kt.data.encode_texts(texts, tokenizer, max_length=run.settings["max_length"])
+    for text, shares in zip(texts, probabilities(model, encoded), strict=True):
+        best = int(shares.argmax())
+        print(f"{text}\t{classes[best]}\t{shares[best]:.1%}")
+
+
+if __name__ == "__main__":
+    main()
