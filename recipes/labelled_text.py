@@ -38,6 +38,11 @@ def own(path, test_path, seed):
     """
     train = _labelled(path)
     if test_path is None:
+        if len(train) < 10:
+            raise ValueError(
+                f"{path} has {len(train)} lines, and a tenth of them is to be kept for the test: "
+                "give more, or --test-text"
+            )
         order = np.random.default_rng([seed, 1]).permutation(len(train))
         parts = np.split(order, [len(train) // 10])
         test, train = ([train[i] for i in part] for part in parts)

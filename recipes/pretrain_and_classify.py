@@ -79,6 +79,9 @@ def main():
         run, tokenizer = start(args, train, test, classes)
     except (OSError, ValueError) as error:  # a file, an option or a folder that does not fit
         raise SystemExit(f"error: {error}") from error
+    counts = collections.Counter(classes[label] for _, label in train)
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(20))
+    print(f"{len(train):,} training texts of {len(classes)} classes: {listed}", file=sys.stderr)
     try:
         with run:
             if not (run.path / "results.json").exists():
@@ -148,7 +151,8 @@ def learn(args, run, tokenizer, train, test):
     fit(args, folder, pretrained, objective, plan, valid, args.pretrain_updates, rate)
 
     plan = kt.data.LabelledPlan(train, args.tokens_per_batch, seed=args.seed)
-    tested = kt.data.encode_texts(*zip(*test, strict=True), tokenizer, args.max_length)
+    texts, labels = zip(*test, strict=True)
+    tested = kt.data.encode_texts(texts, tokenizer, labels, args.max_length)
     results, right = {}, {}
     for name, rates in (("scratch", args.scratch_rates), ("finetune", args.finetune_rates)):
         accuracies = {}  # on the held-out reviews
@@ -222,12 +226,11 @@ def fit(args, folder, model, objective, plan, valid, updates, rate):
 
 def probabilities(model, encoded):
     """[texts, classes]: what the classifier gives to each class."""
-    found = [None] * len(encoded)
-    for members, token_ids in encoded.batches():
-        shares = keras.ops.softmax(model.predict_on_batch(token_ids), axis=-1)
-        for i, row in zip(members, keras.ops.convert_to_numpy(shares), strict=True):
-            found[i] = row
-    return np.array(found)
+    dataset, order = encoded.prediction()
+    found = keras.ops.softmax(model.predict(dataset, verbose=0), axis=-1)
+    shares = np.empty(found.shape)
+    shares[order] = keras.ops.convert_to_numpy(found)
+    return shares
 
 
 # --- results

@@ -381,3 +381,38 @@ def test_token_errors_are_the_fewest_edits(pairs, last):
     total = sum(len(reference) for _, reference in pairs)
     found = evaluation.token_error_rate(hypotheses, references)
     assert found == pytest.approx(100 * edits / total)
+
+
+# --- shares of right answers
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_an_interval_ends_where_the_share_is_196_deviations_away(count, share):
+    right = round(share * count)
+    low, high = evaluation.binomial_interval(right, count)
+    assert 0 <= low <= right / count <= high <= 1
+    for end in (low, high):  # of Wilson's equation both are solutions
+        distance, deviation = right / count - end, math.sqrt(end * (1 - end) / count)
+        assert math.isclose(abs(distance), 1.959964 * deviation, rel_tol=1e-4, abs_tol=1e-6)
+
+
+@given(st.integers(0, 13), st.integers(0, 13), st.integers(0, 3))
+def test_mcnemar_counts_the_throws_of_a_coin(first, second, both):
+    mine = [True] * first + [False] * second + [True] * both + [False]
+    other = [False] * first + [True] * second + [True] * both + [False]
+    together = first + second
+    throws = [math.comb(together, k) for k in range(together + 1)]
+    far = [n for k, n in enumerate(throws) if abs(2 * k - together) >= abs(first - second)]
+    alone, others, p = evaluation.mcnemar(mine, other)
+    assert (alone, others) == (first, second)
+    assert math.isclose(p, sum(far) / 2**together)
+
+
+def test_shares_that_are_none_are_refused():
+    for right, count in ((3, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match="right answers"):
+            evaluation.binomial_interval(right, count)
+    with pytest.raises(ValueError, match="same examples"):
+        evaluation.mcnemar([True], [True, False])
+    right = [True] * 4000 + [False] * 3000  # the exact sum does not overflow
+    assert evaluation.mcnemar(right, [not each for each in right])[2] < 1e-30

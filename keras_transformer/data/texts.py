@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 
 from keras_transformer.data.batches import BatchPlan, filled_rows, spread
+from keras_transformer.data.feed import one_pass
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class EncodedTexts:
 
     def rows(self, members, shape):
         """int32 [B, S]: `<s> text </s>` of each member, then padding."""
-        rows, width = shape
+        members, (rows, width) = np.asarray(members), shape
         places = spread(len(members), rows)
         token_ids = np.zeros((rows, width), np.int32)
         token_ids[:, 1:], _ = filled_rows(
@@ -80,17 +81,34 @@ class EncodedTexts:
         token_ids[places, 0] = self.start_id
         return token_ids
 
-    def batches(self, tokens_per_batch=4096):
-        """Every text once, for prediction: yields its indices [B] and its token_ids [B, S].
+    def prediction(self, tokens_per_batch=4096):
+        """What `model.predict` takes: every text once, those of like lengths together.
 
-        Texts of like lengths come together; a batch holds `B * S <= tokens_per_batch` positions,
-        or a single text.
+        Args:
+            tokens_per_batch: `B * S` of a batch `(token_ids [B, S],)` at most, or a single text.
+
+        Returns:
+            A dataset, and int [len]: which text is in each of its rows, one batch after another.
+
+        Example:
+
+        ```python
+        dataset, order = encoded.prediction()
+        logits = np.empty((len(encoded), num_classes))
+        logits[order] = classifier.predict(dataset)
+        ```
         """
         order, widths = np.argsort(-self.lengths, kind="stable"), self.lengths + 2
-        while len(order):
-            width = widths[order[0]]
-            members, order = np.split(order, [max(1, tokens_per_batch // width)])
-            yield members, self.rows(members, (len(members), width))
+        begins = [0]
+        while begins[-1] < len(order):
+            width = widths[order[begins[-1]]]
+            begins.append(min(len(order), begins[-1] + max(1, tokens_per_batch // width)))
+
+        def batch(index):
+            members = order[begins[index] : begins[index + 1]]
+            return (self.rows(members, (len(members), widths[members[0]])),)
+
+        return one_pass(batch, len(begins) - 1), order
 
 
 def encode_texts(texts, tokenizer, labels=None, max_length=256):

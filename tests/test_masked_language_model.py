@@ -1,0 +1,478 @@
+"""Models of an encoder alone: laws of hidden tokens, of classes, and of going from one to other."""
+
+import sys
+
+import keras
+import labelled_text
+import numpy as np
+import pretrain_and_classify
+import pytest
+from keras import ops
+
+from keras_transformer import data, layers, models, testing, text
+from keras_transformer.data.masked import predicted_count
+from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer.metrics import TokenAccuracy
+
+B, S, P, V, C = 3, 7, 2, 23, 5
+SIZES = {"num_layers": 2, "d_model": 10, "num_heads": 2, "d_ff": 13, "norm": "pre"}
+IDS = np.array([[2, 9, 4, 14, 7, 11, 3], [2, 8, 17, 4, 3, 0, 0], [2, 13, 3, 0, 0, 0, 0]], "int32")
+INPUTS = {"token_ids": IDS, "masked_positions": np.array([[2, 4], [3, 0], [1, 0]], "int32")}
+
+
+def array(x):
+    return ops.convert_to_numpy(ops.cast(x, "float32"))
+
+
+def language_model(**options):
+    return models.MaskedLanguageModel(V, **{**SIZES, "max_length": 11, **options})
+
+
+def text_classifier(**options):
+    return models.TextClassifier(V, C, **{**SIZES, "max_length": 11, **options})
+
+
+# --- the models
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"positions": "sinusoidal", "max_length": None, "norm": "post"}, {"dtype": "float16"}],
+)
+def test_padding_and_neighbours_change_no_logits(options):
+    model, classifier = language_model(**options), text_classifier(**options)
+    testing.assert_padding_invariant(model, INPUTS, target="masked_positions")
+    testing.assert_padding_invariant(classifier, IDS)
+    for each, inputs in ((model, INPUTS), (classifier, IDS)):
+        testing.assert_batch_invariant(each, inputs)
+        testing.assert_finite_when_masked(each, inputs)
+
+
+def test_compiled_they_are_the_same():
+    model, classifier = language_model(num_layers=1), text_classifier(num_layers=1)
+    testing.assert_padding_invariant(model, INPUTS, target="masked_positions", jit=True)
+    testing.assert_padding_invariant(classifier, IDS, jit=True)
+
+
+def test_they_save_and_load():
+    testing.assert_saves_and_loads(language_model(use_bias=True), INPUTS)
+    testing.assert_saves_and_loads(text_classifier(dropout=0.3), IDS)
+
+
+def test_a_hidden_token_is_told_by_both_sides():
+    model = language_model(dropout=0.0)
+    positions = np.tile(np.arange(S, dtype="int32"), (B, 1))
+
+    def logits(ids):
+        return array(model({"token_ids": ids, "masked_positions": positions}))
+
+    before = logits(IDS)
+    for t in range(S):
+        ids = IDS.copy()
+        ids[0, t] = 19
+        changed = np.abs(logits(ids) - before).max(axis=-1) > 1e-6
+        assert changed[0].all() and not changed[1:].any()
+    asked = array(model(INPUTS))
+    for row, column in np.ndindex(B, P):
+        at = INPUTS["masked_positions"][row, column]
+        np.testing.assert_allclose(asked[row, column], before[row, at], atol=1e-5)
+
+
+def test_classes_are_in_full_precision_from_half_precision_layers():
+    classifier = text_classifier(dtype="mixed_bfloat16")
+    assert keras.backend.standardize_dtype(classifier(IDS).dtype) == "float32"
+    assert keras.backend.standardize_dtype(classifier.encoder.compute_dtype) == "bfloat16"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_mean_is_of_real_tokens(dtype):
+    x = np.random.default_rng(1).normal(size=(B, S, 13)).astype("float32")
+    mask = IDS != 0
+    expected = [x[row, : mask[row].sum()].mean(axis=0) for row in range(B)]
+    pool = layers.MeanPooling(dtype=dtype)
+    tolerance = 1e-6 if dtype == "float32" else 1e-2
+    np.testing.assert_allclose(array(pool(x, mask=mask)), expected, atol=tolerance)
+    np.testing.assert_allclose(array(pool(x)), x.mean(axis=1), atol=tolerance)
+    assert not array(pool(x, mask=np.zeros_like(mask))).any()
+    symbol = pool(keras.Input((None, 13)))
+    assert symbol.shape == (None, 13)
+    # A thousand ones are a thousand in the sum, also where the output is coarse.
+    assert array(pool(np.ones((1, 1000, 1)))) == 1
+
+
+def test_an_encoder_is_taken_over_whole_and_nothing_else():
+    model, classifier = language_model(), text_classifier()
+    classes = [array(weight) for weight in classifier.classes.weights]
+    assert np.abs(array(classifier.embedding(IDS)) - array(model.embedding(IDS))).max() > 0.1
+    classifier.take_encoder(model)
+    own = array(classifier.encoder(classifier.embedding(IDS)))
+    np.testing.assert_array_equal(own, array(model.encode(IDS)))
+    for weight, before in zip(classifier.classes.weights, classes, strict=True):
+        np.testing.assert_array_equal(array(weight), before)
+    # A copy: training one does not touch the other.
+    model.embedding.token_embeddings.assign(model.embedding.token_embeddings * 2)
+    np.testing.assert_array_equal(array(classifier.encoder(classifier.embedding(IDS))), own)
+
+
+@pytest.mark.parametrize("options", [{"d_ff": 17}, {"max_length": 7}, {"num_layers": 3}])
+def test_an_encoder_of_another_size_is_refused(options):
+    classifier = text_classifier()
+    before = classifier.get_weights()
+    with pytest.raises(ValueError, match="differ in size"):
+        classifier.take_encoder(language_model(**options))
+    for mine, old in zip(classifier.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, old)
+
+
+# --- batches of hidden tokens, and of classes
+
+
+class Words:
+    """A tokenizer of numbers: "7 9" is [7, 9]. 0 to 3 are special, 1 unknown; 4 is the mask."""
+
+    pad_id, unknown_id, start_id, end_id, mask_id = 0, 1, 2, 3, 4
+
+    def encode(self, line):
+        return [int(word) for word in line.split()]
+
+    def special_ids(self):
+        return [0, 1, 2, 3, 4]
+
+    def vocabulary_size(self):
+        return V
+
+
+def corpus(count=307, longest=31, seed=1, first=5):
+    """Encoded texts of random ids from `first` on, of every length from 0."""
+    rng = np.random.default_rng(seed)
+    lines = [rng.integers(first, V, n) for n in rng.integers(0, longest + 1, count)]
+    lines = [" ".join(map(str, line)) for line in lines]
+    return data.encode_texts(lines, Words(), labels=np.arange(count) % C, max_length=67)
+
+
+def restored(batch):
+    """The rows as they were before masking."""
+    inputs, labels, _ = batch
+    ids = inputs["token_ids"].copy()
+    rows, columns = np.nonzero(labels)
+    ids[rows, inputs["masked_positions"][rows, columns]] = labels[rows, columns]
+    return ids
+
+
+def epoch_of(plan, number=0):
+    first = number * plan.batches_per_epoch
+    return [plan.batches(u)[0] for u in range(first, first + plan.batches_per_epoch)]
+
+
+def as_texts(rows):
+    return sorted(tuple(row[row > 0].tolist()) for row in rows if row.any())
+
+
+@pytest.mark.parametrize("shapes", ["dynamic", "static"])
+def test_an_epoch_holds_every_text_once_under_its_masks(shapes):
+    encoded = corpus()
+    plan = data.MaskedPlan(encoded, Words(), 211, shapes=shapes)
+    batches = epoch_of(plan)
+    found = as_texts([row for batch in batches for row in restored(batch)])
+    texts = [encoded.text(i).tolist() for i in range(len(encoded))]
+    assert found == sorted((2, *ids, 3) for ids in texts if ids)
+    assert all(batch[0]["token_ids"].size <= 211 for batch in batches)
+    pairs = {(batch[0]["token_ids"].shape, batch[1].shape) for batch in batches}
+    assert len(pairs) == len({token_shape for token_shape, _ in pairs})  # P follows from S
+    if shapes == "static":
+        assert len(pairs) <= 16
+
+
+def test_the_share_of_tokens_hidden_and_what_stands_there_instead():
+    encoded = corpus(2003, first=1)  # unknown ids and masks that stand in the text, too
+    plan = data.MaskedPlan(encoded, Words(), 1009)
+    masked = random = same = 0
+    for batch in epoch_of(plan):
+        inputs, labels, weights = batch
+        ids, before, positions = inputs["token_ids"], restored(batch), inputs["masked_positions"]
+        used = labels > 0
+        assert (labels[used] > 4).all() and (positions[~used] == 0).all()
+        assert (before[ids != before] > 4).all()  # nothing special was hidden
+        ordinary = (before > 4).sum(axis=1)
+        np.testing.assert_array_equal(used.sum(axis=1), predicted_count(ordinary))
+        assert all((np.diff(row[u]) > 0).all() for row, u in zip(positions, used, strict=True))
+        shown = np.take_along_axis(ids, positions, axis=1)[used]
+        assert not np.isin(shown, [0, 1, 2, 3]).any()
+        masked += (shown == 4).sum()
+        same += (shown == labels[used]).sum()
+        random += ((shown != 4) & (shown != labels[used])).sum()
+    total = masked + random + same
+    assert total > 4000  # so that 3 deviations are below 0.02
+    assert abs(masked / total - 0.8) < 0.02
+    assert abs(random / total - 0.1 * (1 - 1 / (V - 5))) < 0.015  # a random token may be the same
+    assert abs(total / encoded.ordinary.sum() - 0.15) < 0.01
+
+
+def test_how_many_are_predicted():
+    assert predicted_count([0, 1, 3, 9, 10, 20, 100]).tolist() == [0, 1, 1, 1, 2, 3, 15]
+    assert predicted_count([0, 1, 10], share=1.0).tolist() == [0, 1, 10]
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_weights_count_predicted_tokens_alone(accumulate):
+    plan = data.MaskedPlan(corpus(), Words(), 211, accumulate=accumulate)
+    for update in (0, 5):
+        batches = plan.batches(update)
+        weights = np.concatenate([weights.ravel() for _, _, weights in batches])
+        labels = np.concatenate([labels.ravel() for _, labels, _ in batches])
+        assert len(set(weights.tolist()) - {0.0}) == 1
+        np.testing.assert_array_equal(weights > 0, labels > 0)
+        np.testing.assert_allclose(weights.sum(), accumulate, rtol=1e-5)
+
+
+def test_masks_are_a_pure_function_of_seed_and_update():
+    first, second, other = (data.MaskedPlan(corpus(), Words(), 211, seed=s) for s in (1, 1, 2))
+    for update in (17, 3, 90):
+        one, two = first.batches(update)[0], second.batches(update)[0]
+        for name in ("token_ids", "masked_positions"):
+            np.testing.assert_array_equal(one[0][name], two[0][name])
+        np.testing.assert_array_equal(one[1], two[1])
+    masked, differently, later = (
+        sorted(tuple(row) for batch in epoch_of(plan, n) for row in batch[0]["token_ids"].tolist())
+        for plan, n in ((first, 0), (other, 0), (first, 1))
+    )
+    assert masked != differently and masked != later
+
+
+def test_evaluation_hides_the_same_tokens_in_each_pass():
+    plan, encoded = data.MaskedPlan(corpus(), Words(), 211), corpus(101, seed=2)
+    dataset = plan.evaluation(encoded)
+
+    def one_pass():
+        batches = [dataset[i] for i in range(len(dataset))] if is_indexed else list(dataset)
+        return [
+            ({k: array(v).astype(int) for k, v in inputs.items()}, array(labels).astype(int), w)
+            for inputs, labels, w in batches
+        ]
+
+    is_indexed = isinstance(dataset, keras.utils.PyDataset)
+    first, second = one_pass(), one_pass()
+    for one, two in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one[0]["token_ids"], two[0]["token_ids"])
+    found = as_texts([row for batch in first for row in restored(batch)])
+    texts = [encoded.text(i).tolist() for i in range(len(encoded))]
+    assert found == sorted((2, *ids, 3) for ids in texts if ids)
+    total = sum(array(weights).sum() for _, _, weights in first)
+    np.testing.assert_allclose(total, len(first), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shapes", ["dynamic", "static"])
+def test_every_text_comes_with_its_class_the_empty_ones_too(shapes):
+    encoded = corpus(first=5)
+    plan = data.LabelledPlan(encoded, 211, shapes=shapes)
+    found = []
+    for ids, labels, weights in epoch_of(plan):
+        real = ids.any(axis=1)
+        np.testing.assert_allclose(weights, real / real.sum(), rtol=1e-6)
+        found += [
+            (tuple(row[row > 0].tolist()), label)
+            for row, label in zip(ids, labels, strict=True)
+            if row.any()
+        ]
+    expected = [((2, *encoded.text(i).tolist(), 3), encoded.labels[i]) for i in range(len(encoded))]
+    assert sorted(found) == sorted(expected)
+    assert (encoded.lengths == 0).any()
+
+
+def test_predictions_come_back_in_the_order_of_the_texts():
+    encoded = corpus(53)
+    classifier = text_classifier(max_length=67)
+    dataset, order = encoded.prediction(101)
+    logits = np.empty((len(encoded), C))
+    logits[order] = classifier.predict(dataset, verbose=0)
+    for i in range(0, len(encoded), 7):
+        alone = array(classifier(encoded.rows([i], (1, encoded.lengths[i] + 2))))
+        np.testing.assert_allclose(logits[i], alone[0], atol=1e-5)
+
+
+def test_texts_are_selected_and_cut():
+    encoded = corpus(29)
+    chosen = encoded.select([5, 3, 11])
+    assert chosen.labels.tolist() == [0, 3, 1] and len(chosen) == 3
+    for i, j in enumerate([5, 3, 11]):
+        np.testing.assert_array_equal(chosen.text(i), encoded.text(j))
+    cut = data.encode_texts(["5 6 7 8 9", "5", ""], Words(), max_length=5)
+    assert cut.text(0).tolist() == [5, 6, 7] and cut.cut == 1 and len(cut) == 3
+    assert cut.rows([2, 0], (2, 5)).tolist() == [[2, 3, 0, 0, 0], [2, 5, 6, 7, 3]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: data.encode_texts([], Words()), "no text"),
+        (lambda: data.encode_texts(["5"], Words(), labels=[1, 2]), "1 texts and 2 labels"),
+        (lambda: data.encode_texts(["5"], Words(), max_length=2), "max_length=2"),
+        (lambda: data.LabelledPlan(data.encode_texts(["5"], Words())), "no labels"),
+        (lambda: data.MaskedPlan(data.encode_texts([""], Words()), Words()), "none of the 1 texts"),
+        (lambda: data.MaskedPlan(corpus(), Words(), share=0), "share"),
+        (lambda: data.MaskedPlan(corpus(), Words(), 23), "too long for a batch"),
+    ],
+)
+def test_what_cannot_be_batched_is_said(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_vocabulary_has_a_mask_that_no_text_holds():
+    lines = ["a man rides", "a <mask> rests", "the dog sleeps"]
+    tokenizer = text.train_tokenizer(lines, 285, mask=True)
+    assert tokenizer.mask_id == 4 and tokenizer.id_to_piece(4) == "<mask>"
+    ids = tokenizer.encode(lines[1])
+    assert 4 not in ids and tokenizer.decode([*ids, 4]) == lines[1]
+    assert tokenizer.special_ids() == [0, 1, 2, 3, 4]
+    assert text.Tokenizer(tokenizer.model_proto).mask_id == 4
+    plain = text.train_tokenizer(lines, 285)
+    assert plain.mask_id is None and plain.special_ids() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="mask=True"):
+        data.MaskedPlan(data.encode_texts(lines, plain), plain)
+
+
+# --- training
+
+
+def test_it_learns_what_stands_between_and_a_classifier_takes_that_over():
+    """In each text all tokens are one and the same, so a hidden one is known from the others."""
+    keras.utils.set_random_seed(1)
+    lines = [" ".join([str(5 + i % 18)] * 9) for i in range(200)]
+    encoded = data.encode_texts(lines, Words(), labels=[i % 18 % 2 for i in range(200)])
+    sizes = {**SIZES, "d_model": 32, "d_ff": 37, "dropout": 0.0}
+    model = models.MaskedLanguageModel(V, **sizes, max_length=11)
+    model.compile(
+        keras.optimizers.Adam(0.01), SmoothedCrossentropy(0.0), weighted_metrics=[TokenAccuracy()]
+    )
+    plan = data.MaskedPlan(encoded, Words(), 600)
+    model.fit(plan.dataset(), steps_per_epoch=90, verbose=0)
+    learnt = model.evaluate(plan.evaluation(encoded), verbose=0, return_dict=True)
+    assert learnt["token_accuracy"] > 0.95
+
+    classifier = models.TextClassifier(V, 2, **sizes, max_length=11)
+    classifier.take_encoder(model)
+    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    classifier.compile(keras.optimizers.Adam(0.01), crossentropy, weighted_metrics=[accuracy])
+    plan = data.LabelledPlan(encoded, 600)
+    classifier.fit(plan.dataset(), steps_per_epoch=40, verbose=0)
+    learnt = classifier.evaluate(plan.evaluation(encoded), verbose=0, return_dict=True)
+    assert learnt["accuracy"] > 0.95
+
+
+# --- the recipe
+
+SMALL = "--vocabulary-size 290 --layers 1 --width 4 --heads 1 --pretrain-updates 2 --updates 2"
+SMALL += " --validate-every 1 --scratch-rates 0.001 --finetune-rates 0.001 --tokens-per-batch 512"
+
+
+def write_nsmc(folder):
+    good, bad = "재밌다 좋다 최고 !", "별로 지루하다 최악 ..."
+    for part, count in (("train", 40), ("test", 10)):
+        lines = [f"{i}\t{(bad, good)[i % 2] if i != 3 else ''}\t{i % 2}\n" for i in range(count)]
+        (folder / f"ratings_{part}.txt").write_text(
+            "id\tdocument\tlabel\n" + "".join(lines), "utf-8"
+        )
+
+
+@pytest.fixture
+def recipe(monkeypatch, capsys):
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["recipe", *map(str, options)])
+        try:
+            pretrain_and_classify.main()
+            status = 0
+        except SystemExit as error:
+            status = error.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.tensorflow_only
+def test_the_recipe_stops_goes_on_and_classifies(recipe, tmp_path, monkeypatch):
+    write_nsmc(tmp_path)
+    run = tmp_path / "run"
+    command = ["--data", tmp_path, "--run-dir", run, *SMALL.split()]
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "TextClassifier", interrupt)
+        status, _, errors = recipe(*command)
+    assert status == 130 and "the same command goes on" in errors
+    status, _, errors = recipe("--run-dir", run, "--classify", "좋다")
+    assert "is not finished" in status
+
+    status, printed, errors = recipe(*command)
+    assert status == 0 and f"{run}/pretrain" not in errors  # that was done already
+    assert f"{run}/scratch" in errors and f"{run}/finetune" in errors
+    rows = [line.split() for line in printed.splitlines()]
+    (scratch,) = [row for row in rows if row[:3] == ["from", "scratch", "0.001"] and "to" in row]
+    assert 0 <= float(scratch[4].rstrip("%")) <= 100 and "not NSMC's own split" in printed
+    assert "10 test texts" in printed and "p = " in printed
+    status, again, errors = recipe(*command)
+    assert status == 0 and again == printed and "update" not in errors
+    status, found, _ = recipe("--run-dir", run, "--classify", "최고 !", "")
+    assert status == 0
+    for line, sentence in zip(found.splitlines(), ("최고 !", ""), strict=True):
+        text_, name, share = line.split("\t")
+        assert text_ == sentence and name in ("negative", "positive") and share.endswith("%")
+    status, _, _ = recipe(*command, "--width", "8")
+    assert "other settings" in status
+
+
+@pytest.mark.tensorflow_only
+def test_the_recipe_says_what_is_wrong_with_a_file_and_where(recipe, tmp_path):
+    status, _, _ = recipe("--data", tmp_path)
+    assert "no such file" in status and "ratings_train.txt" in status
+    write_nsmc(tmp_path)
+    path = tmp_path / "ratings_test.txt"
+    whole = path.read_text("utf-8")
+    for wrong, message in (
+        (whole.replace("id\t", "", 1), "line 1: found 2"),
+        (whole.replace("document", "text"), "line 1: expected NSMC's header"),
+        (whole.replace("\t1\n", "\t5\n", 1), "line 3: the label is 0 or 1, got '5'"),
+        (whole.replace("2\t", "2 ", 1), "line 4: found 2"),
+        ("id\tdocument\tlabel\n", "no review"),
+        ("", "is empty"),
+    ):
+        path.write_text(wrong, "utf-8")
+        status, _, _ = recipe("--data", tmp_path)
+        assert status.startswith("error: ") and message in status, status
+        assert "ratings_test.txt" in status
+    path.write_text(whole, "utf-8")
+    assert recipe("--data", tmp_path, "--scratch-rates", 1)[0] == 2
+    assert recipe("--data", tmp_path, "--updates", 7, "--validate-every", 2)[0] == 2
+
+
+def test_texts_of_ones_own_of_any_classes(tmp_path):
+    path, other = tmp_path / "own.tsv", tmp_path / "test.tsv"
+    classes = ("sport", "politics", "art")
+    lines = [f"text {i}\t{classes[i % 3]}\n" for i in range(37)]
+    path.write_text("".join(lines), "utf-8")
+    train, test, names, note = labelled_text.own(path, None, seed=1)
+    assert names == sorted(classes) and len(test) == 3 and "own.tsv" in note
+    assert sorted(f"{t}\t{names[c]}\n" for t, c in train + test) == sorted(lines)
+    assert labelled_text.own(path, None, 1)[1] == test != labelled_text.own(path, None, 2)[1]
+    other.write_text("a text\tart\n", "utf-8")
+    assert labelled_text.own(path, other, 1)[:2] == (
+        [(f"text {i}", names.index(classes[i % 3])) for i in range(37)],
+        [("a text", 0)],
+    )
+    for wrong, message in (
+        ("x\tmusic\n", "lacks: music"),
+        ("x\t \n", "line 1: no class"),
+        ("x\n", "line 1"),
+    ):
+        other.write_text(wrong, "utf-8")
+        with pytest.raises(ValueError, match=message):
+            labelled_text.own(path, other, 1)
+    path.write_text("x\tart\n" * 20, "utf-8")
+    with pytest.raises(ValueError, match="expected two classes"):
+        labelled_text.own(path, None, 1)
+    path.write_text("x\tart\n" * 9, "utf-8")
+    with pytest.raises(ValueError, match="9 lines"):
+        labelled_text.own(path, None, 1)
