@@ -131,7 +131,7 @@ def learn(args, run, tokenizer, train, test):
         "d_model": args.width,
         "num_heads": args.heads,
         "dropout": args.dropout,
-        "max_length": args.max_length,
+        "positions": "sinusoidal",
         "norm": "pre",
     }
 
