@@ -1,7 +1,9 @@
 """Pictures of what a model looks at. matplotlib is imported when one is drawn.
 
 ```python
-figure = kt.pictures.patch_attention(model, image)   # a matplotlib figure
+from keras_transformer import pictures
+
+figure = pictures.patch_attention(model, image)  # a matplotlib figure
 figure.savefig("attention.png")
 ```
 """
