@@ -1,0 +1,314 @@
+"""What the Transformer replaced, measured: five models on the same batches.
+
+    python recipes/compare_seq2seq.py --data FOLDER     # train.en, train.de, val.*, test2016.*
+    python recipes/compare_seq2seq.py --task copy       # made-up symbols, copied; or reversed
+    python recipes/compare_seq2seq.py --task reverse
+
+    rnn            Keras' SimpleRNN, encoder and decoder, joined by a vector of fixed width
+    lstm           the same of LSTMs (Sutskever et al., 2014)
+    lstm-additive  an LSTM with additive attention (Bahdanau et al., 2015)
+    lstm-dot       LSTMs with dot-product attention and input feeding (Luong et al., 2015)
+    transformer    `kt.models.Transformer`
+
+All have about as many parameters, see the same batches for as many updates, and are searched by the
+same `kt.Translator`. A run that was stopped goes on with the model that it was in. RUN gets a table
+as JSON and a picture of each: quality against length, training speed, and how far gradients reach.
+"""
+
+import argparse
+import os
+import random
+import string
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import seq2seq_reports as reports
+from recurrent_models import RecurrentSeq2Seq, matching_units
+
+import keras_transformer as kt
+from keras_transformer.checkpoint_files import replacing
+from keras_transformer.memory import keep_freed_memory
+
+# The recurrent systems as their papers have them, but for the widths.
+RECURRENT = {
+    "rnn": {"cell": "rnn", "num_layers": 2},
+    "lstm": {"num_layers": 2},
+    "lstm-additive": {"attention": "additive", "num_layers": 1, "bidirectional": True},
+    "lstm-dot": {"attention": "dot", "num_layers": 2},
+}
+MODELS = (*RECURRENT, "transformer")
+
+
+class Task(NamedTuple):
+    """Pairs of text, their vocabulary, and what is drawn of the test."""
+
+    train: list
+    valid: list
+    test: list
+    tokenizer: object
+
+
+class Settings(NamedTuple):
+    """What a task trains with where nothing else is given; highest rates by validation loss."""
+
+    updates: int
+    validate_every: int
+    layers: int  # of the Transformer's encoder, and of its decoder
+    dropout: float
+    rates: dict
+
+
+RATES = dict.fromkeys(MODELS, 0.002)
+SETTINGS = {
+    "translate": Settings(4000, 250, 4, 0.2, RATES),
+    "copy": Settings(1500, 250, 2, 0.1, RATES),
+    "reverse": Settings(1500, 250, 2, 0.1, RATES),
+}
+
+
+def main():
+    args = arguments()
+    keep_freed_memory()
+    settings = {k: v for k, v in vars(args).items() if k not in ("run_dir", "data", "models")}
+    try:
+        task = load(args)
+        run = kt.RunDirectory.start(args.run_dir, {"recipe": "compare_seq2seq", **settings})
+        task.tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    with run:
+        compare(run.path, args, task, settings)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=tuple(SETTINGS), default="translate")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with the text; by default multi30k_en_de in KERAS_TRANSFORMER_DATA",
+    )
+    parser.add_argument("--run-dir", type=Path, help="runs/compare-TASK by default")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--updates", type=int, help="4,000; copy and reverse: 1,500")
+    parser.add_argument("--validate-every", type=int, help="in updates; 250")
+    parser.add_argument("--tokens-per-batch", type=int, default=2048)
+    parser.add_argument("--layers", type=int, help="of the Transformer; 4; copy and reverse: 2")
+    parser.add_argument("--width", type=int, default=128, help="of all embeddings")
+    parser.add_argument("--vocabulary-size", type=int, default=6000, help="translate: word pieces")
+    parser.add_argument("--symbols", type=int, default=16, help="copy, reverse: different symbols")
+    parser.add_argument("--train-length", type=int, default=20, help="copy, reverse: longest")
+    parser.add_argument("--test-length", type=int, default=40, help="copy, reverse: longest")
+    parser.add_argument("--size", type=int, default=100_000, help="copy, reverse: to train on")
+    parser.add_argument("--test-size", type=int, default=100, help="copy, reverse: a length")
+    parser.add_argument("--beam-size", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    for name in ("updates", "validate_every", "layers"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(SETTINGS[args.task], name))
+    args.run_dir = args.run_dir or Path(f"runs/compare-{args.task}")
+    if args.updates % args.validate_every or args.updates < 1:
+        parser.error(
+            f"--updates {args.updates} is to be a multiple of --validate-every "
+            f"{args.validate_every}: a checkpoint is written at each validation"
+        )
+    if args.task == "translate" and args.data is None:
+        if not (folder := os.environ.get("KERAS_TRANSFORMER_DATA")):
+            parser.error("--data names the folder with train.en, train.de, val.*, test2016.*")
+        args.data = Path(folder) / "multi30k_en_de"
+    if not 1 < args.symbols <= len(string.ascii_lowercase):
+        parser.error(f"--symbols {args.symbols} is to be from 2 to {len(string.ascii_lowercase)}")
+    return args
+
+
+def load(args):
+    """The task's text and vocabulary."""
+    if args.task == "translate":
+        train, valid, test = (
+            kt.data.read_parallel(f"{args.data}/{name}.en", f"{args.data}/{name}.de")
+            for name in ("train", "val", "test2016")
+        )
+        return Task(train, valid, test, kt.text.train_tokenizer(train, args.vocabulary_size))
+    rng = random.Random(args.seed)
+    every = max(1, args.train_length // 4)
+    tested = range(every, args.test_length + 1, every)
+
+    def pairs(lengths):
+        for length in lengths:
+            symbols = rng.choices(string.ascii_lowercase[: args.symbols], k=length)
+            sides = symbols, symbols[::-1] if args.task == "reverse" else symbols
+            yield tuple(" ".join(side) for side in sides)
+
+    def any_lengths(count):
+        return (rng.randint(1, args.train_length) for _ in range(count))
+
+    train, valid = list(pairs(any_lengths(args.size))), list(pairs(any_lengths(500)))
+    test = list(pairs(length for length in tested for _ in range(args.test_size)))
+    tokenizer = kt.text.train_tokenizer(train[:2000], args.symbols + 4, model_type="word")
+    return Task(train, valid, test, tokenizer)
+
+
+def build(name, vocabulary_size, args):
+    """A model of the comparison; the recurrent ones are as wide as the parameters allow."""
+    dropout = SETTINGS[args.task].dropout
+
+    def transformer(size):
+        options = {"num_layers": args.layers, "d_model": args.width, "d_ff": 2 * args.width}
+        return kt.models.Transformer.from_preset(
+            "tiny", size, norm="pre", dropout=dropout, **options
+        )
+
+    if name == "transformer":
+        return transformer(vocabulary_size)
+    # Read from its end, what comes first in the source is read last: near the target's first, but
+    # where the target is reversed itself.
+    options = {**RECURRENT[name], "reverse_source": args.task != "reverse"}
+
+    def recurrent(size, units):
+        return RecurrentSeq2Seq(size, units, d_model=args.width, dropout=dropout, **options)
+
+    # All have the same embeddings: any vocabulary will do to compare them.
+    units = matching_units(lambda units: recurrent(8, units), transformer(8).count_params())
+    return recurrent(vocabulary_size, units)
+
+
+def fit(name, path, args, task, settings, reached):
+    """Trains one model, or goes on training it; what `reached` says of it at first, and its log."""
+    encoded = kt.data.encode_pairs(task.train, task.tokenizer)
+    plan = kt.data.BatchPlan(encoded, args.tokens_per_batch, seed=args.seed)
+    keras.utils.set_random_seed(args.seed)
+    model = build(name, task.tokenizer.vocabulary_size(), args)
+    print(f"{name}: {model.count_params():,} parameters\n{plan.summary()}")
+    warmup = min(400, args.updates // 4)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        args.updates - warmup,
+        alpha=0.01,
+        warmup_target=SETTINGS[args.task].rates[name],
+        warmup_steps=warmup,
+    )
+    model.compile(
+        optimizer=kt.optimizers.PaperAdam(learning_rate=rate, global_clipnorm=1.0),
+        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
+        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+    )
+    start = reached(model)
+    with kt.RunDirectory.start(path, {**settings, "model": name}) as run:
+        task.tokenizer.save(run.path / "tokenizer.model")
+        done = 0
+        if (checkpoint := run.latest_checkpoint()) is not None:
+            done = run.restore(model, checkpoint)["update"]
+        run.truncate_log(done)
+
+        def save(update, logs):
+            run.save_checkpoint(model, update, {"update": update})
+            run.prune(keep_last=2)
+
+        if done < args.updates:
+            model.fit(
+                plan.dataset(done),
+                validation_data=plan.evaluation(kt.data.encode_pairs(task.valid, task.tokenizer)),
+                epochs=args.updates // args.validate_every,
+                initial_epoch=done // args.validate_every,
+                steps_per_epoch=args.validate_every,
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    kt.callbacks.StopOnNonFinite(),
+                    kt.callbacks.Progress(args.updates, log=run.append_log),
+                    kt.callbacks.TensorBoard(str(path)),
+                    kt.callbacks.Checkpoints(save, done),
+                ],
+            )
+        return model, start, run.read_log()
+
+
+def compare(path, args, task, settings):
+    """Trains all models, then measures and reports."""
+    encoded = kt.data.encode_pairs(task.valid, task.tokenizer)
+    sequences = reports.longest_pairs(encoded, count=8, longest=25)
+    sources, references = zip(*task.test, strict=True)
+    quality, speed, reach = {}, {}, {}
+    for name in args.models:
+        model, start, log = fit(
+            name,
+            path / name,
+            args,
+            task,
+            settings,
+            lambda model: reports.model_reach(model, sequences),
+        )
+        reach[name] = {"start": start, "end": reports.model_reach(model, sequences)}
+        trained = [each for each in log if each["event"] == "epoch"]
+        speed[name] = {
+            "parameters": model.count_params(),
+            "updates": args.updates,
+            "validation_nats_per_token": trained[-1]["val_nats_per_token"],
+            "target_tokens_per_second": reports.training_speed(log),
+        }
+        translator = kt.Translator(model, task.tokenizer)
+        hypotheses = translator.translate(sources, args.beam_size, batch_size=128)
+        with replacing(path / name / "hypotheses.txt") as file:
+            file.write("".join(f"{line}\n" for line in hypotheses).encode())
+        if args.task == "translate":
+            quality[name] = reports.bleu_by_length(sources, references, hypotheses)
+        else:
+            quality[name] = reports.accuracy_by_length(references, hypotheses)
+    report_speed(path, speed)
+    report_quality(path, quality, args)
+    report_reach(path, reach)
+    print(f"\nin {path}: quality, speed and gradient_reach, each .json and .png", file=sys.stderr)
+
+
+def report_speed(path, speed):
+    rows = [["", "parameters", "updates", "validation nats/token", "target tokens/s"]]
+    for name, found in speed.items():
+        counts = [f"{found[key]:,}" for key in ("parameters", "updates")]
+        nats, rate = found["validation_nats_per_token"], found["target_tokens_per_second"]
+        rows.append([name, *counts, f"{nats:.3f}", f"{rate:,.0f}"])
+    reports.show("training (tokens/s without padding, of this run on this machine)", rows)
+    reports.save(path, "speed", speed, reports.draw_speed(speed))
+
+
+def report_quality(path, quality, args):
+    any_of_them = next(iter(quality.values()))
+    if args.task == "translate":
+        buckets = any_of_them["buckets"]
+        rows = [["", "all", *buckets]]
+        rows.append(["sentences", *(f"{each['sentences']}" for each in buckets.values())])
+        rows[1].insert(1, f"{sum(each['sentences'] for each in buckets.values())}")
+        for name, found in quality.items():
+            scores = [found["bleu"], *(each["bleu"] for each in found["buckets"].values())]
+            rows.append([name, *(f"{score:.2f}" for score in scores)])
+        reports.show("BLEU of test2016, by words of the source", rows)
+        print(any_of_them["signature"])
+        reports.save(path, "quality", quality, reports.draw_bleu(quality))
+        return
+    for what in ("sequences", "tokens"):
+        rows = [["", *(f"{length}" for length in any_of_them)]]
+        for name, found in quality.items():
+            rows.append([name, *(f"{100 * each[what]:.1f}" for each in found.values())])
+        reports.show(f"% of {what} right, by length; trained up to {args.train_length}", rows)
+    reports.save(path, "quality", quality, reports.draw_accuracy(quality, args.train_length))
+
+
+def report_reach(path, reach):
+    length = len(next(iter(reach.values()))["end"]["encoder"])
+    shown = sorted({min(k, length - 1) for k in (0, 1, 2, 5, 10, 15, 20, 24)})
+    for part in ("encoder", "decoder"):
+        rows = [["", "", *(f"k={k}" for k in shown)]]
+        for name, found in reach.items():
+            for when in ("start", "end"):
+                rows.append([name, when, *(f"{found[when][part][k]:.1e}" for k in shown)])
+        title = "norm of d output(t) / d input(t - k), before and after training"
+        reports.show(f"{part}: {title}", rows)
+    reports.save(path, "gradient_reach", reach, reports.draw_reach(reach))
+
+
+if __name__ == "__main__":
+    main()

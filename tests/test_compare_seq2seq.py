@@ -1,0 +1,311 @@
+"""Recurrent encoder-decoders are what their papers say, and the recipe that compares them runs."""
+
+import json
+import os
+import sys
+import types
+
+import compare_seq2seq
+import keras
+import numpy as np
+import pytest
+import seq2seq_reports as reports
+from keras import ops
+from recurrent_layers import RecurrentDecoder
+from recurrent_models import RecurrentSeq2Seq, matching_units
+
+from keras_transformer import Translator, search, testing
+from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer.models import Transformer
+
+V, D, H = 23, 11, 14  # half of the units may read backwards
+IDS = testing.random_inputs(V)
+EVERY = list(compare_seq2seq.RECURRENT)
+
+
+@pytest.fixture(params=EVERY)
+def model(request):
+    return recurrent(request.param)
+
+
+def recurrent(name, **options):
+    options = {"d_model": D, "dropout": 0.3, **compare_seq2seq.RECURRENT[name], **options}
+    return RecurrentSeq2Seq(V, H, **options)
+
+
+def array(x):
+    return ops.convert_to_numpy(x)
+
+
+# --- laws of the models
+
+
+def test_padding_and_later_tokens_change_nothing(model):
+    testing.assert_padding_invariant(model, IDS)
+    testing.assert_finite_when_masked(model, IDS)
+    testing.assert_causal(model, IDS)
+    testing.assert_source_sensitive(model, IDS)
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstm-dot"])
+def test_nothing_leaks_in_training(name):
+    testing.assert_causal(recurrent(name), IDS, training=True)
+    testing.assert_batch_invariant(recurrent(name), IDS, training=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_padding_changes_nothing_in_half_precision(reverse):
+    model = recurrent("lstm-dot", dtype="mixed_bfloat16", reverse_source=reverse)
+    testing.assert_padding_invariant(model, IDS)
+
+
+def test_it_saves_and_loads(model):
+    testing.assert_saves_and_loads(model, IDS)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_cached_logits_are_the_teacher_forced(model, chunk):
+    testing.assert_cached_equals_uncached(model, IDS, chunk=chunk, rewinds=False)
+
+
+def test_the_search_is_the_translators(model):
+    ids = {"pad_id": 0, "start_id": 1, "end_id": 2}
+    tokenizer = types.SimpleNamespace(vocabulary_size=lambda: V, **ids)
+    translator, length = Translator(model, tokenizer), IDS["source_ids"].shape[1] + 3
+
+    def beam_of_3(source_ids):
+        limits = np.full(len(source_ids), length, "int32")
+        inputs = ops.convert_to_tensor(source_ids), ops.convert_to_tensor(limits)
+        return translator.search_ids(*inputs, length, 3, 3, 0.6)[:2]
+
+    penalty = search.gnmt_penalty(0.6)
+    testing.assert_scores_are_final(beam_of_3, model, IDS["source_ids"], **ids, penalty=penalty)
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstm-additive"])
+def test_it_trains_and_decodes_compiled(name):
+    model = recurrent(name)
+    model.compile("sgd", SmoothedCrossentropy(), jit_compile=keras.backend.backend() != "torch")
+    before = [np.array(weight) for weight in model.get_weights()]
+    labels = np.roll(IDS["target_ids"], -1, axis=1)
+    history = model.fit(IDS, labels, batch_size=3, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    for old, new, weight in zip(before, model.get_weights(), model.weights, strict=True):
+        assert (old != new).any(), weight.path
+    testing.assert_cached_equals_uncached(model, IDS, rewinds=False, jit=True)
+
+
+def softmax(x):
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("attention", ["additive", "dot"])
+def test_attention_is_the_formula(attention):
+    """Two positions by hand, one layer: Bahdanau et al., 2015, and Luong et al., 2015."""
+    random = np.random.default_rng(5)
+    decoder = RecurrentDecoder("rnn", units=H, attention=attention)
+    x, memory, state = (random.normal(size=size) for size in ((3, 2, D), (3, 7, H), (3, H)))
+    real = np.arange(7) < np.array([[7], [4], [1]])
+    inputs = [ops.convert_to_tensor(each.astype("float32")) for each in (x, memory, state)]
+    start = decoder.start([[inputs[2]]])
+    found, states = decoder(inputs[0], start, inputs[1], ops.convert_to_tensor(real))
+    cell = decoder.layers[0].cell
+    weights = [cell.kernel, cell.recurrent_kernel, decoder.combine.kernel, decoder.readout.kernel]
+    kernel, recurrent_kernel, combine, readout = (array(w).astype("float64") for w in weights)
+
+    def context(query):
+        if attention == "dot":
+            scores = np.einsum("bh,bsh->bs", query, memory)
+        else:
+            query = query @ array(decoder.query.kernel)
+            keys = memory @ array(decoder.key.kernel)
+            scores = np.tanh(query[:, None] + keys) @ array(decoder.attention.scale)
+        return np.einsum("bs,bsh->bh", softmax(np.where(real, scores, -1e9)), memory)
+
+    hidden, fed, expected = state, np.zeros((3, H)), []
+    for t in range(2):
+        if attention == "additive":
+            fed = seen = context(hidden)
+        hidden = np.tanh(np.concatenate([x[:, t], fed], 1) @ kernel + hidden @ recurrent_kernel)
+        if attention == "dot":
+            seen = context(hidden)
+        fed = np.tanh(np.concatenate([hidden, seen], 1) @ combine)
+        expected.append(fed @ readout)
+    np.testing.assert_allclose(array(found), np.stack(expected, 1), atol=2e-5)
+    np.testing.assert_allclose(array(states[0][0]), hidden, atol=2e-5)
+
+
+def test_a_fixed_context_is_all_that_the_decoder_knows():
+    for name in EVERY:
+        memory, _ = recurrent(name).encode(ops.convert_to_tensor(IDS["source_ids"]))
+        sizes = {state.shape[-1] for layer in memory["states"] for state in layer}
+        assert sizes == {H} and ("outputs" in memory) == ("-" in name)
+
+
+@pytest.mark.parametrize("task", ["translate", "copy"])
+def test_all_have_as_many_parameters(task):
+    """Without the embeddings, which are the same: so the whole models are within 10 % too."""
+    args = types.SimpleNamespace(task=task, width=128, layers=compare_seq2seq.SETTINGS[task].layers)
+    counts = {
+        name: compare_seq2seq.build(name, 8, args).count_params() - 8 * 128
+        for name in compare_seq2seq.MODELS
+    }
+    for name, count in counts.items():
+        assert abs(count / counts["transformer"] - 1) < 0.1, (name, counts)
+
+
+def test_units_are_those_of_the_nearest_size():
+    def build(units):
+        return RecurrentSeq2Seq(V, units, d_model=D, attention="additive", bidirectional=True)
+
+    counts = {units: build(units).count_params() for units in (16, 18, 20)}
+    for units, count in counts.items():
+        assert matching_units(build, count + 3) == units
+
+
+# --- what is measured
+
+
+def test_gradient_reach_of_a_linear_network():
+    """h_t = U h_(t-1) + W x_t: d h_t / d x_(t-k) = U^k W."""
+    layer = keras.layers.SimpleRNN(2, activation="linear", return_sequences=True)
+    kernel = np.array([[1.0, 2.0], [0.0, -1.0], [3.0, 0.0]])
+    recurrent_kernel = np.array([[0.5, 0.0], [0.25, 2.0]])
+    layer.build((None, None, 3))
+    layer.set_weights([kernel, recurrent_kernel, np.ones(2)])
+    found = reports.gradient_reach(layer, np.random.default_rng(1).normal(size=(5, 3)))
+    powers = [kernel @ np.linalg.matrix_power(recurrent_kernel, k) for k in range(5)]
+    np.testing.assert_allclose(found, [np.linalg.norm(power) for power in powers], rtol=1e-5)
+    assert found[0] == pytest.approx(np.sqrt(15))  # 1 + 4 + 1 + 9
+
+
+def test_gradient_reach_is_that_of_the_models_logits():
+    """The decoder alone, and the whole model, agree on what depends on what."""
+    for model in (
+        recurrent("lstm-dot", num_layers=1),
+        Transformer(V, num_layers=1, d_model=10, num_heads=2, d_ff=13),
+    ):
+        pair = IDS["source_ids"][0], IDS["target_ids"][0]
+        reach = reports.model_reach(model, [(pair[0][:5], pair[1])])
+        assert {len(norms) for norms in reach.values()} == {5}
+        assert all(np.isfinite(norms).all() and min(norms) > 0 for norms in reach.values())
+    model = recurrent("lstm", reverse_source=False)
+    embedded = model.source_embedding(ops.convert_to_tensor(IDS["source_ids"][:1]))
+    forwards = reports.gradient_reach(lambda x: model.encoder(x)[0], embedded[0])
+    found = reports.model_reach(model, [(IDS["source_ids"][0], IDS["target_ids"][0])])["encoder"]
+    np.testing.assert_allclose(found, forwards, rtol=1e-5)
+    model.reverse_source = True
+    found = reports.model_reach(model, [(IDS["source_ids"][0, ::-1], IDS["target_ids"][0])])
+    np.testing.assert_allclose(found["encoder"], forwards, rtol=1e-5)
+
+
+@pytest.mark.tensorflow_only
+def test_scores_go_by_length():
+    sources = ["a b", "a b c d", "a b c d e", "a b c d e f g"]
+    references = ["x y z w", "x y z w", "x y z w v", "x y z w v"]
+    hypotheses = ["x y z w", "x y z w", "x y z w v", "v w z y x"]
+    found = reports.bleu_by_length(sources, references, hypotheses, bounds=(4, 6, 7))
+    assert "tok:none" in found["signature"] and 0 < found["bleu"] < 100
+    assert {name: bucket["sentences"] for name, bucket in found["buckets"].items()} == {
+        "1-3": 1,
+        "4-5": 2,
+        "7+": 1,
+    }
+    assert found["buckets"]["4-5"]["bleu"] == pytest.approx(100)
+    assert found["buckets"]["7+"]["bleu"] < 20
+    accuracy = reports.accuracy_by_length(["a b", "c d", "a b c d"], ["a b", "c", "b b c d a"])
+    assert accuracy == {
+        2: {"sequences": 0.5, "tokens": 0.75},
+        4: {"sequences": 0.0, "tokens": 0.75},
+    }
+
+
+# --- the recipe
+
+
+@pytest.fixture
+def run_recipe(monkeypatch, uncompiled):
+    """The recipe in this process, step by step: what is traced and compiled is in other tests."""
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["compare_seq2seq.py", *map(str, options)])
+        compare_seq2seq.main()
+
+    keras.config.disable_interactive_logging()
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield run
+    tf.config.run_functions_eagerly(False)
+
+
+SMALL = "--updates 1 --validate-every 1 --layers 1 --width 8 --tokens-per-batch 64".split()
+SYMBOLS = "--symbols 5 --train-length 4 --test-length 6 --size 40 --test-size 1".split()
+
+
+@pytest.mark.tensorflow_only
+def test_the_recipe_compares_all_models_and_resumes(run_recipe, tmp_path, capsys):
+    command = [*SMALL, *SYMBOLS, "--task", "reverse", "--run-dir", tmp_path / "run"]
+    run_recipe(*command)
+    first = capsys.readouterr().out
+    for name in compare_seq2seq.MODELS:
+        assert first.count(f"\n{name} ") >= 3 and (tmp_path / "run" / name).is_dir()
+    for title in ("tokens/s", "sequences right", "tokens right", "encoder: norm", "decoder: norm"):
+        assert title in first
+    for name in ("speed", "quality", "gradient_reach"):
+        report = json.loads((tmp_path / "run" / f"{name}.json").read_text())
+        assert list(report) == list(compare_seq2seq.MODELS)
+        assert (tmp_path / "run" / f"{name}.png").stat().st_size > 5000
+    weights = tmp_path / "run/lstm/checkpoints/update-00000001/weights.npz"
+    written = weights.stat().st_mtime_ns
+    # A model that was lost is trained again, and comes out the same; the others are not.
+    lost = tmp_path / "run" / "rnn" / "checkpoints" / "update-00000001"
+    lost.rename(tmp_path / "lost")
+    run_recipe(*command)
+    again = capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == written and (lost / "weights.npz").exists()
+    tables = [text[text.index("sequences right") :] for text in (first, again)]
+    assert tables[0] == tables[1]
+    with pytest.raises(SystemExit, match="other settings"):
+        run_recipe(*command, "--seed", 2)
+
+
+@pytest.mark.tensorflow_only
+def test_the_recipe_scores_translations(run_recipe, tmp_path, capsys, monkeypatch):
+    data = tmp_path / "multi30k_en_de"
+    data.mkdir()
+    for name, count in (("train", 30), ("val", 3), ("test2016", 2)):
+        for language, words in (("en", "ba be bo da de do"), ("de", "ab eb ob ad ed od")):
+            lines = (" ".join(words.split()[i % 5 :]) for i in range(count))
+            (data / f"{name}.{language}").write_text("".join(f"{line}\n" for line in lines))
+    monkeypatch.setenv("KERAS_TRANSFORMER_DATA", str(tmp_path))
+    run_recipe(*SMALL, "--vocabulary-size", 275, "--models", "rnn", "--run-dir", tmp_path / "run")
+    output = capsys.readouterr().out
+    assert "BLEU of test2016" in output and "tok:none" in output
+    quality = json.loads((tmp_path / "run" / "quality.json").read_text())["rnn"]
+    assert quality["buckets"].keys() == {"1-8"} and quality["buckets"]["1-8"]["sentences"] == 2
+    assert len((tmp_path / "run/rnn/hypotheses.txt").read_text().splitlines()) == 2
+    os.truncate(data / "val.de", 0)
+    with pytest.raises(SystemExit, match="val.de.*empty"):
+        run_recipe(*SMALL, "--run-dir", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(SystemExit, match="train.en"):
+        run_recipe(*SMALL, "--data", tmp_path / "nothing")
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--updates", 3, "--validate-every", 2], "multiple of --validate-every"),
+        (["--task", "copy", "--symbols", 1], "from 2 to 26"),
+        (["--models", "gru"], "invalid choice"),
+        ([], "--data names the folder"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(run_recipe, options, message, capsys, monkeypatch):
+    monkeypatch.delenv("KERAS_TRANSFORMER_DATA", raising=False)
+    with pytest.raises(SystemExit):
+        run_recipe(*options)
+    assert message in capsys.readouterr().err
