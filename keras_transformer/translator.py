@@ -40,7 +40,8 @@ class Translator:
     members' probabilities.
 
     Args:
-        model: a `Transformer`, or a list of them with one vocabulary.
+        model: a `Transformer`, or a list of them with one vocabulary; or other models with its
+            `encode`, `start_cache`, `decode`, `source_embedding` and `target_embedding`.
         tokenizer: the vocabulary of the source, and of the target where they share one.
         target_tokenizer: the vocabulary of the target.
 

@@ -31,7 +31,8 @@ import keras_transformer as kt
 from keras_transformer.checkpoint_files import replacing
 from keras_transformer.memory import keep_freed_memory
 
-# The recurrent systems as their papers have them, but for the widths.
+# After their papers, in small: stacked layers that read the source from its end (4 of them there;
+# a plain network stands in the LSTM's place), or one layer in both directions.
 RECURRENT = {
     "rnn": {"cell": "rnn", "num_layers": 2},
     "lstm": {"num_layers": 2},
@@ -57,14 +58,15 @@ class Settings(NamedTuple):
     validate_every: int
     layers: int  # of the Transformer's encoder, and of its decoder
     dropout: float
+    beam_size: int
     rates: dict
 
 
 RATES = dict.fromkeys(MODELS, 0.002)
 SETTINGS = {
-    "translate": Settings(4000, 250, 4, 0.2, RATES),
-    "copy": Settings(1500, 250, 2, 0.1, RATES),
-    "reverse": Settings(1500, 250, 2, 0.1, RATES),
+    "translate": Settings(2500, 250, 4, 0.2, 4, RATES),
+    "copy": Settings(1500, 250, 2, 0.1, 1, RATES),
+    "reverse": Settings(1500, 250, 2, 0.1, 1, RATES),
 }
 
 
@@ -94,7 +96,7 @@ def arguments():
     )
     parser.add_argument("--run-dir", type=Path, help="runs/compare-TASK by default")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--updates", type=int, help="4,000; copy and reverse: 1,500")
+    parser.add_argument("--updates", type=int, help="2,500; copy and reverse: 1,500")
     parser.add_argument("--validate-every", type=int, help="in updates; 250")
     parser.add_argument("--tokens-per-batch", type=int, default=2048)
     parser.add_argument("--layers", type=int, help="of the Transformer; 4; copy and reverse: 2")
@@ -105,10 +107,11 @@ def arguments():
     parser.add_argument("--test-length", type=int, default=40, help="copy, reverse: longest")
     parser.add_argument("--size", type=int, default=100_000, help="copy, reverse: to train on")
     parser.add_argument("--test-size", type=int, default=100, help="copy, reverse: a length")
-    parser.add_argument("--beam-size", type=int, default=4)
+    parser.add_argument("--beam-size", type=int, help="4; copy and reverse: 1, greedy")
+    parser.add_argument("--reach-pairs", type=int, default=8, help="that gradients are taken of")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    for name in ("updates", "validate_every", "layers"):
+    for name in ("updates", "validate_every", "layers", "beam_size"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(SETTINGS[args.task], name))
     args.run_dir = args.run_dir or Path(f"runs/compare-{args.task}")
@@ -147,7 +150,8 @@ def load(args):
     def any_lengths(count):
         return (rng.randint(1, args.train_length) for _ in range(count))
 
-    train, valid = list(pairs(any_lengths(args.size))), list(pairs(any_lengths(500)))
+    train = list(pairs(any_lengths(args.size)))
+    valid = list(pairs(any_lengths(min(500, max(1, args.size // 10)))))
     test = list(pairs(length for length in tested for _ in range(args.test_size)))
     tokenizer = kt.text.train_tokenizer(train[:2000], args.symbols + 4, model_type="word")
     return Task(train, valid, test, tokenizer)
@@ -231,7 +235,7 @@ def fit(name, path, args, task, settings, reached):
 def compare(path, args, task, settings):
     """Trains all models, then measures and reports."""
     encoded = kt.data.encode_pairs(task.valid, task.tokenizer)
-    sequences = reports.longest_pairs(encoded, count=8, longest=25)
+    sequences = reports.longest_pairs(encoded, args.reach_pairs, longest=25)
     sources, references = zip(*task.test, strict=True)
     quality, speed, reach = {}, {}, {}
     for name in args.models:
@@ -254,7 +258,8 @@ def compare(path, args, task, settings):
         translator = kt.Translator(model, task.tokenizer)
         hypotheses = translator.translate(sources, args.beam_size, batch_size=128)
         with replacing(path / name / "hypotheses.txt") as file:
-            file.write("".join(f"{line}\n" for line in hypotheses).encode())
+            lines = (line.replace("\n", " ") for line in hypotheses)  # spelled in bytes
+            file.write("".join(f"{line}\n" for line in lines).encode())
         if args.task == "translate":
             quality[name] = reports.bleu_by_length(sources, references, hypotheses)
         else:

@@ -166,7 +166,7 @@ def accuracy_by_length(references, hypotheses):
 def training_speed(log):
     """Target tokens per second without padding: the median interval of a run's log."""
     rates = [each["target_tokens_per_second"] for each in log if each["event"] == "interval"]
-    return statistics.median(rates) if rates else None
+    return statistics.median(rates)
 
 
 # --- what is shown
