@@ -21,7 +21,6 @@ class _Stack(keras.layers.Layer):
 
     def __init__(self, cell, units, num_layers=1, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        self._config = {"cell": cell, "units": units, "num_layers": num_layers, "dropout": dropout}
         self.cell, self.units, self.num_layers = cell, units, num_layers
         self.dropout = Dropout(dropout, dtype=self.dtype_policy)
         self.supports_masking = True
@@ -29,11 +28,7 @@ class _Stack(keras.layers.Layer):
     def compute_mask(self, *_, **__):
         return None  # the mask of what comes out is not that of what goes in
 
-    def get_config(self):
-        return {**super().get_config(), **self._config}
 
-
-@keras.saving.register_keras_serializable(package="compare_seq2seq")
 class RecurrentEncoder(_Stack):
     """A stack of recurrent layers that reads a source; padding leaves the state as it is.
 
@@ -67,7 +62,6 @@ class RecurrentEncoder(_Stack):
     def __init__(self, *args, bidirectional=False, **kwargs):
         super().__init__(*args, **kwargs)
         self.bidirectional = bidirectional
-        self._config["bidirectional"] = bidirectional
         options = {"dtype": self.dtype_policy}
         if not bidirectional:
             self.layers = [
@@ -116,7 +110,6 @@ class _Cell:
     __call__ = call
 
 
-@keras.saving.register_keras_serializable(package="compare_seq2seq")
 class RecurrentDecoder(_Stack):
     """A stack of recurrent layers that writes a target, with or without attention to a memory.
 
@@ -158,7 +151,6 @@ class RecurrentDecoder(_Stack):
 
     def __init__(self, *args, attention=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self._config["attention"] = self.attention_name = attention
         options = {"dtype": self.dtype_policy}
         self.layers = [_recurrent(self.cell, self.units, **options) for _ in range(self.num_layers)]
         self.attention = self.query = self.key = self.combine = None
