@@ -1,0 +1,206 @@
+"""Table 1 of the paper, measured: a layer's operations, time, memory, and how far signals travel.
+
+    python benchmarks/complexity.py [--output complexity.json] [--picture FILE] [--markdown FILE]
+
+Self-attention, whole (`MultiHeadAttention`) and without its projections, which Table 1 leaves out;
+the same restricted to a neighbourhood of r; Keras' SimpleRNN, LSTM, Conv1D and SeparableConv1D of
+kernel k; each from n vectors of width d to as many, heads of 64, one sequence, float32, on the
+processor. Counted in the graphs that JAX traces: multiplications, the longest chain of products of
+which each needs the one before, and the applications of a layer by which the first position
+reaches the last. Timed: forward, and with all gradients. Exponents are slopes of a line through
+the logarithms. Memory is what a step takes beyond its weights and inputs; each length of it runs in
+a process of its own.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from contest import Contestant, cpu, versions
+from table1 import tables
+
+WAYS = ("forward", "both")
+FULL = {
+    "lengths": [512, 1024, 2048, 4096],  # at this width:
+    "width": 64,
+    "widths": [128, 256, 512, 1024],  # at this length:
+    "length": 512,
+    "memory_width": 256,
+    "chains": [128, 256, 512],
+    "crossing_widths": [128, 256, 512],
+    "crossing_lengths": [0.25, 0.5, 1, 2, 4],  # times the width
+    "neighbourhood": 64,
+    "kernel": 3,
+    "rounds": 3,
+}
+QUICK = {
+    "lengths": [64, 128],
+    "widths": [64, 128],
+    "length": 32,
+    "memory_width": 64,
+    "chains": [16, 32],
+    "crossing_widths": [64],
+    "crossing_lengths": [0.5, 1],
+    "neighbourhood": 8,
+    "rounds": 1,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--layers", nargs="+", choices=tables.LAYERS, default=[*tables.LAYERS])
+    parser.add_argument("--backend", choices=("jax", "tensorflow"), default="jax", help="timed")
+    parser.add_argument("--quick", action="store_true", help="small sizes, for a look at it")
+    parser.add_argument("--report", metavar="FILE", help="measure nothing: read an earlier --output")
+    parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
+    parser.add_argument("--markdown", metavar="FILE", help="also write the tables as Markdown")
+    parser.add_argument("--picture", metavar="FILE", help="also draw time and memory")
+    args = parser.parse_args()
+    if not args.report and importlib.util.find_spec("jax") is None:
+        parser.error("operations are counted in JAX's graphs: pip install -e '.[jax]'")
+    for file in filter(None, (args.output, args.markdown, args.picture)):
+        if not Path(file).absolute().parent.is_dir():
+            parser.error(f"the folder of {file} does not exist: make it first")
+    if args.report:
+        if not Path(args.report).is_file():
+            parser.error(f"no file {args.report}: it is what --output wrote")
+        report = json.loads(Path(args.report).read_text())
+    else:
+        report = measured(args.layers, args.backend, {**FULL, **(QUICK if args.quick else {})})
+    found = tables.tables(report)
+    print("\n\n".join(map(tables.as_text, found)))
+    if args.output:
+        Path(args.output).write_text(json.dumps(report, indent=1) + "\n")
+    if args.markdown:
+        Path(args.markdown).write_text("\n".join(map(tables.as_markdown, found)))
+    if args.picture:
+        tables.draw(report).savefig(args.picture, dpi=110)
+
+
+def measured(layers, backend, sizes):
+    """Everything, as what `--output` writes."""
+    report = {**cpu(), "versions": versions(backend, "keras"), "command": sys.argv}
+    report.update(sizes=sizes, backend=backend)
+    with tempfile.TemporaryDirectory() as logs:
+
+        def start(name, backend=backend, keep=True):
+            config = {"neighbourhood": sizes["neighbourhood"], "kernel": sizes["kernel"]}
+            environment = {"KERAS_BACKEND": backend}
+            environment.update(JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="-1")
+            file = Path(__file__).parent / "table1" / "measure.py"
+            config["keep"] = keep
+            log = Path(logs) / f"{name}.txt"
+            return Contestant(name, file, config, log, environment=environment)
+
+        clock = start("times")
+        counter = clock if backend == "jax" else start("counts", "jax")
+        report["paths"] = paths(counter, layers, sizes)
+        report["counts"] = counts(counter, layers, sizes)
+        report["crossings"] = crossings(counter, layers, sizes)
+        report["times"] = times(clock, layers, sizes)
+        clock.close()
+        counter.close()
+        report["memory"] = memory(start, layers, sizes)
+    return report
+
+
+def grid(sizes):
+    """The (n, d) that exponents are fitted to."""
+    by_length = [(n, sizes["width"]) for n in sizes["lengths"]]
+    return by_length + [(sizes["length"], d) for d in sizes["widths"]]
+
+
+def paths(counter, layers, sizes):
+    found = []
+    for row in tables.PATHS:
+        if tables.PATHS[row] in layers:
+            for n in sizes["chains"]:
+                reply = counter.ask({"what": "path", "row": row, "n": n, "d": 8})
+                found.append({"layer": row, "n": n, **reply})
+    return found
+
+
+def counts(counter, layers, sizes):
+    """Operations and chains of forward and both, at every size that is timed and at `chains`."""
+    chosen = dict.fromkeys([*grid(sizes), *((n, sizes["width"]) for n in sizes["chains"])])
+    return [
+        {"layer": layer, "n": n, "d": d, "way": way, **figures}
+        for layer in layers
+        for n, d in chosen
+        for way, figures in counter.ask(
+            {"what": "count", "row": layer, "n": n, "d": d}
+        ).items()
+    ]
+
+
+def crossings(counter, layers, sizes):
+    """The least n of which attention takes as many operations as the recurrence, by bisection."""
+    found = []
+    for attention, recurrence in tables.pairs(layers):
+        for d in sizes["crossing_widths"]:
+
+            def more(n, pair=(attention, recurrence), d=d):
+                first, second = (
+                    counter.ask({"what": "count", "row": row, "n": n, "d": d})["forward"]
+                    for row in pair
+                )
+                return first["operations"] >= second["operations"]
+
+            low, high = 16, 16 * d  # of fewer positions products are sums, which are not counted
+            n = None
+            if not more(low) and more(high):
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    low, high = (low, middle) if more(middle) else (middle, high)
+                n = high
+            found.append(
+                {"attention": attention, "recurrence": recurrence, "d": d, "n": n}
+            )
+    return found
+
+
+def times(clock, layers, sizes):
+    """Median seconds of every cell; all cells are gone through again in each round."""
+    cells = {(layer, n, d): [] for layer in layers for n, d in grid(sizes)}
+    crossing = [
+        (round(d * factor), d)
+        for d in sizes["crossing_widths"]
+        for factor in sizes["crossing_lengths"]
+    ]
+    for layer in dict.fromkeys(layer for pair in tables.pairs(layers) for layer in pair):
+        cells.update({(layer, n, d): [] for n, d in crossing})
+    cells = {(*cell, way): [] for cell in cells for way in WAYS}
+    for number in range(sizes["rounds"]):
+        for (layer, n, d, way), seconds in cells.items():
+            request = {"what": "time", "row": layer, "n": n, "d": d, "backward": way == "both"}
+            seconds += clock.ask(request)["seconds"]
+        print(f"round {number + 1} of {sizes['rounds']} timed", file=sys.stderr, flush=True)
+    return [
+        {"layer": layer, "n": n, "d": d, "way": way, "seconds": statistics.median(seconds)}
+        for (layer, n, d, way), seconds in cells.items()
+    ]
+
+
+def memory(start, layers, sizes):
+    found = []
+    for layer in layers:
+        for n in sizes["lengths"]:
+            worker = start(f"{layer}-{n}", keep=False)
+            d = sizes["memory_width"]
+            reply = worker.ask({"what": "memory", "row": layer, "n": n, "d": d})
+            worker.close()
+            found += [
+                {"layer": layer, "n": n, "d": d, "way": way, "mebibytes": value}
+                for way, value in reply.items()
+            ]
+    return found
+
+
+if __name__ == "__main__":
+    main()

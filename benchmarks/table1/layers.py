@@ -1,0 +1,134 @@
+"""The rows of the paper's Table 1 as Keras layers, each from n vectors of width d to as many."""
+
+import keras
+from keras import ops
+
+from keras_transformer.layers import MultiHeadAttention
+
+HEAD = 64  # width of a head, the paper's; so there are d / 64 heads
+
+
+def heads(d):
+    return max(1, d // HEAD)
+
+
+class Core(keras.layers.Layer):
+    """What `MultiHeadAttention` does between its projections: `softmax(Q K^T / sqrt(d_k)) V`.
+
+    This is what the n^2 d of Table 1 counts.
+
+    Args:
+        d: width of all heads together.
+        neighbourhood: r; None is everybody.
+
+    Call arguments:
+        queries, keys, values: [1, H, n, K].
+
+    Returns:
+        [1, H, n, K], or with a neighbourhood [H n / r, 1, r, K].
+    """
+
+    def __init__(self, d, neighbourhood=None, **kwargs):
+        super().__init__(**kwargs)
+        self.neighbourhood = neighbourhood
+        self.attention = MultiHeadAttention(heads(d), d)  # its projections are never made
+        self.built = True
+
+    def call(self, queries, keys, values):
+        if self.neighbourhood is None:
+            key_mask = attention_mask = None
+        else:
+            reach = self.neighbourhood
+            queries, keys, values = (each[0] for each in (queries, keys, values))  # [H, n, K]
+            key_mask, attention_mask = window_masks(queries, reach)
+            queries = blocks(queries, reach)[:, None]
+            keys, values = (windows(each, reach)[:, None] for each in (keys, values))
+        return self.attention._attend_without_weights(
+            queries,
+            keys,
+            values,
+            False,
+            key_mask=key_mask,
+            attention_mask=attention_mask,
+            causal=False,
+        )
+
+
+class RestrictedAttention(keras.layers.Layer):
+    """Self-attention restricted to a neighbourhood (section 4): position i sees |i - j| <= r / 2.
+
+    A block of r queries attends to its window of 2 r keys, masked. That is r n d, times two for
+    what the mask leaves out; and each position is projected to keys and values twice, once for
+    each of its windows.
+
+    Args:
+        d: width.
+        neighbourhood: r, even; n is a multiple of it.
+
+    Call arguments:
+        x: [B, n, d].
+    """
+
+    def __init__(self, d, neighbourhood, **kwargs):
+        super().__init__(**kwargs)
+        self.neighbourhood = neighbourhood
+        self.attention = MultiHeadAttention(heads(d), d)
+
+    def build(self, shape):
+        self.attention.build(shape)
+        self.built = True
+
+    def call(self, x):
+        key_mask, attention_mask = window_masks(x, self.neighbourhood)
+        mixed = self.attention(
+            blocks(x, self.neighbourhood),
+            windows(x, self.neighbourhood),
+            key_mask=key_mask,
+            attention_mask=attention_mask,
+        )
+        return ops.reshape(mixed, ops.shape(x))
+
+
+def blocks(x, size):
+    """[B, n, W] -> [B n / size, size, W]."""
+    return ops.reshape(x, (-1, size, x.shape[-1]))
+
+
+def windows(x, size):
+    """[B, n, W] -> [B n / size, 2 size, W]: each block with half a block before and behind it."""
+    padded = ops.pad(x, [(0, 0), (size // 2, size // 2), (0, 0)])
+    return ops.concatenate([blocks(padded[:, :-size], size), blocks(padded[:, size:], size)], 1)
+
+
+def window_masks(x, size):
+    """Of each window: which keys are there [B n / size, 2 size]; who sees whom [size, 2 size]."""
+    real = windows(ops.ones_like(x[..., :1]), size)[..., 0] > 0
+    distance = ops.arange(2 * size)[None] - size // 2 - ops.arange(size)[:, None]
+    return real, ops.abs(distance) <= size // 2
+
+
+ROWS = {
+    "attention core": lambda d, r, k: Core(d),
+    "attention layer": lambda d, r, k: MultiHeadAttention(heads(d), d),
+    "restricted core": lambda d, r, k: Core(d, r),
+    "restricted layer": lambda d, r, k: RestrictedAttention(d, r),
+    "recurrent": lambda d, r, k: keras.layers.SimpleRNN(d, return_sequences=True),
+    "LSTM": lambda d, r, k: keras.layers.LSTM(d, return_sequences=True),
+    "convolution": lambda d, r, k: keras.layers.Conv1D(d, k, padding="same"),
+    "separable": lambda d, r, k: keras.layers.SeparableConv1D(d, k, padding="same"),
+}
+
+
+def make(row, d, neighbourhood, kernel):
+    """A row's layer of width d, built."""
+    made = ROWS[row](d, neighbourhood, kernel)
+    if not made.built:
+        made.build((None, None, d))
+    return made
+
+
+def input_shapes(row, n, d):
+    """The shapes of what a row's layer is called on."""
+    if row.endswith("core"):
+        return [(1, heads(d), n, d // heads(d))] * 3
+    return [(1, n, d)]

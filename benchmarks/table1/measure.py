@@ -1,0 +1,134 @@
+"""A contestant of contest.py: counts, times and weighs one row of Table 1 at a time."""
+
+import ctypes
+import functools
+import math
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_transformer.memory import keep_freed_memory
+from table1 import layers
+
+
+def prepare(config):
+    """`config`: `neighbourhood`, `kernel` and whether to `keep` freed memory, which is quicker."""
+    sizes = {name: config[name] for name in ("neighbourhood", "kernel")}
+    if config["keep"]:
+        keep_freed_memory()
+
+    @functools.cache
+    def step(row, d, backward):
+        return compiled(layers.make(row, d, **sizes), backward)
+
+    @functools.cache
+    def inputs(row, n, d):
+        random = np.random.default_rng(2017)
+        return [
+            keras.ops.convert_to_tensor(random.standard_normal(shape, "float32"))
+            for shape in layers.input_shapes(row, n, d)
+        ]
+
+    def answer(request):
+        row, n, d = request["row"], request["n"], request["d"]
+        match request["what"]:
+            case "count":
+                return counted(layers.make(row, d, **sizes), layers.input_shapes(row, n, d))
+            case "path":
+                from table1.paths import path_length
+
+                return {"path": path_length(row, n, d, **sizes)}
+            case "time":
+                run, given = step(row, d, request["backward"]), inputs(row, n, d)
+                return {"seconds": seconds(lambda: run(given))}
+            case "memory":
+                given = inputs(row, n, d)
+                runs = {way: step(row, d, way == "both") for way in ("forward", "both")}
+                return {way: mebibytes(lambda run=run: run(given)) for way, run in runs.items()}
+
+    return answer, {"backend": keras.backend.backend()}
+
+
+def program(layer, backward):
+    """`f(weights, inputs)` for JAX: the layer, or the gradients of its squares' sum."""
+    import jax
+
+    others = [variable.value for variable in layer.non_trainable_variables]
+
+    def forward(weights, inputs):
+        return layer.stateless_call(weights, others, *inputs)[0]
+
+    def loss(weights, inputs):
+        return keras.ops.sum(forward(weights, inputs) ** 2)
+
+    return jax.grad(loss, argnums=(0, 1)) if backward else forward
+
+
+def counted(layer, shapes):
+    """Multiplications and the longest chain, forward and forward + backward."""
+    import jax
+
+    from table1 import counts
+
+    found = {}
+    for way in ("forward", "both"):
+        inputs = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+        weights = [variable.value for variable in layer.trainable_variables]
+        jaxpr = jax.make_jaxpr(program(layer, way == "both"))(weights, inputs).jaxpr
+        found[way] = {
+            "operations": counts.operations(jaxpr),
+            "sequential": counts.sequential(jaxpr),
+        }
+    return found
+
+
+def compiled(layer, backward):
+    """`run(inputs)`, which returns when the result is there."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        weights = [variable.value for variable in layer.trainable_variables]
+        step = jax.jit(program(layer, backward))
+        return lambda inputs: jax.block_until_ready(step(weights, inputs))
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def step(inputs):
+        if not backward:
+            return layer(*inputs)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = tf.reduce_sum(layer(*inputs) ** 2)
+        return tape.gradient(loss, [*inputs, *layer.trainable_variables])
+
+    return lambda inputs: tf.nest.flatten(step(inputs))[0].numpy()
+
+
+def seconds(run, least=0.1):
+    """How long each of a few runs took, after one that compiles and is not counted."""
+    run()
+    found = []
+    while math.fsum(found) < least:
+        begin = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - begin)
+    return found
+
+
+def mebibytes(run):
+    """How far the memory of this process rises in a run, above what it has before: Linux' count."""
+    run()  # compiles
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # what compiling freed would hide what the run takes
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
+    before = _kibibytes("VmRSS")
+    run()
+    return (_kibibytes("VmHWM") - before) / 1024
+
+
+def _kibibytes(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
