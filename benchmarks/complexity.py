@@ -29,6 +29,7 @@ FULL = {
     "width": 64,
     "widths": [128, 256, 512, 1024],  # at this length:
     "length": 512,
+    "memory_lengths": [1024, 2048, 4096],
     "memory_width": 256,
     "chains": [128, 256, 512],
     "crossing_widths": [128, 256, 512],
@@ -40,11 +41,12 @@ FULL = {
 QUICK = {
     "lengths": [64, 128],
     "widths": [64, 128],
-    "length": 32,
+    "length": 64,
+    "memory_lengths": [128],
     "memory_width": 64,
     "chains": [16, 32],
     "crossing_widths": [64],
-    "crossing_lengths": [0.5, 1],
+    "crossing_lengths": [1, 2],
     "neighbourhood": 8,
     "rounds": 1,
 }
@@ -57,7 +59,9 @@ def main():
     parser.add_argument("--layers", nargs="+", choices=tables.LAYERS, default=[*tables.LAYERS])
     parser.add_argument("--backend", choices=("jax", "tensorflow"), default="jax", help="timed")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look at it")
-    parser.add_argument("--report", metavar="FILE", help="measure nothing: read an earlier --output")
+    parser.add_argument(
+        "--report", metavar="FILE", help="measure nothing: read an earlier --output"
+    )
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
     parser.add_argument("--markdown", metavar="FILE", help="also write the tables as Markdown")
     parser.add_argument("--picture", metavar="FILE", help="also draw time and memory")
@@ -89,12 +93,15 @@ def measured(layers, backend, sizes):
     report.update(sizes=sizes, backend=backend)
     with tempfile.TemporaryDirectory() as logs:
 
-        def start(name, backend=backend, keep=True):
-            config = {"neighbourhood": sizes["neighbourhood"], "kernel": sizes["kernel"]}
-            environment = {"KERAS_BACKEND": backend}
-            environment.update(JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="-1")
+        def start(name, backend=backend, **environment):
+            # Where memory is measured, blocks that are freed go back to the system at once; else
+            # they are kept, which is quicker.
+            config = {name: sizes[name] for name in ("neighbourhood", "kernel")}
+            config["keep"] = not environment
+            environment.update(
+                KERAS_BACKEND=backend, JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="-1"
+            )
             file = Path(__file__).parent / "table1" / "measure.py"
-            config["keep"] = keep
             log = Path(logs) / f"{name}.txt"
             return Contestant(name, file, config, log, environment=environment)
 
@@ -133,9 +140,7 @@ def counts(counter, layers, sizes):
         {"layer": layer, "n": n, "d": d, "way": way, **figures}
         for layer in layers
         for n, d in chosen
-        for way, figures in counter.ask(
-            {"what": "count", "row": layer, "n": n, "d": d}
-        ).items()
+        for way, figures in counter.ask({"what": "count", "row": layer, "n": n, "d": d}).items()
     ]
 
 
@@ -159,9 +164,7 @@ def crossings(counter, layers, sizes):
                     middle = (low + high) // 2
                     low, high = (low, middle) if more(middle) else (middle, high)
                 n = high
-            found.append(
-                {"attention": attention, "recurrence": recurrence, "d": d, "n": n}
-            )
+            found.append({"attention": attention, "recurrence": recurrence, "d": d, "n": n})
     return found
 
 
@@ -190,8 +193,8 @@ def times(clock, layers, sizes):
 def memory(start, layers, sizes):
     found = []
     for layer in layers:
-        for n in sizes["lengths"]:
-            worker = start(f"{layer}-{n}", keep=False)
+        for n in sizes["memory_lengths"]:
+            worker = start(f"{layer}-{n}", MALLOC_MMAP_THRESHOLD_="65536")
             d = sizes["memory_width"]
             reply = worker.ask({"what": "memory", "row": layer, "n": n, "d": d})
             worker.close()

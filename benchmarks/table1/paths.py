@@ -6,7 +6,6 @@ import jax
 import keras
 from jax import numpy as jnp
 from keras import ops
-
 from table1 import layers
 
 ROWS = {
@@ -68,7 +67,7 @@ def dilated(d, kernel, rate):
 
 
 def recurrence(cell):
-    """`apply(x, *states) -> x, *states`: the cell at each position, on the states of the one before.
+    """`apply(x, *states) -> x, *states`: the cell everywhere, on the states one position before.
 
     Starting from zeros the states are right at one more position after each application, and after
     n of them all are those of the recurrent layer. The last is what the layer returns.

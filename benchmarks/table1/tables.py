@@ -145,7 +145,7 @@ def memory(report):
             name = "forward" if way == "forward" else "with gradients"
             values = [f"{cell['mebibytes']:.1f}" for cell in found]
             rows.append([layer, name, *values, _number(fitted)])
-    header = ["layer", "", *(f"n = {n}" for n in sizes["lengths"]), "exponent"]
+    header = ["layer", "", *(f"n = {n}" for n in sizes["memory_lengths"]), "exponent"]
     title = f"Memory of a step in MiB, d = {sizes['memory_width']}, {report['backend']}"
     return title, header, rows
 
@@ -208,13 +208,15 @@ def draw(report):
     panels = [
         ("times", "n", sizes["lengths"], {"d": sizes["width"]}, "seconds", "time of a step, s"),
         ("times", "d", sizes["widths"], {"n": sizes["length"]}, "seconds", "time of a step, s"),
-        ("memory", "n", sizes["lengths"], {}, "mebibytes", "memory of a step, MiB"),
+        ("memory", "n", sizes["memory_lengths"], {}, "mebibytes", "memory of a step, MiB"),
     ]
     for axis, (part, name, values, fixed, figures, label) in zip(axes, panels, strict=True):
         for number, layer in enumerate(_layers(report)):
             for way, style in (("forward", "-"), ("both", "--")):
                 cells = _chosen(report[part], layer=layer, way=way, **fixed)
-                points = sorted((cell[name], cell[figures]) for cell in cells if cell[name] in values)
+                points = sorted(
+                    (cell[name], cell[figures]) for cell in cells if cell[name] in values
+                )
                 axis.plot(
                     *zip(*points, strict=True),
                     style,
@@ -223,8 +225,8 @@ def draw(report):
                     color=f"C{number}",
                     label=layer if way == "forward" else None,
                 )
-        at = f"d = {sizes['width']}" if name == "n" else f"n = {sizes['length']}"
-        axis.set(xlabel=f"{name}  ({at if part == 'times' else 'd = %d' % sizes['memory_width']})")
+        others = fixed or {"d": sizes["memory_width"]}
+        axis.set(xlabel=f"{name}  ({', '.join(f'{key} = {at}' for key, at in others.items())})")
         axis.set(ylabel=label, xscale="log", yscale="log")
         axis.set_xticks(values)
         axis.xaxis.set_major_formatter("{x:,.0f}")
