@@ -158,8 +158,11 @@ def crossings(counter, layers, sizes):
                 return first["operations"] >= second["operations"]
 
             low, high = 16, 16 * d  # of fewer positions products are sums, which are not counted
-            n = None
-            if not more(low) and more(high):
+            if more(low):
+                n = "always"
+            elif not more(high):
+                n = "never"
+            else:
                 while high - low > 1:
                     middle = (low + high) // 2
                     low, high = (low, middle) if more(middle) else (middle, high)
