@@ -16,6 +16,7 @@ as JSON and a picture of each: quality against length, training speed, and how f
 """
 
 import argparse
+import functools
 import os
 import random
 import string
@@ -160,25 +161,33 @@ def load(args):
 def build(name, vocabulary_size, args):
     """A model of the comparison; the recurrent ones are as wide as the parameters allow."""
     dropout = SETTINGS[args.task].dropout
-
-    def transformer(size):
-        options = {"num_layers": args.layers, "d_model": args.width, "d_ff": 2 * args.width}
-        return kt.models.Transformer.from_preset(
-            "tiny", size, norm="pre", dropout=dropout, **options
-        )
-
     if name == "transformer":
-        return transformer(vocabulary_size)
-    # Read from its end, what comes first in the source is read last: near the target's first, but
-    # where the target is reversed itself.
-    options = {**RECURRENT[name], "reverse_source": args.task != "reverse"}
+        return transformer(vocabulary_size, args.layers, args.width, dropout)
+    # All have the same embeddings: any vocabulary will do to compare what comes beside them.
+    parameters = beside_embeddings(args.layers, args.width)
+    return RecurrentSeq2Seq(
+        vocabulary_size,
+        matching_units(parameters, args.width, **RECURRENT[name]),
+        d_model=args.width,
+        dropout=dropout,
+        # Read from its end, what comes first in the source is read last: near the target's first,
+        # but where the target is reversed itself.
+        reverse_source=args.task != "reverse",
+        **RECURRENT[name],
+    )
 
-    def recurrent(size, units):
-        return RecurrentSeq2Seq(size, units, d_model=args.width, dropout=dropout, **options)
 
-    # All have the same embeddings: any vocabulary will do to compare them.
-    units = matching_units(lambda units: recurrent(8, units), transformer(8).count_params())
-    return recurrent(vocabulary_size, units)
+def transformer(vocabulary_size, layers, width, dropout=0.0):
+    sizes = {"num_layers": layers, "d_model": width, "d_ff": 2 * width}
+    return kt.models.Transformer.from_preset(
+        "tiny", vocabulary_size, norm="pre", dropout=dropout, **sizes
+    )
+
+
+@functools.cache
+def beside_embeddings(layers, width):
+    """How many parameters the Transformer has without its embeddings."""
+    return transformer(8, layers, width).count_params() - 8 * width
 
 
 def fit(name, path, args, task, settings, reached):

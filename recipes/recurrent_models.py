@@ -148,12 +148,22 @@ class RecurrentSeq2Seq(keras.Model):
         return {**self._config, "name": self.name, "trainable": self.trainable}
 
 
-def matching_units(build, parameters):
-    """The even width H with which `build(H)` has about so many parameters.
+def matching_units(
+    parameters, d_model, cell="lstm", attention=None, num_layers=2, bidirectional=False
+):
+    """The even width H with which encoder and decoder have about so many parameters together.
 
-    Their number is a quadratic of H, which three small models give.
+    Their number is a quadratic of H, which three small widths give.
     """
-    widths = np.array([2, 4, 6])
-    a, b, c = np.polyfit(widths, [build(int(units)).count_params() for units in widths], 2)
+
+    def count(units):
+        encoder = RecurrentEncoder(cell, units, num_layers, bidirectional=bidirectional)
+        decoder = RecurrentDecoder(cell, units, num_layers, attention=attention)
+        for layer in (encoder, decoder):
+            layer.build((None, None, d_model))
+        return encoder.count_params() + decoder.count_params()
+
+    widths = (2, 4, 6)
+    a, b, c = np.polyfit(widths, [count(units) for units in widths], 2)
     root = (-b + np.sqrt(max(b * b - 4 * a * (c - parameters), 0.0))) / (2 * a)
     return max(2, 2 * round(root / 2))
