@@ -194,6 +194,7 @@ def fit(name, path, args, task, settings, reached):
     """Trains one model, or goes on training it; what `reached` says of it at first, and its log."""
     encoded = kt.data.encode_pairs(task.train, task.tokenizer)
     plan = kt.data.BatchPlan(encoded, args.tokens_per_batch, seed=args.seed)
+    beside_embeddings(args.layers, args.width)  # counted once, by a model that draws weights too
     keras.utils.set_random_seed(args.seed)
     model = build(name, task.tokenizer.vocabulary_size(), args)
     print(f"{name}: {model.count_params():,} parameters\n{plan.summary()}")
