@@ -48,9 +48,11 @@ setup: $(INSTALLED)  ## make .venv with everything that the tests need
 demo: setup  ## Korean to English on the bundled corpus: train, test and translate, in minutes
 	TF_CPP_MIN_LOG_LEVEL=3 $(RUN) recipes/translate_ko_en.py
 
+# The backends side by side, as one keeps about one core busy; JAX' report comes after TensorFlow's.
 test: lint  ## fast tier: lint, all tests on TensorFlow, the backend-independent ones on JAX
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
-	KERAS_BACKEND=jax $(PYTEST) -m "not slow"
+	@log=$$(mktemp); KERAS_BACKEND=jax $(PYTEST) -m "not slow" > "$$log" 2>&1 & jax=$$!; \
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"; status=$$?; \
+	echo "== on JAX"; wait $$jax || status=1; cat "$$log"; rm "$$log"; exit $$status
 
 test-all: lint  ## everything, slow tests included, on every installed backend
 	@for backend in tensorflow jax torch; do \
