@@ -255,5 +255,8 @@ def draw_reach(report):
             ylabel="norm of d output(t) / d input(t - k)",
             yscale="log",
         )
-    axes[0].legend(title="solid: trained, dashed: before")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside right center", title="solid: trained\ndashed: before"
+    )
     return figure
