@@ -58,6 +58,7 @@ def main():
     )
     parser.add_argument("--layers", nargs="+", choices=tables.LAYERS, default=[*tables.LAYERS])
     parser.add_argument("--backend", choices=("jax", "tensorflow"), default="jax", help="timed")
+    parser.add_argument("--rounds", type=int, help="how often every cell is timed; 3, quick 1")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look at it")
     parser.add_argument(
         "--report", metavar="FILE", help="measure nothing: read an earlier --output"
@@ -66,6 +67,8 @@ def main():
     parser.add_argument("--markdown", metavar="FILE", help="also write the tables as Markdown")
     parser.add_argument("--picture", metavar="FILE", help="also draw time and memory")
     args = parser.parse_args()
+    if args.rounds is not None and args.rounds < 1:
+        parser.error(f"--rounds is at least 1, got {args.rounds}")
     if not args.report and importlib.util.find_spec("jax") is None:
         parser.error("operations are counted in JAX's graphs: pip install -e '.[jax]'")
     for file in filter(None, (args.output, args.markdown, args.picture)):
@@ -76,7 +79,10 @@ def main():
             parser.error(f"no file {args.report}: it is what --output wrote")
         report = json.loads(Path(args.report).read_text())
     else:
-        report = measured(args.layers, args.backend, {**FULL, **(QUICK if args.quick else {})})
+        sizes = {**FULL, **(QUICK if args.quick else {})}
+        if args.rounds is not None:
+            sizes["rounds"] = args.rounds
+        report = measured(args.layers, args.backend, sizes)
     found = tables.tables(report)
     print("\n\n".join(map(tables.as_text, found)))
     if args.output:

@@ -101,6 +101,7 @@ def test_what_counts_as_a_chain():
         ("restricted layer", lambda n, k: math.ceil((n - 1) / (R // 2))),
         ("recurrent", lambda n, k: n),
         ("convolution", lambda n, k: math.ceil((n - 1) / (k // 2))),
+        ("separable", lambda n, k: math.ceil((n - 1) / (k // 2))),
         ("convolution, dilated", lambda n, k: math.ceil(math.log(n, k))),
     ],
 )

@@ -154,7 +154,7 @@ def crossings(report):
     rows = []
     for cell in report["crossings"]:
         row = [f"{cell['attention']}, {cell['recurrence']}", str(cell["d"])]
-        row.append("never" if cell["n"] is None else str(cell["n"]))
+        row.append(str(cell["n"]))
         for way in ("forward", "both"):
             row.append(crossing(report["times"], cell, way))
         rows.append(row)
