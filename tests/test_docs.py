@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.tensorflow_only  # it is about the page; the models are tested everywhere
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
