@@ -50,7 +50,9 @@ def main():
     parser.add_argument("--updates", type=int, default=2000, help="of classification, a rate")
     parser.add_argument("--scratch-rates", type=float, nargs="+", default=[0.0005, 0.001])
     parser.add_argument("--finetune-rates", type=float, nargs="+", default=[0.0005, 0.001])
-    parser.add_argument("--validate-every", type=int, default=1000, help="updates; and a checkpoint")
+    parser.add_argument(
+        "--validate-every", type=int, default=1000, help="updates; and a checkpoint"
+    )
     parser.add_argument("--held-out", type=float, default=0.05, help="share of the training text")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
