@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     rates: dict  # at their peak
 
 
-# The best of up to four for each, after 400 updates on Multi30k, by the loss of the validation text.
+# The best of up to four for each, after 400 updates on Multi30k, by the validation loss.
 RATES = {
     "rnn": 0.004,
     "lstm": 0.01,
