@@ -33,7 +33,7 @@ FULL = {
     "memory_width": 256,
     "chains": [128, 256, 512],
     "crossing_widths": [128, 256, 512],
-    "crossing_lengths": [0.25, 0.5, 1, 2, 4],  # times the width
+    "crossing_lengths": [0.25, 0.5, 1, 2, 4, 8],  # times the width
     "neighbourhood": 64,
     "kernel": 3,
     "rounds": 3,

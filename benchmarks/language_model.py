@@ -7,8 +7,8 @@
 that its readme gives for a processor: 4 layers, 4 heads, width 128, 64 characters of context,
 batches of 12, 2,000 updates, no dropout. Both run as whole processes, on all cores, in turn, each
 round with another seed for ours (nanoGPT's script fixes its own). Printed are the wall-clock of the
-processes and, for both by the same code path of their own, the loss of the whole validation text in
-windows of 64: nanoGPT prints estimates from 20 random batches, which are shown too.
+processes and the loss of the whole validation text in windows of 64, each by its own model:
+nanoGPT's script prints estimates from 20 random batches, which are shown too.
 """
 
 import argparse

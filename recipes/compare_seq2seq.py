@@ -32,8 +32,9 @@ import keras_transformer as kt
 from keras_transformer.checkpoint_files import replacing
 from keras_transformer.memory import keep_freed_memory
 
-# After their papers, in small: stacked layers that read the source from its end (4 of them there;
-# a plain network stands in the LSTM's place), or one layer in both directions.
+# After their papers, in small: stacked layers that read the source from its end (4 of them there, 2
+# here; "rnn" has a plain network in the LSTM's place), or one layer in both directions (LSTMs here,
+# gated units and a maxout layer there).
 RECURRENT = {
     "rnn": {"cell": "rnn", "num_layers": 2},
     "lstm": {"num_layers": 2},

@@ -50,6 +50,8 @@ def main():
         return
     if args.text is None:
         parser.error("--text names the text file to learn from, or --write goes on with a text")
+    if args.updates % args.validate_every:
+        parser.error(f"--updates {args.updates} is no multiple of --validate-every")
 
     text = read(args.text)
     characters = sorted(set(text))

@@ -237,6 +237,20 @@ def test_scores_go_by_length():
     }
 
 
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize(("task", "step"), [("copy", 1), ("reverse", -1)])
+def test_symbols_are_copied_or_reversed(task, step):
+    sizes = {"symbols": 5, "train_length": 8, "test_length": 13, "size": 200, "test_size": 3}
+    found = compare_seq2seq.load(types.SimpleNamespace(task=task, seed=1, **sizes))
+    for source, target in (*found.train, *found.valid, *found.test):
+        assert target.split() == source.split()[::step] and set(source) <= set("abcde ")
+    lengths = [[len(s.split()) for s, _ in part] for part in (found.train, found.valid, found.test)]
+    assert set(lengths[0]) == set(range(1, 9)) and max(lengths[1]) <= 8
+    assert lengths[2] == [length for length in (2, 4, 6, 8, 10, 12) for _ in range(3)]
+    assert found.tokenizer.vocabulary_size() == 5 + 4
+    assert found.tokenizer.decode(found.tokenizer.encode("a b e")) == "a b e"
+
+
 # --- the recipe
 
 

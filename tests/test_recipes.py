@@ -151,5 +151,7 @@ def test_the_language_model_recipe_trains_resumes_and_writes(tmp_path):
     status, _, errors = output("--write", "x")
     assert status == 1 and "never seen in training: ['x']" in errors
     assert output()[0] == 2
+    status, _, errors = output(*small, "--updates", 3, "--validate-every", 2)
+    assert status == 2 and "--updates 3 is no multiple" in errors
     status, _, errors = output("--text", tmp_path / "none")
     assert status == 1 and "no such file" in errors

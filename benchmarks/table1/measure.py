@@ -20,8 +20,12 @@ def prepare(config):
         keep_freed_memory()
 
     @functools.cache
+    def layer(row, d):  # made once: the orthogonal matrices of a wide LSTM take seconds
+        return layers.make(row, d, **sizes)
+
+    @functools.cache
     def step(row, d, backward):
-        return compiled(layers.make(row, d, **sizes), backward)
+        return compiled(layer(row, d), backward)
 
     @functools.cache
     def inputs(row, n, d):
@@ -35,7 +39,7 @@ def prepare(config):
         row, n, d = request["row"], request["n"], request["d"]
         match request["what"]:
             case "count":
-                return counted(layers.make(row, d, **sizes), layers.input_shapes(row, n, d))
+                return counted(layer(row, d), layers.input_shapes(row, n, d))
             case "path":
                 from table1.paths import path_length
 

@@ -3,7 +3,8 @@
 The weights of T queries over S keys take T * S numbers a head, and their gradients as many. Here
 the queries go through in blocks of `ROWS`, each with all its keys, so that a block's softmax is
 whole and exact; the gradient computes a block's weights again. What is kept is queries, keys,
-values and result: memory grows with T + S.
+values and result: memory grows with T + S. Where XLA compiles for a processor and no length is
+known when it is traced, all goes in one piece, see `attend`.
 
 There is no second derivative.
 """
