@@ -352,6 +352,13 @@ def test_any_parallel_text_can_be_given(text):
     assert train == kt.data.read_parallel(files[0], files[1])
 
 
+def test_quick_is_another_set_of_defaults_that_options_still_change():
+    quick, full = ablate_paper.parse(["--quick"]), ablate_paper.parse([])
+    assert (quick.d_model, quick.seeds, quick.beam_size) == (64, [1], 1)
+    assert (full.d_model, full.seeds, full.beam_size) == (128, [1, 2], 4)
+    assert ablate_paper.parse(["--quick", "--d-model", "128"]).d_model == 128
+
+
 def test_big_trains_as_much_longer_as_the_papers_but_not_when_quick():
     assert ablate_paper.updates_of("big", ablate_paper.parse(["--updates", "500"])) == 1500
     assert ablate_paper.updates_of("base", ablate_paper.parse(["--updates", "500"])) == 500
