@@ -322,6 +322,15 @@ def test_killed_and_resumed_it_trains_what_is_left_and_reports(
     assert capsys.readouterr().out == printed
 
 
+def test_each_seed_draws_its_own_first_weights(text, tmp_path, monkeypatch, uncompiled):
+    monkeypatch.setattr(ablate_paper, "updates_of", lambda name, args: 0)
+    ablate(text, tmp_path / "run", "--rows", "base", "--seeds", "1", "2")
+    results = [
+        json.loads((tmp_path / f"run/base/seed-{n}/result.json").read_text()) for n in (1, 2)
+    ]
+    assert results[0]["perplexity"] != pytest.approx(results[1]["perplexity"], rel=1e-6)
+
+
 def test_what_cannot_be_run_is_said(text, tmp_path, capsys):
     for options, message in (
         (["--rows", "C-layers-2"], "row C-layers-2 does not fit"),
