@@ -139,6 +139,7 @@ def beam_search(
     pad_id=0,
     penalty=None,
     n_best=1,
+    while_loop=ops.while_loop,
 ):
     """Beam search with a set of finished hypotheses and a length penalty (section 6.1).
 
@@ -159,6 +160,8 @@ def beam_search(
         penalty: a function of the length, not falling, like `gnmt_penalty(0.6)` (the default) or
             `average_penalty()`.
         n_best: how many of the N results are wanted; the others may be incomplete.
+        while_loop: what runs the search, `(unfinished, advance, state) -> state`; one that looks at
+            each `BeamState` on the way must not be compiled.
 
     Returns:
         ids [B, N, length], pad after the end, best first; scores [B, N],
@@ -248,7 +251,7 @@ def beam_search(
             cache=cache,
         )
 
-    state = BeamState(*ops.while_loop(unfinished, advance, state))
+    state = BeamState(*while_loop(unfinished, advance, state))
     # What stands where nothing has finished depends on how the backend sorts equal scores.
     real = state.finished_scores[:, :, None] > IMPOSSIBLE / 2
     return ops.where(real, state.finished_ids, pad_id), state.finished_scores, state.done

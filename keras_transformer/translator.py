@@ -210,7 +210,7 @@ class Translator:
 
     def _search(self, sources, n, beam_size, length_penalty, whole):
         """Hypotheses of each source; None where the room was too short, unless it is the whole."""
-        source_ids, max_lengths = self._batch(sources)
+        source_ids, max_lengths = self.batch(sources)
         longest = self._longest_target(source_ids.shape[1])
         width = source_ids.shape[1]
         length = longest if whole else min(longest, max(ROOM, width + width // 2))
@@ -232,8 +232,8 @@ class Translator:
             found.append(hypotheses)
         return found
 
-    def _batch(self, sources):
-        """Ids [B, S], with the end and padded to a shape to compile, and [B] length limits."""
+    def batch(self, sources):
+        """Lists of ids -> ids [B, S], ended and padded to a shape to compile, and limits [B]."""
         width = self._width(max(len(ids) for ids in sources) + 1)
         rows = next((r for r in ROWS if r >= len(sources)), len(sources))
         source_ids = np.zeros((rows, width), "int32")
@@ -281,11 +281,21 @@ class Translator:
             self._searches.setdefault(key, compile_with_weights(run, *self.models))
         return self._searches[key]
 
-    def search_ids(self, source_ids, max_lengths, length, n, beam_size, length_penalty):
+    def search_ids(
+        self,
+        source_ids,
+        max_lengths,
+        length,
+        n,
+        beam_size,
+        length_penalty,
+        watched_loop=None,
+    ):
         """Ids [B, S] and limits [B] -> ids [B, N, length], scores [B, N] and [B], whether it ended.
 
         The whole search as tensor operations, to be compiled or exported; the shape and `length`,
-        the most tokens that there is room for, may be known only when it runs.
+        the most tokens that there is room for, may be known only when it runs. `watched_loop` is
+        the `while_loop` of `search.beam_search`, which then searches with one beam too.
         """
         penalty = (
             search.average_penalty()
@@ -317,7 +327,7 @@ class Translator:
             "end_id": self.target_tokenizer.end_id,
             "pad_id": self.target_tokenizer.pad_id,
         }
-        if beam_size == 1:
+        if beam_size == 1 and watched_loop is None:
             found, scores, done = search.greedy_search(step, start, max_lengths, **ids)
             lengths = ops.sum(ops.cast(ops.not_equal(found, ids["pad_id"]), "int32"), axis=1)
             return found[:, None], (scores / penalty(lengths))[:, None], done
@@ -328,6 +338,7 @@ class Translator:
             beam_size=beam_size,
             penalty=penalty,
             n_best=n,
+            while_loop=watched_loop or ops.while_loop,
             **ids,
         )
 

@@ -33,14 +33,14 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
 
 def build_parser():
     """The whole command line; imports nothing heavy, so that `--help` is quick."""
-    from keras_transformer.cli import average, evaluate, export, score, train, translate
+    from keras_transformer.cli import average, evaluate, export, score, show, train, translate
 
     parser = argparse.ArgumentParser(
         prog="keras-transformer", description=DESCRIPTION, formatter_class=HelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (train, translate, evaluate, score, average, export):
+    for module in (train, translate, evaluate, score, average, export, show):
         name = module.__name__.rpartition(".")[2]
         summary, _, rest = module.__doc__.partition("\n\n")
         verb = verbs.add_parser(

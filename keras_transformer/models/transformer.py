@@ -4,6 +4,8 @@ import contextlib
 import types
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_transformer.layers.decoder import Decoder
 from keras_transformer.layers.encoder import Encoder
@@ -203,6 +205,42 @@ class Transformer(keras.Model):
         else:
             logits = self.logits(x)
         return logits if cache is None else (logits, cache)
+
+    def attention_weights(self, source_ids, target_ids):
+        """What every layer and head attends to, teacher-forced: for pictures, not for training.
+
+        Args:
+            source_ids: integers [B, S]; 0 is padding.
+            target_ids: integers [B, T], beginning with the start id.
+
+        Returns:
+            NumPy float32: `{"encoder": [L, B, H, S, S], "decoder": [L, B, H, T, T], "cross":
+            [L, B, H, T, S]}`, queries before keys; each row sums to 1.
+
+        Example:
+
+        ```python
+        weights = model.attention_weights(np.array([[5, 6, 3]]), np.array([[2, 7]]))
+        weights["cross"][-1, 0]  # [H, 2, 3]: the last layer, the first pair
+        ```
+        """
+        source_ids, target_ids = (ops.cast(ids, "int32") for ids in (source_ids, target_ids))
+        mask = padding_mask(source_ids)
+        memory, encoder = self.encoder(
+            self.source_embedding(source_ids), mask=mask, return_attention_weights=True
+        )
+        _, decoder, cross = self.decoder(
+            self.target_embedding(target_ids),
+            memory,
+            inputs_mask=padding_mask(target_ids),
+            memory_mask=mask,
+            return_attention_weights=True,
+        )
+        found = {"encoder": encoder, "decoder": decoder, "cross": cross}
+        return {
+            kind: np.stack([ops.convert_to_numpy(ops.cast(each, "float32")) for each in layers])
+            for kind, layers in found.items()
+        }
 
     def start_cache(self, memory, rows, length):
         """A cache for decoding `rows` targets of up to `length` tokens from `memory` [B, S, D]."""

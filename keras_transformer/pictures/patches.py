@@ -1,12 +1,4 @@
-"""Pictures of what a model looks at. matplotlib is imported when one is drawn.
-
-```python
-from keras_transformer import pictures
-
-figure = pictures.patch_attention(model, image)  # a matplotlib figure
-figure.savefig("attention.png")
-```
-"""
+"""What a patch of an image attends to, beside what a convolution sees."""
 
 import keras
 import numpy as np

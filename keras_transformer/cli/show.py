@@ -1,0 +1,62 @@
+"""Look at one sentence in the model: attention, beam tree, probabilities, shapes.
+
+  keras-transformer show runs/en-de "A man rides a horse ."
+  keras-transformer show runs/en-de "A man rides a horse ." --target "Ein Mann reitet ein Pferd ."
+
+Writes a new folder with a page that opens in any browser, without a network, and its pictures as
+PNG: the tokens, what each layer and head attends to (over pieces or words), the alignment, the
+decoding step by step, the beam search as a tree, and the shape of every tensor."""
+
+import sys
+from pathlib import Path
+
+from keras_transformer.cli.translate import penalty, positive
+
+
+def add_arguments(parser):
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("sentence", help="the source sentence, in quotes")
+    parser.add_argument("--target", metavar="TEXT", help="a translation to look at, not to find")
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="a new folder; by default RUN/show/1, 2, ..."
+    )
+    parser.add_argument("--beam-size", type=positive, default=4, help="1 is greedy search")
+    parser.add_argument(
+        "--length-penalty",
+        type=penalty,
+        default=0.6,
+        metavar="ALPHA",
+        help="as in `keras-transformer translate`",
+    )
+    parser.add_argument(
+        "--weights", metavar="WHICH", help="average, best, last, or an update; as in `translate`"
+    )
+
+
+def run(args):
+    from keras_transformer import show
+    from keras_transformer.cli.preparation import say
+    from keras_transformer.export.folder import refuse_existing
+    from keras_transformer.translator import Translator
+
+    if args.output is not None:
+        refuse_existing(args.output)  # before the work
+    translator = Translator.load(args.run, args.weights)
+    found = show.explain(
+        translator, args.sentence, args.target, args.beam_size, args.length_penalty
+    )
+    folder = Path(args.output) if args.output is not None else _next(Path(args.run) / "show")
+    names = show.write(found, folder)
+    print(found.target)
+    sys.stdout.flush()
+    say(
+        f"\n{folder}: {len(names)} files, {names[0]} and {len(names) - 1} pictures\n"
+        f"Open:  {(folder / 'index.html').absolute().as_uri()}"
+    )
+
+
+def _next(folder):
+    """The first number that is free."""
+    folder.mkdir(exist_ok=True)
+    taken = [int(each.name) for each in folder.iterdir() if each.name.isdigit()]
+    return folder / str(max(taken, default=0) + 1)

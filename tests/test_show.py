@@ -1,0 +1,300 @@
+"""What `keras-transformer show` shows is what the model did."""
+
+import json
+import math
+import re
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_transformer as kt
+from keras_transformer import pictures, show
+from keras_transformer.cli import main
+from keras_transformer.models import Transformer
+from keras_transformer.show import page, shapes, tree
+from keras_transformer.show.words import over_words, words_of
+from keras_transformer.text import train_tokenizer
+
+TEXT = "나는 집에 간다"
+PAIRS = [(TEXT, "I go home"), ("나는 커피를 좋아해", "I love coffee")]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(PAIRS, 330, character_coverage=1.0)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    keras.utils.set_random_seed(5)
+    model = Transformer(
+        tokenizer.vocabulary_size(), num_layers=2, d_model=14, num_heads=2, d_ff=19, dropout=0.5
+    )
+    rng = np.random.default_rng(7)
+    # Sharper than a new model: it ends after some steps, and its beams differ.
+    model.set_weights(
+        [w if w.ndim == 1 else rng.normal(scale=0.5, size=w.shape) for w in model.get_weights()]
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def translator(model, tokenizer):
+    translator = kt.Translator(model, tokenizer)
+    translator.EXTRA_LENGTH = 3  # short searches
+    return translator
+
+
+@pytest.fixture(scope="module")
+def found(translator):
+    return show.explain(translator, TEXT, beam_size=3)
+
+
+# --- the weights
+
+
+def test_attention_weights_are_distributions_over_what_may_be_seen(model):
+    source, target = np.array([[5, 7, 3, 0, 0], [9, 8, 6, 4, 3]]), np.array([[2, 8, 9], [2, 4, 0]])
+    weights = model.attention_weights(source, target)
+    shaped = {"encoder": (5, 5), "decoder": (3, 3), "cross": (3, 5)}
+    for kind, shape in shaped.items():
+        assert weights[kind].shape == (2, 2, 2, *shape)  # [L, B, H, ...]
+        np.testing.assert_allclose(weights[kind].sum(axis=-1), 1, rtol=1e-5)
+    for kind in ("encoder", "cross"):
+        assert not weights[kind][:, 0, :, :, 3:].any()
+        assert (weights[kind][:, 1] > 0).all()
+    assert (
+        not np.triu(weights["decoder"], 1).any() and (weights["decoder"][:, :, :, 2, 0] > 0).all()
+    )
+    # The decoder's do not depend on what comes later; all of them on the source.
+    other = np.array([[2, 8, 5], [2, 4, 9]])
+    for kind in ("decoder", "cross"):
+        np.testing.assert_allclose(
+            model.attention_weights(source, other)[kind][..., :2, :2],
+            weights[kind][..., :2, :2],
+            rtol=1e-4,
+            atol=1e-6,
+        )
+    changed = model.attention_weights(source[::-1], target)
+    assert np.abs(changed["cross"] - weights["cross"]).max() > 0.01
+
+
+def test_they_are_the_formulas(model):
+    """softmax(QK^T / sqrt(K)) of the first layer, from its own kernels in float64."""
+    ids = np.array([[5, 7, 3, 8]])
+    attention = model.encoder.layers[0].self_attention
+    x = ops.convert_to_numpy(model.source_embedding(ids)).astype("float64")[0]
+    queries, keys = ([x @ head for head in _heads(attention, name)] for name in ("query", "key"))
+    found = model.attention_weights(ids, [[2, 9]])["encoder"][0, 0]
+    for head, (q, k) in enumerate(zip(queries, keys, strict=True)):
+        scores = q @ k.T / math.sqrt(7)
+        expected = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(found[head], expected, rtol=1e-3, atol=1e-5)
+
+
+def _heads(attention, name):
+    kernel = ops.convert_to_numpy(getattr(attention, f"{name}_kernel")).astype("float64")
+    kernel = kernel.reshape(14, -1)
+    return np.split(kernel, 2, axis=1)
+
+
+def test_words_are_what_stands_between_spaces():
+    pieces = ["▁나는", "▁집", "에", "▁간", "다", "</s>"]
+    assert words_of(pieces) == (["나는", "집에", "간다", "</s>"], [0, 1, 1, 2, 2, 3])
+    assert words_of(["<s>", "▁I", "'", "m"]) == (["<s>", "I'm"], [0, 1, 1, 1])
+    assert words_of(["<s>", "I"]) == (["<s>", "I"], [0, 1])  # what follows a special one begins
+
+
+def test_words_sum_keys_and_average_queries():
+    weights = np.array([[0.5, 0.25, 0.25], [0.1, 0.3, 0.6], [0.2, 0.2, 0.6]])
+    found = over_words(weights, [0, 0, 1], [0, 1, 1])
+    np.testing.assert_allclose(found, [[0.3, 0.7], [0.2, 0.8]])
+
+
+def test_rows_of_words_sum_to_1(found):
+    for each in found.word_weights.values():
+        np.testing.assert_allclose(each.sum(axis=-1), 1, rtol=1e-4)
+    assert found.word_weights["cross"].shape[-1] == len(found.source_words) == 4
+
+
+# --- the search
+
+
+@pytest.mark.parametrize(("beam_size", "penalty"), [(1, 0.6), (3, 0.6), (4, "average")])
+def test_the_tree_is_the_translators_own_search(
+    translator, tokenizer, uncompiled, beam_size, penalty
+):
+    [ids] = tokenizer.encode([TEXT])
+    nodes, best = tree.beam_tree(translator, ids, beam_size, penalty)
+    [[hypothesis]] = translator.n_best([TEXT], 1, beam_size, penalty)
+    assert list(nodes[best].ids[:-1]) == hypothesis.ids
+    assert nodes[best].score == pytest.approx(hypothesis.score, rel=1e-4)
+    assert nodes[best].score == max(node.score for node in nodes if node.score is not None)
+    for node in nodes[1:]:
+        assert nodes[node.parent].ids == node.ids[:-1]
+        assert nodes[node.parent].kept or not node.kept
+    by_step = [len([n for n in nodes if len(n.ids) == step and n.score is None]) for step in (1, 2)]
+    assert max(by_step) == beam_size
+    # Every score is the teacher-forced one.
+    end = tokenizer.end_id
+    texts = [list(node.ids[:-1] if node.ids[-1] == end else node.ids) for node in nodes[1:]]
+    scored = translator.token_log_probabilities([(TEXT, text) for text in texts])
+    for node, each in zip(nodes[1:], scored, strict=True):
+        expected = math.fsum(each[: len(node.ids)])
+        assert node.log_probability == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_what_is_explained_is_the_translation(translator, found, uncompiled):
+    [[hypothesis]] = translator.n_best([TEXT], 1, beam_size=3)
+    assert (found.target, found.outputs[:-1], found.inputs[1:]) == (
+        hypothesis.text,
+        hypothesis.ids,
+        hypothesis.ids,
+    )
+    [(score, tokens)] = translator.score([(TEXT, hypothesis.ids)])
+    assert found.log_probability == pytest.approx(score, rel=1e-4)
+    assert tokens == len(found.outputs) == len(found.candidates)
+    for candidates, chosen in zip(found.candidates, found.log_probabilities, strict=True):
+        probabilities = [p for _, p in candidates]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert math.exp(chosen) <= probabilities[0] * 1.0001
+
+
+def test_a_given_translation_is_looked_at_instead(translator, uncompiled):
+    found = show.explain(translator, TEXT, target="I go home", beam_size=1)
+    assert (found.target, found.given) == ("I go home", True)
+    [(score, _)] = translator.score([(TEXT, "I go home")])
+    assert found.log_probability == pytest.approx(score, rel=1e-4)
+    assert "A given translation" in page.page(found)
+
+
+@pytest.mark.parametrize("text", ["", "  ", None, ["나는"]])
+def test_nothing_is_refused(translator, text):
+    with pytest.raises(ValueError, match="nothing to show"):
+        show.explain(translator, text)
+
+
+def test_an_ensemble_is_refused(model, tokenizer):
+    with pytest.raises(ValueError, match="ensemble of 2"):
+        show.explain(kt.Translator([model, model], tokenizer), TEXT)
+
+
+# --- the shapes
+
+
+def test_shapes_are_recorded_and_lettered(model):
+    call = keras.layers.Layer.__call__
+    found = [
+        (each.layer, each.shape, letters) for each, letters in shapes.tensor_shapes(model, 5, 4)
+    ]
+    assert found[0] == ("PositionalEmbedding", (1, 5, 14), ["B", "S", "D"])
+    vocabulary = model.target_embedding.vocabulary_size
+    assert found[-1] == ("PositionalEmbedding", (1, 4, vocabulary), ["B", "T", "V"])
+    assert [layer for layer, *_ in found].count("MultiHeadAttention") == 6
+    assert keras.layers.Layer.__call__ is call
+    with pytest.raises(ZeroDivisionError), shapes.recorded_calls():
+        raise ZeroDivisionError
+    assert keras.layers.Layer.__call__ is call
+
+
+# --- the page
+
+
+def data_of(text):
+    [data] = re.findall(
+        r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL
+    )
+    return json.loads(data)
+
+
+def test_the_page_has_all_of_it_and_nothing_outside(found):
+    text = page.page(found)
+    data = data_of(text)
+    assert (data["source"], data["target"]) == (TEXT, found.target)
+    np.testing.assert_allclose(
+        data["weights"]["pieces"]["cross"], found.weights["cross"], atol=1e-4
+    )
+    outside = re.sub(r"http://www\.w3\.org/2000/svg", "", text)
+    assert not re.search(r"https?:|//[a-z]+\.|<link|src=", outside)
+    assert "data:font/woff;base64," in text and len(text) < 300_000
+
+
+def test_text_cannot_leave_its_place(translator):
+    text = "</script><script>alert(1)</script> & \u2028"
+    written = page.page(show.explain(translator, text, target="<b>", beam_size=1))
+    assert "alert(1)</script>" not in written and written.count("<script") == 2
+    assert data_of(written)["source"] == text
+
+
+def test_a_folder_is_written_whole_or_not_at_all(found, tmp_path, monkeypatch):
+    names = show.write(found, tmp_path / "shown")
+    assert sorted(each.name for each in (tmp_path / "shown").iterdir()) == sorted(names)
+    assert len(names) == 1 + 2 * 3 + 2
+    assert all((tmp_path / "shown" / n).read_bytes()[:4] == b"\x89PNG" for n in names[1:])
+    before = (tmp_path / "shown" / "index.html").read_bytes()
+    with pytest.raises(ValueError, match="exists and is not overwritten"):
+        show.write(found, tmp_path / "shown")
+    assert (tmp_path / "shown" / "index.html").read_bytes() == before
+    monkeypatch.setattr(page, "page", lambda explanation: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        show.write(found, tmp_path / "other")
+    assert [each.name for each in tmp_path.iterdir()] == ["shown"]
+
+
+@pytest.mark.tensorflow_only
+def test_the_command_writes_a_new_folder_each_time(model, tokenizer, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(kt.Translator, "EXTRA_LENGTH", 3)
+    run = tmp_path / "run"
+    model.compile(optimizer="sgd")
+    with kt.RunDirectory.start(run, {}) as directory:
+        directory.save_checkpoint(model, 1, {})
+    tokenizer.save(run / "tokenizer.model")
+    for number in ("1", "2"):
+        assert main(["show", str(run), TEXT, "--beam-size", "2"]) == 0
+        assert (run / "show" / number / "index.html").exists()
+        printed = capsys.readouterr()
+        assert printed.out.strip() and f"{number}/index.html" in printed.err
+    for arguments, message in (
+        ([str(run), " "], "nothing to show"),
+        ([str(tmp_path / "none"), TEXT], "none"),
+        ([str(run), TEXT, "--output", str(run)], "exists and is not overwritten"),
+    ):
+        assert main(["show", *arguments]) == 1
+        assert message in capsys.readouterr().err
+    assert len(list((run / "show").iterdir())) == 2
+
+
+# --- the pictures
+
+
+@pytest.mark.tensorflow_only
+def test_every_glyph_is_there(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of a missing glyph
+        tokens = ["▁나는", "▁사랑", "−1", "é", "가", "→"]
+        pictures.attention(np.eye(6), tokens, tokens, "어절 ▁ −").savefig(tmp_path / "a.png")
+        pictures.token_probabilities(tokens, [0.5] * 6).savefig(tmp_path / "b.png")
+        pictures.masks(["나는", "<pad>"], ["<s>", "I"]).savefig(tmp_path / "c.png")
+        pictures.positional_encoding(9, 6).savefig(tmp_path / "d.png")
+
+
+@pytest.mark.tensorflow_only
+def test_pictures_hold_the_numbers():
+    weights = np.random.default_rng(1).dirichlet(np.ones(4), size=(3, 2))
+    figure = pictures.attention(weights, ["a", "b"], ["c", "d", "e", "f"])
+    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    np.testing.assert_allclose(drawn[:3], weights, rtol=1e-6)
+    with pytest.raises(ValueError, match="2 queries and 3 keys"):
+        pictures.attention(weights, ["a", "b"], ["c", "d", "e"])
+
+    figure = pictures.masks(["x", "y", "<pad>"], ["<s>", "u", "<pad>"])
+    encoder, decoder, cross = (np.array(axes.images[0].get_array(), int) for axes in figure.axes)
+    assert encoder.tolist() == cross.tolist() == [[1, 1, 0]] * 3
+    assert decoder.tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0]]
+
+    figure = pictures.positional_encoding(7, 4)
+    heat = np.array(figure.axes[0].images[0].get_array())  # [D, length]
+    np.testing.assert_allclose(heat[:, 1], [math.sin(1), math.cos(1), 0.01, 0.99995], atol=1e-4)
