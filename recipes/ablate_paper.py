@@ -266,7 +266,7 @@ def train_row(folder, name, options, seed, args, text):
                 callbacks=[
                     kt.callbacks.StopOnNonFinite(),
                     kt.callbacks.Progress(updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(str(folder)),
+                    kt.callbacks.TensorBoard(str(folder), hparams=None),
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )

@@ -135,7 +135,9 @@ def fit(run_dir, seed, args, train, dev):
                 callbacks=[
                     kt.callbacks.StopOnNonFinite(),
                     kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(str(run_dir)),
+                    kt.callbacks.TensorBoard(
+                        str(run_dir), probes=kt.callbacks.Probes(dev[:2], tokenizer)
+                    ),
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )

@@ -86,7 +86,9 @@ def main():
                 callbacks=[
                     kt.callbacks.StopOnNonFinite(),
                     kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(run_dir),
+                    kt.callbacks.TensorBoard(
+                        run_dir, probes=kt.callbacks.Probes(valid[:2], tokenizer)
+                    ),
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )

@@ -86,10 +86,13 @@ def main():
             run.prune(keep_last=10)
 
         def score(hypotheses, references):
-            return kt.evaluation.bleu(hypotheses, references, tokenize="none").value
+            bleu = kt.evaluation.bleu(hypotheses, references, tokenize="none")
+            return {"bleu": bleu.value, "chrf": kt.evaluation.chrf(hypotheses, references).value}
 
         translator = kt.Translator(model, tokenizer)
         sources, references = zip(*valid, strict=True)
+        probes = kt.callbacks.Probes(valid[:2], tokenizer)
+        board = kt.callbacks.TensorBoard(run_dir, probes=probes)
         if done < args.updates:
             model.fit(
                 plan.dataset(done),
@@ -107,9 +110,10 @@ def main():
                         references,
                         score,
                         every=4,
+                        samples=board.samples,
                     ),
                     kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(run_dir),
+                    board,
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )

@@ -153,10 +153,13 @@ def main():
             run.prune(keep_last=averaged)
 
         def score(hypotheses, references):
-            return kt.evaluation.bleu(hypotheses, references).value
+            bleu = kt.evaluation.bleu(hypotheses, references)
+            return {"bleu": bleu.value, "chrf": kt.evaluation.chrf(hypotheses, references).value}
 
         translator = kt.Translator(model, tokenizer)
         sources, references = zip(*valid, strict=True)
+        probes = kt.callbacks.Probes(valid[:2], tokenizer)
+        board = kt.callbacks.TensorBoard(args.run_dir, probes=probes)
         if done >= args.updates:
             print(f"{args.run_dir} is trained already, {done:,} updates")
         else:
@@ -179,9 +182,10 @@ def main():
                         references,
                         score,
                         every=max(1, epochs // 20),
+                        samples=board.samples,
                     ),
                     kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(args.run_dir),
+                    board,
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )

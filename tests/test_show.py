@@ -1,5 +1,6 @@
 """What `keras-transformer show` shows is what the model did."""
 
+import functools
 import json
 import math
 import re
@@ -19,6 +20,8 @@ from keras_transformer.show.words import over_words, words_of
 from keras_transformer.text import train_tokenizer
 
 TEXT = "나는 집에 간다"
+# What needs no second backend, where each shape of each operation would be compiled.
+ONE_BACKEND = functools.partial(pytest.param, marks=pytest.mark.tensorflow_only)
 PAIRS = [(TEXT, "I go home"), ("나는 커피를 좋아해", "I love coffee")]
 
 
@@ -114,6 +117,7 @@ def test_words_sum_keys_and_average_queries():
     np.testing.assert_allclose(found, [[0.3, 0.7], [0.2, 0.8]])
 
 
+@pytest.mark.tensorflow_only
 def test_rows_of_words_sum_to_1(found):
     for each in found.word_weights.values():
         np.testing.assert_allclose(each.sum(axis=-1), 1, rtol=1e-4)
@@ -123,7 +127,9 @@ def test_rows_of_words_sum_to_1(found):
 # --- the search
 
 
-@pytest.mark.parametrize(("beam_size", "penalty"), [(1, 0.6), (3, 0.6), (4, "average")])
+@pytest.mark.parametrize(
+    ("beam_size", "penalty"), [(3, 0.6), ONE_BACKEND(1, 0.6), ONE_BACKEND(4, "average")]
+)
 def test_the_tree_is_the_translators_own_search(
     translator, tokenizer, uncompiled, beam_size, penalty
 ):
@@ -147,6 +153,7 @@ def test_the_tree_is_the_translators_own_search(
         assert node.log_probability == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.tensorflow_only
 def test_what_is_explained_is_the_translation(translator, found, uncompiled):
     [[hypothesis]] = translator.n_best([TEXT], 1, beam_size=3)
     assert (found.target, found.outputs[:-1], found.inputs[1:]) == (
@@ -163,6 +170,7 @@ def test_what_is_explained_is_the_translation(translator, found, uncompiled):
         assert math.exp(chosen) <= probabilities[0] * 1.0001
 
 
+@pytest.mark.tensorflow_only
 def test_a_given_translation_is_looked_at_instead(translator, uncompiled):
     found = show.explain(translator, TEXT, target="I go home", beam_size=1)
     assert (found.target, found.given) == ("I go home", True)
@@ -210,6 +218,7 @@ def data_of(text):
     return json.loads(data)
 
 
+@pytest.mark.tensorflow_only
 def test_the_page_has_all_of_it_and_nothing_outside(found):
     text = page.page(found)
     data = data_of(text)
@@ -222,6 +231,7 @@ def test_the_page_has_all_of_it_and_nothing_outside(found):
     assert "data:font/woff;base64," in text and len(text) < 300_000
 
 
+@pytest.mark.tensorflow_only
 def test_text_cannot_leave_its_place(translator):
     text = "</script><script>alert(1)</script> & \u2028"
     written = page.page(show.explain(translator, text, target="<b>", beam_size=1))
@@ -229,6 +239,7 @@ def test_text_cannot_leave_its_place(translator):
     assert data_of(written)["source"] == text
 
 
+@pytest.mark.tensorflow_only
 def test_a_folder_is_written_whole_or_not_at_all(found, tmp_path, monkeypatch):
     names = show.write(found, tmp_path / "shown")
     assert sorted(each.name for each in (tmp_path / "shown").iterdir()) == sorted(names)

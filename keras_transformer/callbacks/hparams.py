@@ -3,7 +3,7 @@
 import numbers
 import time
 
-from keras_transformer.callbacks.tensorboard import EventFile
+from keras_transformer.callbacks.event_file import EventFile
 
 
 def write_hparams_columns(log_dir, hparams, metrics):

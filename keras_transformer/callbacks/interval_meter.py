@@ -5,6 +5,8 @@ import time
 
 from keras import ops
 
+from keras_transformer.data.feed import METER
+
 
 def perplexity(nats_per_token):
     """e^(nats per token), of the unsmoothed cross-entropy; infinity where floats overflow."""
@@ -75,6 +77,7 @@ class IntervalMeter:
         self._first = count_updates(model.optimizer)
         self._intervals = self._first // self.every
         self._sums = {}
+        self._fed = self._read_feed()
         self._clock = time.perf_counter()
 
     def due(self, batch):
@@ -91,7 +94,9 @@ class IntervalMeter:
             dict: `update`, `loss` and `nats_per_token` (nats), `token_accuracy` and `accuracy` (0
             to 1), `perplexity`, `target_tokens`, `target_tokens_per_second`, `learning_rate` as
             really applied, and, where the optimizer has them, `gradient_norm` (of the last update,
-            before clipping) and `skipped_updates` (since training began).
+            before clipping) and `skipped_updates` (since training began). Of data from the plans
+            of `keras_transformer.data` also `padding_share` of the ids' positions, and
+            `waiting_share`, the part of the time that was waited for a batch (both 0 to 1).
         """
         sums = {
             metric.name: (scalar(metric.total), scalar(metric.count))
@@ -116,8 +121,17 @@ class IntervalMeter:
                 figures["perplexity"] = perplexity(figures[name])
                 figures["target_tokens"] = weight
                 figures["target_tokens_per_second"] = weight / (clock - self._clock)
-        self._sums, self._clock = sums, clock
+        fed = self._read_feed()
+        waited, positions, padding = (a - b for a, b in zip(fed, self._fed, strict=True))
+        if positions:
+            figures["padding_share"] = padding / positions
+        if waited:
+            figures["waiting_share"] = waited / (clock - self._clock)
+        self._sums, self._fed, self._clock = sums, fed, clock
         return figures
+
+    def _read_feed(self):
+        return METER.waited, METER.positions, METER.padding
 
     def read_rest(self, model):
         """What the epoch's last full interval left over, once per epoch; None after that."""

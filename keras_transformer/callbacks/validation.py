@@ -18,7 +18,8 @@ class TranslationScore(keras.callbacks.Callback):
         translate: Callable, list of str -> list of str, with the model's present weights.
         sources: List of str.
         references: List of str, one per source.
-        score: Callable, (hypotheses, references) -> float.
+        score: Callable, (hypotheses, references) -> float, or a dictionary of several, which
+            are then `logs["val_" + key]`.
         every: Score every n-th epoch (the n-th, the 2n-th, ...).
         name: Key in the logs.
         samples: Callable that gets `update` and a list with a `(source, reference, hypothesis)`
@@ -51,7 +52,11 @@ class TranslationScore(keras.callbacks.Callback):
             return
         start = time.perf_counter()
         hypotheses = self.translate(self.sources)
-        logs[self.name] = float(self.score(hypotheses, self.references))
+        scores = self.score(hypotheses, self.references)
+        if isinstance(scores, dict):
+            logs.update({f"val_{name}": float(value) for name, value in scores.items()})
+        else:
+            logs[self.name] = float(scores)
         logs[f"{self.name}_seconds"] = time.perf_counter() - start
         if self.samples:
             triples = list(zip(self.sources, self.references, hypotheses, strict=True))

@@ -23,6 +23,19 @@ CHANGEABLE = (
     "average",
     "run_dir",
 )
+# What TensorBoard's HParams table shows beside the model's own sizes.
+HPARAMS = (
+    "preset",
+    "learning_rate",
+    "warmup_steps",
+    "label_smoothing",
+    "tokens_per_batch",
+    "accumulate",
+    "clip_norm",
+    "subword_sampling",
+    "precision",
+    "seed",
+)
 
 
 def train(settings):
@@ -109,10 +122,19 @@ def fit(settings, pairs, ready, run):
     def translate(lines):
         return translator.translate(lines, beam_size=1)
 
-    def bleu(hypotheses, references):
-        return evaluation.bleu(hypotheses, references, tokenize=settings["tokenize"]).value
+    def scores_of(hypotheses, references):
+        bleu = evaluation.bleu(hypotheses, references, tokenize=settings["tokenize"])
+        return {"bleu": bleu.value, "chrf": evaluation.chrf(hypotheses, references).value}
+
+    board = callbacks.TensorBoard(
+        str(run.path),
+        settings["log_every"],
+        callbacks.Probes(pairs.valid[:2], ready.tokenizer, ready.target_tokenizer),
+        hparams={name: settings[name] for name in HPARAMS if settings[name] is not None},
+    )
 
     def keep_samples(update, triples):
+        board.samples(update, triples)
         names = ("source", "reference", "translation")
         blocks = [
             "\n".join(f"{name}: {line}" for name, line in zip(names, triple, strict=True))
@@ -133,12 +155,12 @@ def fit(settings, pairs, ready, run):
     listeners = [
         callbacks.StopOnNonFinite(every=settings["log_every"]),
         callbacks.TranslationScore(
-            translate, sources, references, bleu, settings["bleu_every"], samples=keep_samples
+            translate, sources, references, scores_of, settings["bleu_every"], samples=keep_samples
         ),
         callbacks.Progress(
             ready.epochs * ready.validate_every, settings["log_every"], log=run.append_log
         ),
-        callbacks.TensorBoard(str(run.path), settings["log_every"]),
+        board,
         *([stop] if stop is not None else []),
         callbacks.Checkpoints(save, update),
     ]

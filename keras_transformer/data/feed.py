@@ -5,19 +5,78 @@ generator from its first two batches, and fails at a third of another shape.
 """
 
 import itertools
+import time
 
 import keras
 import numpy as np
 from keras import tree
 
 
+class FeedMeter:
+    """What the endless datasets of this process have cost since it began.
+
+    Attributes:
+        waited: seconds that training waited for a batch. On JAX and PyTorch each is made when it is
+            asked for, and all of that is waiting.
+        positions: of the batches' ids, those of padding too.
+        padding: how many of them were padding, id 0.
+    """
+
+    def __init__(self):
+        self.waited, self.positions, self.padding = 0.0, 0, 0
+
+    def count(self, batch):
+        """Counts a batch, `(inputs, labels, weights)`, that was made."""
+        for ids in tree.flatten(batch[0] if isinstance(batch, tuple) else batch):
+            if ids.ndim == 2 and np.issubdtype(ids.dtype, np.integer):
+                self.positions += ids.size
+                self.padding += ids.size - np.count_nonzero(ids)
+
+
+METER = FeedMeter()
+
+
 def endless(batch, first):
-    """An endless dataset of `batch(first)`, `batch(first + 1)`, ..., nests of arrays."""
+    """An endless dataset of `batch(first)`, `batch(first + 1)`, ..., nests of arrays.
+
+    `METER` counts its padding, and how long was waited for it.
+    """
+
+    def counted(index):
+        found = batch(index)
+        METER.count(found)
+        return found
+
     if keras.backend.backend() != "tensorflow":
-        return (batch(index) for index in itertools.count(first))
+        return _timed(counted, first)
     import tensorflow as tf
 
-    return _tf_dataset(tf.data.Dataset.counter(first), batch, first)
+    return _timed_dataset(_tf_dataset(tf.data.Dataset.counter(first), counted, first))
+
+
+def _timed(batch, first):
+    for index in itertools.count(first):
+        start = time.perf_counter()
+        found = batch(index)
+        METER.waited += time.perf_counter() - start
+        yield found
+
+
+def _timed_dataset(dataset):
+    import tensorflow as tf
+
+    # The parts of a zip are asked one after the other, by the thread that asks for the whole.
+    clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+
+    def add(start, end):
+        METER.waited += float(end - start)
+        return np.float64(0)
+
+    def take(start, found, end):
+        with tf.control_dependencies([tf.numpy_function(add, [start, end], tf.float64)]):
+            return tree.map_structure(tf.identity, found)
+
+    return tf.data.Dataset.zip((clock, dataset, clock)).map(take).with_options(dataset.options())
 
 
 def one_pass(batch, count):

@@ -105,7 +105,8 @@ class DecoderLayer(EncoderLayer):
                 **cross_keys,
             )
         )
-        update = ops.reshape(update, ops.shape(x))
+        if cache is not None:
+            update = ops.reshape(update, ops.shape(x))
         x = self.join_cross_attention(x, update, training=training)
 
         x = self._feed(x, training)

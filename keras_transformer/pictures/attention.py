@@ -6,17 +6,17 @@ from keras_transformer.pictures.fonts import drawn_in_our_fonts
 
 
 @drawn_in_our_fonts()
-def attention(weights, queries, keys, title=None, head_names=None):
+def attention(weights, queries, keys, title=None):
     """Who attends to whom: a heat map for each head, queries down, keys across (section 3.2).
 
     Every row sums to 1, and all maps share one scale, from 0 to 1.
 
     Args:
-        weights: [H, T, S], or [T, S] of one head or of a mean of heads.
+        weights: [L, H, T, S], a row of maps for each layer; [H, T, S]; or [T, S] of one head or of
+            a mean of heads.
         queries: T strings, the tokens that attend.
         keys: S strings, the tokens that are attended to.
         title: above all maps.
-        head_names: H strings; by default "head 1" and so on.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -33,16 +33,18 @@ def attention(weights, queries, keys, title=None, head_names=None):
     from matplotlib.figure import Figure
 
     weights = np.asarray(weights, "float32")
-    if weights.ndim == 2:
-        weights, head_names = weights[None], head_names or [""]
-    if weights.ndim != 3 or weights.shape[1:] != (len(queries), len(keys)):
+    if not 2 <= weights.ndim <= 4 or weights.shape[-2:] != (len(queries), len(keys)):
         raise ValueError(
             f"Weights of shape {weights.shape} do not go with {len(queries)} queries and "
             f"{len(keys)} keys: expected [heads, queries, keys]."
         )
-    heads = len(weights)
+    if weights.ndim == 4:
+        return _mosaic(weights, queries, keys, title)
+    heads = 1 if weights.ndim == 2 else len(weights)
     columns = min(heads, 4 if len(keys) <= 24 else 2)
-    rows = -(-heads // columns)
+    names = [f"head {h + 1}" for h in range(heads)] if weights.ndim == 3 else [""]
+    weights = weights.reshape(-1, len(queries), len(keys))
+    rows = -(-len(weights) // columns)
     cell = 0.2 if max(len(keys), len(queries)) > 12 else 0.26  # inches
     longest = [0.09 * max(map(len, labels)) + 0.25 for labels in (queries, keys)]
     size = cell * len(keys) + longest[0], cell * len(queries) + longest[1] + 0.3
@@ -52,19 +54,49 @@ def attention(weights, queries, keys, title=None, head_names=None):
     )
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for number, panel in enumerate(panels):
-        if number >= heads:
+        if number >= len(weights):
             panel.set_axis_off()
             continue
         image = panel.imshow(weights[number], vmin=0, vmax=1, cmap="viridis", aspect="auto")
         panel.set_xticks(range(len(keys)), keys, rotation=90, fontsize=7)
         panel.set_yticks(range(len(queries)), queries, fontsize=7)
         panel.tick_params(length=0)
-        name = head_names[number] if head_names else f"head {number + 1}"
-        if name:
-            panel.set_title(name, fontsize=8)
+        if names[number]:
+            panel.set_title(names[number], fontsize=8)
     figure.colorbar(image, ax=figure.axes, fraction=0.02, pad=0.01).ax.tick_params(labelsize=7)
     if title:
         figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _mosaic(weights, queries, keys, title):
+    """All layers and heads as one image: drawing many small axes would take seconds."""
+    from matplotlib.figure import Figure
+
+    layers, heads, rows, columns = weights.shape
+    # A blank row and column after each map.
+    padded = np.pad(weights, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+    image = padded.transpose(0, 2, 1, 3).reshape(layers * (rows + 1), heads * (columns + 1))
+    size = 0.17 * image.shape[1] + 1.6, 0.17 * image.shape[0] + 1.4
+    figure = Figure(figsize=size, layout="constrained")
+    panel = figure.subplots()
+    panel.imshow(image, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
+    across = [h * (columns + 1) + k for h in range(heads) for k in range(columns)]
+    down = [i * (rows + 1) + q for i in range(layers) for q in range(rows)]
+    panel.set_xticks(across, list(keys) * heads, rotation=90, fontsize=6)
+    panel.set_yticks(down, list(queries) * layers, fontsize=6)
+    panel.tick_params(length=0)
+    for head in range(heads):
+        place = head * (columns + 1) + (columns - 1) / 2
+        panel.text(place, -0.8, f"head {head + 1}", ha="center", va="bottom", fontsize=7)
+    for layer in range(layers):
+        place = layer * (rows + 1) + (rows - 1) / 2
+        panel.text(
+            image.shape[1] - 0.4, place, f"layer {layer + 1}", va="center", rotation=270, fontsize=7
+        )
+    panel.spines[:].set_visible(False)
+    if title:
+        panel.set_title(title, fontsize=9, pad=14)
     return figure
 
 

@@ -1,6 +1,7 @@
 """Which layer makes a tensor of which shape: recorded while a model runs."""
 
 import contextlib
+import itertools
 from typing import NamedTuple
 
 import keras
@@ -16,26 +17,40 @@ class Call(NamedTuple):
     name: str
     module: str  # the file it stands in, as a module
     shape: tuple  # of its first output
+    path: str  # the names of the layers around it and its own, with slashes; no two are the same
+    inputs: tuple  # paths of the calls whose outputs it was given
+    inner: bool  # whether it called layers itself
 
 
 @contextlib.contextmanager
 def recorded_calls():
     """Yields a list that gets a `Call` of every layer that is called, in the order of the calls."""
-    calls, depth = [], 0
+    calls, around, paths = [], [], set()
+    makers = {}  # of each tensor, by identity; the tensor is kept, or its identity would be reused
     call = keras.layers.Layer.__call__
 
     def recording(layer, *args, **kwargs):
-        nonlocal depth
         place = len(calls)
         calls.append(None)  # before the calls inside
-        depth += 1
+        name = "/".join([*around[-1:], layer.name])
+        path = next(p for p in _numbered(name) if p not in paths)
+        paths.add(path)
+        given = (makers.get(id(each)) for each in tree.flatten((args, kwargs)))
+        inputs = tuple(dict.fromkeys(maker for maker, _ in filter(None, given)))
+        around.append(path)
         try:
             outputs = call(layer, *args, **kwargs)
         finally:
-            depth -= 1
-        shape = tuple(tree.flatten(outputs)[0].shape)
-        kind = type(layer)
-        calls[place] = Call(depth, kind.__name__, layer.name, kind.__module__, shape)
+            around.pop()
+        tensors = [each for each in tree.flatten(outputs) if each is not None]
+        for each in tensors:
+            makers.setdefault(id(each), (path, each))  # the innermost was first
+        kind, inner = type(layer), len(calls) > place + 1
+        shape = tuple(tensors[0].shape)
+        depth = len(around)
+        calls[place] = Call(
+            depth, kind.__name__, layer.name, kind.__module__, shape, path, inputs, inner
+        )
         return outputs
 
     keras.layers.Layer.__call__ = recording
@@ -43,6 +58,20 @@ def recorded_calls():
         yield calls
     finally:
         keras.layers.Layer.__call__ = call
+
+
+def _numbered(name):
+    yield name
+    for number in itertools.count(1):
+        yield f"{name}_{number}"
+
+
+def run_once(model, rows, source_length, target_length):
+    """The calls of a `Transformer` that reads sentences of these lengths."""
+    with recorded_calls() as calls:
+        memory, mask = model.encode(np.ones((rows, source_length), "int32"))
+        model.decode(np.ones((rows, target_length), "int32"), memory, mask)
+    return calls
 
 
 def tensor_shapes(model, source_length, target_length):
@@ -73,15 +102,8 @@ def tensor_shapes(model, source_length, target_length):
     batch, source, target = (next(free) for _ in range(3))
     letters |= {batch: "B", source: "S", target: "T"}
     letters |= {batch * source: "B S", batch * target: "B T"}
-
-    def run(rows, source_length, target_length):
-        with recorded_calls() as calls:
-            memory, mask = model.encode(np.ones((rows, source_length), "int32"))
-            model.decode(np.ones((rows, target_length), "int32"), memory, mask)
-        return calls
-
-    lettered = run(batch, source, target)
-    shapes = run(1, source_length, target_length)
+    lettered = run_once(model, batch, source, target)
+    shapes = run_once(model, 1, source_length, target_length)
     return [
         (call, [letters.get(size, size) for size in other.shape])
         for call, other in zip(shapes, lettered, strict=True)

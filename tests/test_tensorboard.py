@@ -1,0 +1,295 @@
+"""What TensorBoard is given, read back through its own API."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transformer as kt
+from keras_transformer.callbacks import Probes, TensorBoard, TranslationScore
+from keras_transformer.callbacks.event_file import EventFile
+from keras_transformer.data import feed
+from keras_transformer.show.shapes import run_once
+
+PAIRS = [("나는 집에 간다", "I go home"), ("나는 커피를 | 좋아해 좋아해", "I love coffee")] * 6
+
+
+def small(tokenizer):
+    model = kt.models.Transformer(
+        tokenizer.vocabulary_size(), num_layers=1, d_model=8, num_heads=2, d_ff=11, dropout=0.1
+    )
+    model.compile(
+        optimizer=kt.optimizers.PaperAdam(d_model=8, warmup_steps=10),
+        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
+        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two epochs of three updates: its folder, its model, tokenizer and plan."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    tokenizer = kt.text.train_tokenizer(PAIRS, 320, character_coverage=1.0)
+    encoded = kt.data.encode_pairs(PAIRS, tokenizer)
+    plan = kt.data.BatchPlan(encoded, tokens_per_batch=64, seed=1)
+    model = small(tokenizer)
+    board = TensorBoard(
+        str(folder), 2, Probes(PAIRS[:2], tokenizer), picture_share=1, hparams={"seed": 3}
+    )
+    score = TranslationScore(
+        lambda lines: [line[::-1] for line in lines],
+        *zip(*PAIRS[:2], strict=True),
+        lambda hypotheses, references: {"bleu": 12.5, "chrf": 34.0},
+        samples=board.samples,
+    )
+    model.fit(
+        plan.dataset(0),
+        validation_data=plan.evaluation(encoded),
+        epochs=2,
+        steps_per_epoch=3,
+        shuffle=False,
+        verbose=0,
+        callbacks=[score, board],
+    )
+    return folder, model, tokenizer, plan
+
+
+def read(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"histograms": 0, "images": 0})
+    return accumulator.Reload()
+
+
+@pytest.fixture(scope="module")
+def events(trained):
+    return read(trained[0])
+
+
+def test_curves_are_there_at_their_updates(events):
+    tags = events.Tags()["scalars"]
+    for name in ("padding_share", "waiting_share", "nats_per_token", "gradient_norm"):
+        assert f"train/{name}" in tags
+        assert [e.step for e in events.Scalars(f"train/{name}")] == [2, 3, 4, 6]
+    for name, value in (("bleu", 12.5), ("chrf", 34.0)):
+        found = events.Scalars(f"validation/{name}")
+        assert {(e.step, e.value) for e in found} == {(3, value), (6, value)}
+
+
+def test_padding_is_counted_in_the_batches(trained, events):
+    """The whole of an epoch's padding, as the plan itself counts it."""
+    *_, plan = trained
+    meter = feed.FeedMeter()
+    for index in range(plan.batches_per_epoch):
+        meter.count(plan._micro_batch(index))
+    assert meter.padding / meter.positions == pytest.approx(plan.padding())
+    assert 0 < plan.padding() < 1
+    assert all(0 <= e.value < 1 for e in events.Scalars("train/padding_share"))
+
+
+def test_waiting_is_the_time_that_batches_were_not_there():
+    def batch(index):
+        time.sleep(0.02)
+        return {"ids": np.ones((2, 3), "int32")}, np.ones((2, 3), "int32"), np.ones((2, 3))
+
+    before, begin = feed.METER.waited, time.perf_counter()
+    batches = iter(feed.endless(batch, 0))
+    for _ in range(10):
+        next(batches)
+    waited, whole = feed.METER.waited - before, time.perf_counter() - begin
+    assert 0.1 < waited <= whole
+    if keras.backend.backend() == "tensorflow":  # made ahead: nothing to wait for after a pause
+        time.sleep(0.2)
+        before = feed.METER.waited
+        next(batches)
+        assert feed.METER.waited - before < 0.01
+
+
+def test_images_have_every_layer_and_head(events):
+    assert set(events.Tags()["images"]) == {
+        "masks",
+        "positional encoding",
+        *(f"attention {n}/{kind}" for n in (1, 2) for kind in Probes.KINDS),
+    }
+    for tag in events.Tags()["images"]:
+        found = events.Images(tag)
+        assert [e.step for e in found] == ([3, 6] if "attention" in tag else [0])
+        assert all(e.encoded_image_string.startswith(b"\x89PNG") for e in found)
+
+
+def test_what_is_drawn_is_what_the_model_attends_to(trained, monkeypatch):
+    _, model, tokenizer, _ = trained
+    drawn = {}
+
+    class Events:
+        def image(self, update, tag, figure):
+            drawn[tag] = figure
+
+        def histogram(self, *arguments):
+            pass
+
+    Probes(PAIRS[:1], tokenizer).draw(Events(), model, 0)
+    source = [*tokenizer.encode(PAIRS[0][0]), tokenizer.end_id]
+    target = [tokenizer.start_id, *tokenizer.encode(PAIRS[0][1])]
+    weights = model.attention_weights(np.array([source]), np.array([target]))
+    [axes] = drawn["attention 1/cross"].axes
+    image = np.asarray(axes.images[0].get_array().filled(np.nan))
+    for head in range(2):
+        left = head * (len(source) + 1)
+        np.testing.assert_allclose(
+            image[: len(target), left : left + len(source)], weights["cross"][0, 0, head], rtol=1e-5
+        )
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == [tokenizer.id_to_piece(i) for i in source] * 2
+
+
+def test_texts_show_translations_one_row_each(events):
+    [first, second] = events.Tensors("translations")
+    assert (first.step, second.step) == (3, 6)
+    rows = second.tensor_proto.string_val[0].decode().split("\n")
+    assert rows[0] == "| source | reference | translation |"
+    assert rows[2] == f"| {PAIRS[0][0]} | {PAIRS[0][1]} | {PAIRS[0][0][::-1]} |"
+    assert "커피를 \\| 좋아해" in rows[3] and len(rows) == 4
+
+
+def test_histograms_hold_every_matrix(trained, events):
+    _, model, *_ = trained
+    matrices = [v for v in model.trainable_variables if len(v.shape) > 1]
+    assert len(events.Tags()["histograms"]) == len(matrices)
+    for variable in matrices:
+        *_, last = events.Histograms(f"weights/{variable.path}")
+        values = keras.ops.convert_to_numpy(variable).astype("float64")
+        found = last.histogram_value
+        assert (last.step, found.num) == (6, values.size)
+        assert sum(found.bucket) == values.size
+        assert found.sum == pytest.approx(values.sum(), rel=1e-6, abs=1e-6)
+
+
+def test_the_projector_has_a_token_for_each_row(trained):
+    folder, model, tokenizer, _ = trained
+    vectors = np.loadtxt(folder / "embedding.tsv")
+    tokens = (folder / "tokens.tsv").read_text(encoding="utf-8").split("\n")[:-1]
+    assert len(tokens) == len(vectors) == tokenizer.vocabulary_size()
+    i = tokenizer.piece_to_id("▁나는")
+    assert tokens[i] == "▁나는"
+    [table] = model.target_embedding.trainable_variables
+    table = keras.ops.convert_to_numpy(table)
+    np.testing.assert_allclose(vectors, table[: len(vectors)], rtol=1e-3)
+    config = (folder / "projector_config.pbtxt").read_text(encoding="utf-8")
+    assert 'tensor_path: "embedding.tsv"' in config and 'metadata_path: "tokens.tsv"' in config
+
+
+def test_the_graph_is_figure_1(trained, events):
+    inputs = {node.name: set(node.input) for node in events.Graph().node}
+    joined = "decoder/layer_0/join_self_attention"
+    assert inputs["decoder/layer_0/cross_attention"] == {
+        joined,
+        "encoder/layer_0/join_feed_forward",
+    }
+    assert inputs["decoder/layer_0/join_cross_attention"] == {
+        joined,
+        "decoder/layer_0/cross_attention",
+    }
+    assert inputs["encoder/layer_0/self_attention"] == {"embedding"}
+    assert inputs["embedding_2"] == {"decoder/layer_0/join_feed_forward"}  # the logits
+
+
+def test_every_decoder_layer_gets_the_last_encoder_output():
+    model = kt.models.Transformer(20, num_layers=2, d_model=8, num_heads=2, d_ff=11)
+    calls = {call.path: call for call in run_once(model, 2, 5, 4)}
+    last = calls["encoder/layer_1/join_feed_forward"].path
+    for layer in (0, 1):
+        given = calls[f"decoder/layer_{layer}/cross_attention"].inputs
+        assert any(path.startswith(last) for path in given)
+
+
+def test_the_first_page_says_what_matters(events):
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    [event] = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    assert [c.title for c in layout.category][0] == "Is it learning?"
+    charts = {chart.title: list(chart.multiline.tag) for c in layout.category for chart in c.chart}
+    tags = events.Tags()["scalars"]
+    for title, patterns in charts.items():
+        assert any(re.match(p, tag) for p in patterns for tag in tags), title
+    assert not any(re.match(p, "validation/bleu_seconds") for p in charts["BLEU and chrF"])
+
+
+def test_a_run_is_a_row_of_hparams(trained):
+    from test_ablate_paper import session_groups
+
+    [group] = session_groups(trained[0].parent).values()
+    assert group.hparams["d_ff"].number_value == 11
+    assert group.hparams["seed"].number_value == 3
+    found = {metric.name.tag: metric.value for metric in group.metric_values}
+    assert found["validation/bleu"] == 12.5
+
+
+def test_pictures_wait_where_they_took_too_long(trained, tmp_path, capsys):
+    _, _, tokenizer, plan = trained
+    model = small(tokenizer)
+    drawn = []
+
+    class Slow(Probes):
+        def draw(self, events, model, update):
+            drawn.append(update)
+            time.sleep(0.3)
+
+    board = TensorBoard(str(tmp_path), 1, Slow(PAIRS[:1], tokenizer), picture_share=0.01)
+    validation = plan.evaluation(kt.data.encode_pairs(PAIRS, tokenizer))
+    model.fit(
+        plan.dataset(0),
+        validation_data=validation,
+        epochs=4,
+        steps_per_epoch=1,
+        verbose=0,
+        callbacks=[board],
+    )
+    assert drawn == [1, 4]  # the first and the last
+    assert "pictures of" in capsys.readouterr().err
+
+
+def test_a_figure_that_cannot_be_shown_is_left_out(tmp_path):
+    events = EventFile(str(tmp_path), 0)
+    events.histogram(1, "none", [np.nan, np.inf])
+    events.histogram(1, "some", [1.0, np.nan, 3.0])
+    events.close()
+    found = read(tmp_path)
+    assert found.Tags()["histograms"] == ["some"]
+    assert found.Histograms("some")[0].histogram_value.num == 2
+
+
+@pytest.mark.tensorflow_only
+def test_nothing_of_it_needs_tensorflow(tmp_path):
+    """On another backend no TensorFlow is imported, for any of the summaries."""
+    script = f"""
+import json, os, sys
+import numpy as np
+from keras_transformer.callbacks.event_file import EventFile
+from matplotlib.figure import Figure
+events = EventFile({str(tmp_path)!r}, 0)
+events.scalars(1, {{"a": 1.0}})
+events.text(1, "t", "x")
+events.image(1, "i", Figure())
+events.histogram(1, "h", np.ones(3))
+events.layout({{"A": {{"b": ["c"]}}}})
+events.graph([])
+events.close()
+print(json.dumps("tensorflow" in sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) is False
