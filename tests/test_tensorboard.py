@@ -74,10 +74,11 @@ def events(trained):
 
 
 def test_curves_are_there_at_their_updates(events):
-    tags = events.Tags()["scalars"]
-    for name in ("padding_share", "waiting_share", "nats_per_token", "gradient_norm"):
-        assert f"train/{name}" in tags
+    for name in ("nats_per_token", "gradient_norm", "target_tokens_per_second"):
         assert [e.step for e in events.Scalars(f"train/{name}")] == [2, 3, 4, 6]
+    # Batches are made ahead, so the first interval of an epoch may have had none made for it.
+    for name in ("padding_share", "waiting_share"):
+        assert {3, 4} < {e.step for e in events.Scalars(f"train/{name}")} <= {2, 3, 4, 6}
     for name, value in (("bleu", 12.5), ("chrf", 34.0)):
         found = events.Scalars(f"validation/{name}")
         assert {(e.step, e.value) for e in found} == {(3, value), (6, value)}
