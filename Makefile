@@ -25,7 +25,7 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all docs pictures lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -62,6 +62,14 @@ test-all: lint  ## everything, slow tests included, on every installed backend
 			echo "== backend $$backend is not installed: left out"; \
 		fi; \
 	done
+
+docs: setup  ## the documentation as a site, in site/; open site/index.html
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+	@echo "site/index.html is the front page"
+
+pictures: setup  ## draw the pictures of the documentation anew
+	$(RUN) docs/draw.py
 
 lint: setup  ## ruff check and ruff format --check
 	$(RUN) -m ruff check .

@@ -34,7 +34,7 @@ TINY = (
     "--tokens-per-batch 256 --validate-every 3 --keep-checkpoints 5"
 ).split()
 # Of a log record, what a clock decides.
-CLOCKS = re.compile("second|time|left")
+CLOCKS = re.compile("second|time|left|waiting")
 
 
 def write(path, lines):

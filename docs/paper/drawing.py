@@ -46,14 +46,14 @@ def lstm():
     axes.text(0.1, 5.2, "cell 셀 cₜ₋₁", fontsize=9)
     axes.text(10, 5.2, "$c_t$", fontsize=10)
     _arrow(axes, (0, 0.8), (9.9, 0.8))
-    axes.text(0.1, 1.0, "hidden state 은닉 상태 $h_{t-1}$, input 입력 $x_t$", fontsize=9)
+    axes.text(0.1, 1.0, "hidden state 은닉 상태 hₜ₋₁, input 입력 xₜ", fontsize=9)
     gates = (
-        (1, "σ", "forget 망각", "×"),
-        (3.5, "σ", "input 입력", "+"),
-        (5.2, "tanh", "candidate", None),
-        (7.5, "σ", "output 출력", "×"),
+        (1, "σ", "forget 망각"),
+        (3.5, "σ", "input 입력"),
+        (5.2, "tanh", "candidate"),
+        (7.5, "σ", "output 출력"),
     )
-    for x, function, name, operation in gates:
+    for x, function, name in gates:
         _arrow(axes, (x + 0.5, 0.8), (x + 0.5, 1.9))
         _box(axes, x, 1.9, 1, 0.7, function, "#ffe2bb")
         axes.text(x + 0.5, 1.65, name, ha="center", va="top", fontsize=7)

@@ -10,7 +10,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("keras_transformer", "recipes", "benchmarks", "tests")
 # A link out of docs/ to a file or folder of the repository.
-OUTSIDE = re.compile(r"\]\(((?:\.\./)+)((?:%s)\b[\w/.-]*|[\w.-]+)(#[\w-]*)?\)" % "|".join(FOLDERS))
+OUTSIDE = re.compile(rf"\]\(((?:\.\./)+)((?:{'|'.join(FOLDERS)})\b[\w/.-]*|[\w.-]+)(#[\w-]*)?\)")
 CODE = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]+`)", re.DOTALL)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$([^$\n]+?)\$(?![\w$])", re.DOTALL)
 

@@ -25,55 +25,68 @@ class FeedMeter:
     def __init__(self):
         self.waited, self.positions, self.padding = 0.0, 0, 0
 
-    def count(self, batch):
-        """Counts a batch, `(inputs, labels, weights)`, that was made."""
-        for ids in tree.flatten(batch[0] if isinstance(batch, tuple) else batch):
-            if ids.ndim == 2 and np.issubdtype(ids.dtype, np.integer):
-                self.positions += ids.size
-                self.padding += ids.size - np.count_nonzero(ids)
+    def add(self, waited, positions, padding):
+        self.waited += waited
+        self.positions += positions
+        self.padding += padding
 
 
 METER = FeedMeter()
 
 
+def padding_of(batch):
+    """The positions of a batch's ids, and how many of them are padding, id 0."""
+    inputs = batch[0] if isinstance(batch, tuple) else batch
+    ids = [
+        each
+        for each in tree.flatten(inputs)
+        if each.ndim == 2 and np.issubdtype(each.dtype, np.integer)
+    ]
+    positions = sum(each.size for each in ids)
+    return positions, positions - sum(np.count_nonzero(each) for each in ids)
+
+
 def endless(batch, first):
     """An endless dataset of `batch(first)`, `batch(first + 1)`, ..., nests of arrays.
 
-    `METER` counts its padding, and how long was waited for it.
+    `METER` counts their padding, and how long was waited for them.
     """
+    if keras.backend.backend() != "tensorflow":
+        return _metered(batch, first)
+    import tensorflow as tf
 
     def counted(index):
         found = batch(index)
-        METER.count(found)
-        return found
+        return np.array(padding_of(found), "int64"), found
 
-    if keras.backend.backend() != "tensorflow":
-        return _timed(counted, first)
-    import tensorflow as tf
-
-    return _timed_dataset(_tf_dataset(tf.data.Dataset.counter(first), counted, first))
+    return _metered_dataset(_tf_dataset(tf.data.Dataset.counter(first), counted, first))
 
 
-def _timed(batch, first):
+def _metered(batch, first):
     for index in itertools.count(first):
         start = time.perf_counter()
         found = batch(index)
-        METER.waited += time.perf_counter() - start
+        METER.add(time.perf_counter() - start, *padding_of(found))
         yield found
 
 
-def _timed_dataset(dataset):
+def _metered_dataset(dataset):
     import tensorflow as tf
 
     # The parts of a zip are asked one after the other, by the thread that asks for the whole.
-    clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+    # Not tf.timestamp, which may not be called where determinism is asked for.
+    def now(_):
+        return np.float64(time.perf_counter())
 
-    def add(start, end):
-        METER.waited += float(end - start)
-        return np.float64(0)
+    clock = tf.data.Dataset.counter().map(lambda i: tf.numpy_function(now, [i], tf.float64))
 
-    def take(start, found, end):
-        with tf.control_dependencies([tf.numpy_function(add, [start, end], tf.float64)]):
+    def add(start, end, counts):
+        METER.add(float(end - start), *map(int, counts))
+        return np.int64(0)
+
+    def take(start, made, end):
+        counts, found = made
+        with tf.control_dependencies([tf.numpy_function(add, [start, end, counts], tf.int64)]):
             return tree.map_structure(tf.identity, found)
 
     return tf.data.Dataset.zip((clock, dataset, clock)).map(take).with_options(dataset.options())
