@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside MkDocs: code as pages, formulas as MathML, Figure 1 as links."""
+"""What the site has beside MkDocs: code as pages, formulas as MathML, Figure 1 with links."""
 
 import posixpath
 import re
@@ -10,7 +10,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("keras_transformer", "recipes", "benchmarks", "tests")
 # A link out of docs/ to a file or folder of the repository.
-OUTSIDE = re.compile(r"\]\(((?:\.\./)+)((?:%s)\b[\w/.-]*|[\w.-]+)(#[\w-]*)?\)" % "|".join(FOLDERS))
+OUTSIDE = re.compile(rf"\]\(((?:\.\./)+)((?:{'|'.join(FOLDERS)})\b[\w/.-]*|[\w.-]+)(#[\w-]*)?\)")
 # Beside Python files, what pages link to.
 OTHERS = ("Makefile", "pyproject.toml", "constraints.txt", "tests/README.md")
 LANGUAGES = {".py": "python", ".toml": "toml", "": "makefile"}
