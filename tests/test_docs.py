@@ -1,24 +1,183 @@
-"""The code in the docs runs as it stands there."""
+"""What the docs show is so: code runs and prints what stands there, links and pictures hold."""
 
+import ast
+import contextlib
+import importlib.util
+import io
+import os
 import re
+import unicodedata
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 
-pytestmark = pytest.mark.tensorflow_only  # it is about the page; the models are tested everywhere
+pytestmark = pytest.mark.tensorflow_only  # it is about pages; the models are tested everywhere
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+# A block of Python, and the block of text right below it: what it prints.
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\s*^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+ANY_BLOCK = re.compile(r"^( *)(```+|~~~+).*?^\1\2$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
+
+PAGES = sorted(path for path in DOCS.rglob("*.md"))
+WITH_CODE = [path for path in PAGES if BLOCK.search(path.read_text(encoding="utf-8"))]
+TWINS = [path for path in PAGES if path.is_relative_to(DOCS / "ko")]
 
 
-@pytest.mark.parametrize("page", ["family.md"])
-def test_the_code_of_a_page_runs(page):
-    """All of it, one piece after another; a comment `# [2, 3]` after an assignment is its shape."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    pieces = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    names, shapes = {}, 0
-    for piece in pieces:
-        exec(compile(piece, page, "exec"), names)
-        for name, shape in re.findall(r"^(\w+) = .*# (\[[\d, ]+\])", piece, re.MULTILINE):
-            assert list(names[name].shape) == eval(shape), name
-            shapes += 1
-    assert len(pieces) > 3 and shapes > 3
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path):
+    return BLOCK.findall(path.read_text(encoding="utf-8"))
+
+
+def english(path):
+    """The page that a Korean one says again."""
+    return DOCS / path.relative_to(DOCS / "ko")
+
+
+def code(path, strings=True):
+    """The blocks of a page as trees without comments, and without strings where asked."""
+    trees = [ast.parse(text) for text, _ in blocks(path)]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not strings:
+            node.value = ""
+    return [ast.dump(tree) for tree in trees]
+
+
+def same_code(path):
+    return code(path) == code(english(path))
+
+
+def anchors(path):
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = ANY_BLOCK.sub("", path.read_text(encoding="utf-8"))
+    found = set()
+    for heading in re.findall(r"^#+ (.+?)\s*(?:\{.*\})?$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        kept = re.sub(r"[^\w\- ]", "", unicodedata.normalize("NFC", plain))
+        found.add(kept.replace(" ", "-"))
+    return found
+
+
+@pytest.fixture
+def policy():
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+# A Korean page with the English one's code to the letter has its prints compared below instead.
+@pytest.mark.parametrize(
+    "path", [p for p in WITH_CODE if p not in TWINS or not same_code(p)], ids=name
+)
+def test_the_code_of_a_page_runs_and_prints_what_stands_below_it(path, tmp_path, policy):
+    """All of it, one block after another; a comment `# [2, 3]` after an assignment is its shape."""
+    names = {"__name__": "page"}
+    with contextlib.chdir(tmp_path):
+        for number, (text, printed) in enumerate(blocks(path)):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(text, f"{name(path)}, block {number + 1}", "exec"), names)
+            if printed:
+                assert out.getvalue().rstrip() == printed.rstrip()
+            for each, shape in re.findall(r"^(\w+) = .*# (\[[\d, ]+\])", text, re.MULTILINE):
+                assert list(names[each].shape) == eval(shape), each
+
+
+@pytest.mark.parametrize("path", TWINS, ids=name)
+def test_both_languages_have_the_same_code_and_print_the_same(path):
+    assert code(path, strings=False) == code(english(path), strings=False)
+    if same_code(path):
+        assert [text for _, text in blocks(path)] == [text for _, text in blocks(english(path))]
+
+
+def test_every_chapter_is_there_in_both_languages():
+    chapters, translated = (
+        {p.name for p in (DOCS / d).glob("*.md")} for d in ("paper", "ko/paper")
+    )
+    assert chapters == translated
+    assert len(chapters) > 10
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, *ROOT.glob("README*.md"), ROOT / "tests/README.md"], ids=name
+)
+def test_every_link_and_picture_is_there(path):
+    text = ANY_BLOCK.sub("", path.read_text(encoding="utf-8"))
+    text = re.sub(r"`[^`\n]+`", "", text)
+    for link in LINK.findall(text):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = Path(os.path.normpath(path.parent / file)) if file else path
+        assert target.exists(), f"{name(path)} links to {link}"
+        assert target.is_relative_to(ROOT), f"{name(path)} links out of the repository: {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{name(path)} links to {link}"
+
+
+def test_every_concept_has_its_chapter_and_its_code_on_the_front_pages():
+    """One click to what explains it, one more to the code."""
+    rows = {}
+    for page in (DOCS / "index.md", DOCS / "ko/index.md"):
+        text = page.read_text(encoding="utf-8")
+        rows[page] = re.findall(
+            r"^\| .+ \| \[.+\]\((paper/[\w-]+\.md).*?\) \| (\[.+\)) \|$", text, re.M
+        )
+        assert {chapter for chapter, _ in rows[page]} == {
+            f"paper/{each.name}" for each in (page.parent / "paper").glob("*.md")
+        }
+    first, second = rows.values()
+    assert [(chapter, code.replace("../../", "../")) for chapter, code in second] == first
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    spec = importlib.util.spec_from_file_location("draw", DOCS / "draw.py")
+    draw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    return dict(draw.drawn())
+
+
+def pixels(data):
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), "float32")
+
+
+def test_pictures_are_what_the_code_draws(drawn):
+    """Within what another release of matplotlib shifts: 1 of 255, as a mean over the picture."""
+    assert len(drawn) > 10
+    for path, data in drawn.items():
+        assert path.exists(), f"{name(path)} is missing: make pictures"
+        if path.suffix == ".svg":
+            assert path.read_bytes() == data, f"{name(path)} is stale: make pictures"
+            continue
+        committed, now = pixels(path.read_bytes()), pixels(data)
+        assert committed.shape == now.shape, f"{name(path)} is stale: make pictures"
+        assert np.abs(committed - now).mean() < 1, f"{name(path)} is stale: make pictures"
+        assert path.stat().st_size < 150_000, name(path)
+
+
+def test_pictures_that_the_walk_through_shows_are_drawn_by_its_code(drawn):
+    shown = set()
+    for path in (DOCS / "paper").glob("*.md"):
+        for link in re.findall(
+            r"!\[[^\]]*\]\((pictures/[^)]+)\)", path.read_text(encoding="utf-8")
+        ):
+            shown.add(path.parent / link)
+    assert shown == {path for path in drawn if path.parent == DOCS / "paper" / "pictures"}
+
+
+def test_pictures_lack_no_glyph(drawn, recwarn, caplog):
+    """A formula ($...$) has its own fonts, without Korean: the two do not mix in one label."""
+    for label in re.findall(
+        r"\"[^\"\n]*\"", (DOCS / "paper/drawing.py").read_text(encoding="utf-8")
+    ):
+        for line in label.split("\\n"):
+            assert not ("$" in line and re.search("[가-힣]", line)), label
