@@ -25,7 +25,7 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all docs pictures lint format clean
+.PHONY: help setup demo test test-all lint format docs pictures clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -78,6 +78,14 @@ lint: setup  ## ruff check and ruff format --check
 format: setup  ## mend what ruff can mend
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+docs:  ## the documentation as a site that opens without a network: site/index.html
+	@$(MAKE) --no-print-directory setup EXTRAS=docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+pictures: setup  ## draw every picture of the documentation again
+	$(RUN) docs/draw.py
 
 clean:  ## remove .venv, caches and build outputs; never runs/
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .hypothesis .ruff_cache

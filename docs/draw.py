@@ -1,7 +1,8 @@
-"""Draws every picture of the walk-through, and Figure 1: `make pictures`.
+"""Draws every picture of docs/ that comes from running code: `make pictures`.
 
-Those of trained models come from docs/paper/figures.json, which docs/paper/measure.py writes.
-`tests/test_docs.py` fails where a picture is not what this draws.
+Those of the walk-through's trained model come from docs/paper/figures.json, which
+docs/paper/measure.py writes; those of long measurements from the reports and tables beside their
+code. `tests/test_docs.py` fails where a picture is not what this draws.
 """
 
 import importlib.util
@@ -11,33 +12,42 @@ from pathlib import Path
 from keras_transformer.checkpoint_files import replacing
 
 DOCS = Path(__file__).parent
+# Code with PICTURES, {file: function that returns a figure}; where they lie; dots per inch.
+CODE = (
+    ("paper/drawing.py", "paper/pictures", 90),
+    ("family/draw.py", "family", 110),
+    ("performance/draw.py", "performance", 110),
+    ("results/draw.py", "results", 110),
+)
 
 
 def module(path):
     """A file of docs/ as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = "_".join(path.relative_to(DOCS).with_suffix("").parts)
+    spec = importlib.util.spec_from_file_location(name, path)
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
     return found
 
 
-def png(figure):
+def png(figure, dpi):
     """A figure as the bytes of its file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def drawn():
     """Path and bytes of each picture, drawn now."""
-    for name, draw in module(DOCS / "paper" / "drawing.py").PICTURES.items():
-        yield DOCS / "paper" / "pictures" / name, png(draw())
+    for code, folder, dpi in CODE:
+        for name, draw in module(DOCS / code).PICTURES.items():
+            yield DOCS / folder / name, png(draw(), dpi)
     yield DOCS / "figure1.svg", module(DOCS / "site" / "figure1.py").figure().encode()
 
 
 if __name__ == "__main__":
-    (DOCS / "paper" / "pictures").mkdir(exist_ok=True)
     for path, data in drawn():
+        path.parent.mkdir(exist_ok=True)
         with replacing(path) as file:
             file.write(data)
         print(path.relative_to(DOCS.parent), f"{len(data):,} bytes")

@@ -1,9 +1,4 @@
-"""Draws docs/family/family.png: which block goes where in each model of the family.
-
-python docs/family/draw.py
-"""
-
-from pathlib import Path
+"""Which block goes where in each model of the family; `python docs/draw.py` draws it."""
 
 import matplotlib
 
@@ -43,7 +38,7 @@ COLOURS = {
 }
 
 
-def main():
+def family():
     figure, axes = plt.subplots(figsize=(13, 5.4))
     for column, (title, paper, inputs, blocks, head) in enumerate(MODELS):
         x = 2.6 * column
@@ -70,7 +65,7 @@ def main():
     axes.set_ylim(-0.2, 7.1)
     axes.axis("off")
     figure.tight_layout()
-    figure.savefig(Path(__file__).parent / "family.png", dpi=110, metadata={"Software": None})
+    return figure
 
 
 def box(axes, x, y, text, kind):
@@ -82,5 +77,4 @@ def box(axes, x, y, text, kind):
     axes.text(x + 0.08, y + 0.35, text, ha="center", va="center", fontsize=8.5)
 
 
-if __name__ == "__main__":
-    main()
+PICTURES = {"family.png": family}

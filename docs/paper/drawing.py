@@ -44,9 +44,9 @@ def lstm():
     figure, axes = _canvas(11, 6, (7, 3.8))
     _arrow(axes, (0, 5), (11, 5))
     axes.text(0.1, 5.2, "cell 셀 cₜ₋₁", fontsize=9)
-    axes.text(10, 5.2, "$c_t$", fontsize=10)
+    axes.text(10, 5.2, "cₜ", fontsize=10)
     _arrow(axes, (0, 0.8), (9.9, 0.8))
-    axes.text(0.1, 1.0, "hidden state 은닉 상태 hₜ₋₁, input 입력 xₜ", fontsize=9)
+    axes.text(0.1, 0.3, "hidden state 은닉 상태 hₜ₋₁, input 입력 xₜ", fontsize=9)
     gates = (
         (1, "σ", "forget 망각"),
         (3.5, "σ", "input 입력"),
@@ -56,7 +56,7 @@ def lstm():
     for x, function, name in gates:
         _arrow(axes, (x + 0.5, 0.8), (x + 0.5, 1.9))
         _box(axes, x, 1.9, 1, 0.7, function, "#ffe2bb")
-        axes.text(x + 0.5, 1.65, name, ha="center", va="top", fontsize=7)
+        axes.text(x + 0.6, 1.65, name, ha="left", va="top", fontsize=7)
     for x, y, sign in ((1.5, 5, "×"), (4.75, 3.6, "×"), (4.75, 5, "+"), (8, 3.6, "×")):
         axes.add_patch(Circle((x, y), 0.25, facecolor="white", edgecolor="#445", zorder=3))
         axes.text(x, y, sign, ha="center", va="center", fontsize=10, zorder=4)
@@ -69,7 +69,7 @@ def lstm():
     _arrow(axes, (9.05, 5), (9.05, 4.55))
     _arrow(axes, (8.6, 4.2), (8.2, 3.75))
     _arrow(axes, (8.25, 3.6), (10.9, 3.6))
-    axes.text(10.1, 3.75, "$h_t$", fontsize=10)
+    axes.text(10.1, 3.75, "hₜ", fontsize=10)
     return figure
 
 

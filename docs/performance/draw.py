@@ -1,9 +1,7 @@
-"""Draws the pictures of docs/performance.md from the reports beside this file.
-
-python docs/performance/draw.py
-"""
+"""Pictures of docs/performance.md from the reports beside this; `python docs/draw.py` draws."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -14,14 +12,8 @@ from matplotlib import pyplot  # noqa: E402
 HERE = Path(__file__).parent
 
 
-def main():
-    for name, draw in (
-        ("attention", draw_attention),
-        ("decode", draw_throughput),
-        ("time_to_bleu", draw_bleu),
-    ):
-        draw(json.loads((HERE / f"{name}.json").read_text())).savefig(HERE / f"{name}.png", dpi=110)
-        print(HERE / f"{name}.png")
+def drawn(name, draw):
+    return draw(json.loads((HERE / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def draw_attention(report):
@@ -103,5 +95,8 @@ def draw_bleu(report):
     return figure
 
 
-if __name__ == "__main__":
-    main()
+PICTURES = {
+    "attention.png": partial(drawn, "attention", draw_attention),
+    "decode.png": partial(drawn, "decode", draw_throughput),
+    "time_to_bleu.png": partial(drawn, "time_to_bleu", draw_bleu),
+}

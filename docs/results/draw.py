@@ -1,6 +1,5 @@
-"""Draws the learning curves of docs/results.md.
+"""Draws the learning curves of docs/results.md; `python docs/draw.py` draws them too.
 
-    python docs/results/draw.py                              # every curves/GROUP/NAME.csv
     python docs/results/draw.py --add RUN curves/GROUP/NAME.csv     # takes one over from a run
 
 A curve is a small table, so that the pictures can be drawn anew without the runs: one line for each
@@ -9,6 +8,7 @@ validation, with the target tokens trained on until then.
 
 import argparse
 import csv
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -24,16 +24,10 @@ COLUMNS = ("update", "target_tokens", "nats_per_token", "validation_nats", "vali
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--add", nargs=2, metavar=("RUN", "CSV"), help="a run's curve, as CSV")
-    args = parser.parse_args()
-    if args.add:
-        run, path = args.add
-        write(HERE / path, curve(RunDirectory.open(run).read_log()))
-    for folder in sorted(path for path in (HERE / "curves").iterdir() if path.is_dir()):
-        curves = {path.stem: read(path) for path in sorted(folder.glob("*.csv"))}
-        picture = HERE / f"{folder.name}.png"
-        draw(curves).savefig(picture, dpi=110)
-        print(picture)
+    parser.add_argument("--add", nargs=2, metavar=("RUN", "CSV"), required=True, help="its curve")
+    run, path = parser.parse_args().add
+    write(HERE / path, curve(RunDirectory.open(run).read_log()))
+    print(f"wrote {HERE / path}; python docs/draw.py draws it")
 
 
 def curve(log):
@@ -67,6 +61,10 @@ def read(path):
         ]
 
 
+def draw_group(folder):
+    return draw({path.stem: read(path) for path in sorted(folder.glob("*.csv"))})
+
+
 def draw(curves):
     """Cross-entropy (and BLEU where it was measured) against target tokens, a line a run."""
     scored = any(row["validation_bleu"] for rows in curves.values() for row in rows)
@@ -95,6 +93,11 @@ def draw(curves):
     figure.tight_layout()
     return figure
 
+
+PICTURES = {
+    f"{folder.name}.png": partial(draw_group, folder)
+    for folder in sorted((HERE / "curves").iterdir())
+}
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside MkDocs: code as pages, formulas as MathML, Figure 1 as links."""
+"""What the site has beside MkDocs: code as pages, formulas as MathML, Figure 1 with links."""
 
 import posixpath
 import re
@@ -11,23 +11,27 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("keras_transformer", "recipes", "benchmarks", "tests")
 # A link out of docs/ to a file or folder of the repository.
 OUTSIDE = re.compile(rf"\]\(((?:\.\./)+)((?:{'|'.join(FOLDERS)})\b[\w/.-]*|[\w.-]+)(#[\w-]*)?\)")
+# Beside Python files, what pages link to.
+OTHERS = ("Makefile", "pyproject.toml", "constraints.txt", "tests/README.md")
+LANGUAGES = {".py": "python", ".toml": "toml", "": "makefile"}
 CODE = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]+`)", re.DOTALL)
-FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$([^$\n]+?)\$(?![\w$])", re.DOTALL)
+# A Korean particle may follow a formula at once.
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![a-zA-Z0-9$\\])\$([^$\n]+?)\$(?![a-zA-Z0-9$])", re.DOTALL)
 
 
 def on_files(files, config):
     """Adds a page for each source file, so that code is read without leaving the site."""
     sources = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
     listed = []
-    for path in [*sources, ROOT / "Makefile", ROOT / "pyproject.toml"]:
+    for path in [*sources, *(ROOT / name for name in OTHERS)]:
         name = path.relative_to(ROOT).as_posix()
         listed.append(f"- [{name}]({name}.md)")
-        language = "python" if path.suffix == ".py" else "makefile"
-        text = (
-            f"---\nsearch:\n  exclude: true\ntitle: {path.name}\n---\n# `{name}`\n\n"
-            f"````{language}\n{path.read_text(encoding='utf-8')}\n````\n"
-        )
-        files.append(File.generated(config, f"code/{name}.md", content=text))
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".md":
+            language = LANGUAGES.get(path.suffix, "text")
+            text = f"# `{name}`\n\n````{language}\n{text}\n````\n"
+        head = f"---\nsearch:\n  exclude: true\nhide: [toc]\ntitle: {path.name}\n---\n"
+        files.append(File.generated(config, f"code/{name}.md", content=head + text))
     text = "---\nsearch:\n  exclude: true\n---\n# All code\n\n" + "\n".join(listed) + "\n"
     files.append(File.generated(config, "code/index.md", content=text))
     return files
@@ -42,16 +46,16 @@ def on_page_markdown(markdown, page, config, files):
     def code_link(match):
         up, target, anchor = match.groups()
         outside = posixpath.normpath(posixpath.join("docs", here, up, target))
-        if not (ROOT / outside).exists():
-            return match[0]  # MkDocs warns of it
+        if outside.startswith("docs/") or not (ROOT / outside).exists():
+            return match[0]  # MkDocs finds it, or warns
         if (ROOT / outside).is_dir():
             found = "code/index.md"
-        elif outside.endswith((".py", "Makefile", "pyproject.toml")):
+        elif outside.endswith(".py") or outside in OTHERS:
             found = f"code/{outside}.md"
-        elif outside.startswith("docs/"):
+        elif outside in ("README.md", "README.ko.md"):  # the front page says the same
+            found = "ko/index.md" if ".ko." in outside else "index.md"
+        else:
             return match[0]
-        else:  # README.md and its like are what the front page says
-            found = "index.md"
         return f"]({posixpath.relpath(found, here or '.')})"
 
     parts = CODE.split(OUTSIDE.sub(code_link, markdown))
