@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_transformer import progress
 from keras_transformer.subwords import Segmenter
 
 MODEL_TYPES = ("bpe", "unigram", "char", "word")
@@ -380,25 +381,35 @@ def train_tokenizer(
         # trained. Where there are no bytes, a character without a piece would be lost.
         character_coverage = 0.9995 if spells_in_bytes else 1.0
     model = io.BytesIO()
+
+    def read(done):
+        for line in lines:
+            done()
+            yield line
+
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            model_type=model_type,
-            vocab_size=vocabulary_size,
-            character_coverage=character_coverage,
-            normalization_rule_name=normalization,
-            remove_extra_whitespaces=normalization != "identity",
-            byte_fallback=spells_in_bytes,
-            pad_id=0,
-            unk_id=1,
-            bos_id=2,
-            eos_id=3,
-            control_symbols=[MASK] if mask else [],  # never found in a text, unlike user's symbols
-            max_sentence_length=2**30,  # bytes; the default drops lines over 4,192 without a word
-            num_threads=1,  # unigram's sums, hence its pieces, depend on the number of threads
-            minloglevel=2,
-        )
+        with progress.work("training a vocabulary", unit="lines read") as done:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=read(done),
+                model_writer=model,
+                model_type=model_type,
+                vocab_size=vocabulary_size,
+                character_coverage=character_coverage,
+                normalization_rule_name=normalization,
+                remove_extra_whitespaces=normalization != "identity",
+                byte_fallback=spells_in_bytes,
+                pad_id=0,
+                unk_id=1,
+                bos_id=2,
+                eos_id=3,
+                # Never found in a text, unlike user's symbols.
+                control_symbols=[MASK] if mask else [],
+                # Bytes; the default drops lines over 4,192 without a word.
+                max_sentence_length=2**30,
+                # Unigram's sums, hence its pieces, depend on the number of threads.
+                num_threads=1,
+                minloglevel=2,
+            )
     except RuntimeError as error:
         raise ValueError(_training_error(str(error), vocabulary_size, model_type)) from error
     return Tokenizer(model.getvalue())

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer import scoring, search
+from keras_transformer import progress, scoring, search
 from keras_transformer.compilation import compile_with_weights, compiles_each_shape
 from keras_transformer.losses import token_nats
 from keras_transformer.memory import keep_freed_memory
@@ -169,15 +169,18 @@ class Translator:
             found = self._search(given, n, beam_size, length_penalty, whole)
             for i, hypotheses in zip(chosen, found, strict=True):
                 results[i] = hypotheses
+                done(len(sources[i]) if hypotheses is not None else 0)
             return [i for i, hypotheses in zip(chosen, found, strict=True) if hypotheses is None]
 
         left = [i for i, ids in enumerate(sources) if ids]
         # First with room for what most sentences need. Attention reads all the room there is.
-        for whole in (False, True):
-            # Longest first: the largest shape is met at once, and a batch is of one length.
-            left.sort(key=lambda i: -len(sources[i]))
-            batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
-            left = [i for unfinished in _side_by_side(search, batches, whole) for i in unfinished]
+        with progress.work("translating", sum(map(len, sources)), "source tokens") as done:
+            for whole in (False, True):
+                # Longest first: the largest shape is met at once, and a batch is of one length.
+                left.sort(key=lambda i: -len(sources[i]))
+                batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
+                found = _side_by_side(search, batches, whole)
+                left = [i for unfinished in found for i in unfinished]
         if left:
             raise ValueError(
                 f"Found no end of a translation of {texts[left[0]][:80]!r}: the model's "
@@ -387,14 +390,17 @@ class Translator:
 
             self._searches["score"] = compile_with_weights(run, *self.models)
         found = [None] * len(ids)
-        for chosen in scoring.in_batches(ids, batch_size):
-            batch = [ids[i] for i in chosen]
-            width = self._width(max(len(side) for pair in batch for side in pair) + 1)
-            rows = next((r for r in ROWS if r >= len(batch)), len(batch))
-            arrays = scoring.arrays(batch, rows, width, self.tokenizer, self.target_tokenizer)
-            scored = ops.convert_to_numpy(self._searches["score"](*arrays))
-            for i, row in zip(chosen, scored[: len(chosen)], strict=True):
-                found[i] = row[: len(ids[i][1]) + 1].tolist()
+        total = sum(len(target) + 1 for _, target in ids)
+        with progress.work("scoring", total, "target tokens") as done:
+            for chosen in scoring.in_batches(ids, batch_size):
+                batch = [ids[i] for i in chosen]
+                width = self._width(max(len(side) for pair in batch for side in pair) + 1)
+                rows = next((r for r in ROWS if r >= len(batch)), len(batch))
+                arrays = scoring.arrays(batch, rows, width, self.tokenizer, self.target_tokenizer)
+                scored = ops.convert_to_numpy(self._searches["score"](*arrays))
+                for i, row in zip(chosen, scored[: len(chosen)], strict=True):
+                    found[i] = row[: len(ids[i][1]) + 1].tolist()
+                    done(len(found[i]))
         return found
 
 

@@ -13,6 +13,7 @@ from keras_transformer.callbacks.interval_meter import (
     perplexity,
     validation_figures,
 )
+from keras_transformer.progress import duration
 
 COLUMNS = {
     "loss": "loss {:.3f}",
@@ -29,11 +30,6 @@ COLUMNS = {
 
 def columns(figures):
     return [text.format(figures[name]) for name, text in COLUMNS.items() if name in figures]
-
-
-def duration(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
 class Progress(keras.callbacks.Callback):

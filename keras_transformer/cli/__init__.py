@@ -1,6 +1,7 @@
 """The command line: `keras-transformer train | translate | evaluate | score | ...`."""
 
 import argparse
+import contextlib
 import os
 import sys
 import textwrap
@@ -61,8 +62,13 @@ def main(argv=None):
     1, bad usage as status 2, Ctrl-C as 130.
     """
     args = build_parser().parse_args(argv)
+    from keras_transformer import progress
+
+    # Training has its own display, and turns this on for what comes before and after.
+    shown = contextlib.nullcontext() if args.verb == "train" else progress.shown()
     try:
-        args.command(args)
+        with shown:
+            args.command(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("keras-transformer: interrupted", file=sys.stderr)

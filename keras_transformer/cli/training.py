@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from keras_transformer import callbacks, data, evaluation
+from keras_transformer import callbacks, data, evaluation, progress
 from keras_transformer.checkpoint_files import load_weights, replacing, write_json
 from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.cli.fine_tuning import start_from
@@ -47,12 +47,14 @@ def train(settings):
         if settings["hold_out"]:
             _write_lines(run.path / "held_out.tsv", ("\t".join(pair) for pair in pairs.valid))
         initial = initial and initial.keep(run.path)
-        ready = prepare(settings, pairs, run.path, initial)
+        with progress.shown():
+            ready = prepare(settings, pairs, run.path, initial)
         _write_lines(run.path / "report.txt", [describe(settings, pairs, ready)])
         say((run.path / "report.txt").read_text(encoding="utf-8"))
         write_json(run.path / "resolved.json", resolved(settings, ready))
         fit(settings, pairs, ready, run)
-        finish(settings, pairs, ready, run)
+        with progress.shown():
+            finish(settings, pairs, ready, run)
 
 
 def dry_run(settings):

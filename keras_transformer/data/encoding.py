@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_transformer import progress
+
 _PAIRS_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
 _FORMAT = "keras_transformer.EncodedPairs.1"
 
@@ -115,20 +117,25 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
     remaining = iter(pairs)
     count = dropped_empty = dropped_long = 0
     columns = [], [], [], []  # ids and lengths of the sources, of the targets
-    while chunk := list(itertools.islice(remaining, _PAIRS_AT_A_TIME)):
-        filled = [(s, t) for s, t in chunk if s.strip() and t.strip()]
-        source_ids, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
-        target_ids, target_lengths = _flat_ids(target_tokenizer, [target for _, target in filled])
-        empty = (source_lengths == 0) | (target_lengths == 0)
-        long = ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
-        keep = ~(empty | long)
-        count += len(chunk)
-        dropped_empty += len(chunk) - len(filled) + int(empty.sum())
-        dropped_long += int(long.sum())
-        columns[0].append(source_ids[np.repeat(keep, source_lengths)])
-        columns[1].append(source_lengths[keep])
-        columns[2].append(target_ids[np.repeat(keep, target_lengths)])
-        columns[3].append(target_lengths[keep])
+    total = len(pairs) if hasattr(pairs, "__len__") else None
+    with progress.work("encoding", total, "pairs") as done:
+        while chunk := list(itertools.islice(remaining, _PAIRS_AT_A_TIME)):
+            filled = [(s, t) for s, t in chunk if s.strip() and t.strip()]
+            source_ids, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
+            target_ids, target_lengths = _flat_ids(
+                target_tokenizer, [target for _, target in filled]
+            )
+            empty = (source_lengths == 0) | (target_lengths == 0)
+            long = ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
+            keep = ~(empty | long)
+            count += len(chunk)
+            dropped_empty += len(chunk) - len(filled) + int(empty.sum())
+            dropped_long += int(long.sum())
+            columns[0].append(source_ids[np.repeat(keep, source_lengths)])
+            columns[1].append(source_lengths[keep])
+            columns[2].append(target_ids[np.repeat(keep, target_lengths)])
+            columns[3].append(target_lengths[keep])
+            done(len(chunk))
     if count == dropped_empty + dropped_long:
         raise ValueError(
             f"no pair is left: {dropped_empty} of {count} have an empty side, {dropped_long} "
