@@ -15,8 +15,8 @@ class Fixed(Translator):
         super().__init__(model, tokenizer)
         self.tokens = tokens
 
-    def _batch(self, sources):
-        source_ids, limits = super()._batch(sources)
+    def batch(self, sources):
+        source_ids, limits = super().batch(sources)
         # The limits alone, so that the search reserves as much as ever. 1 is of rows that fill up.
         return source_ids, np.where(limits > 1, self.tokens, limits).astype(limits.dtype)
 
