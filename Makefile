@@ -63,14 +63,6 @@ test-all: lint  ## everything, slow tests included, on every installed backend
 		fi; \
 	done
 
-docs: setup  ## the documentation as a site, in site/; open site/index.html
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
-	@echo "site/index.html is the front page"
-
-pictures: setup  ## draw the pictures of the documentation anew
-	$(RUN) docs/draw.py
-
 lint: setup  ## ruff check and ruff format --check
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
