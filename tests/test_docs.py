@@ -4,9 +4,11 @@ import ast
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import re
 import unicodedata
+import warnings
 from pathlib import Path
 
 import keras
@@ -137,11 +139,24 @@ def test_every_concept_has_its_chapter_and_its_code_on_the_front_pages():
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def drawing():
+    """Each picture as it is drawn now, and what matplotlib said meanwhile."""
     spec = importlib.util.spec_from_file_location("draw", DOCS / "draw.py")
     draw = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(draw)
-    return dict(draw.drawn())
+    said = io.StringIO()
+    handler, logger = logging.StreamHandler(said), logging.getLogger("matplotlib")
+    logger.addHandler(handler)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pictures = dict(draw.drawn())
+    logger.removeHandler(handler)
+    return pictures, said.getvalue() + "".join(str(each.message) for each in caught)
+
+
+@pytest.fixture
+def drawn(drawing):
+    return drawing[0]
 
 
 def pixels(data):
@@ -151,7 +166,7 @@ def pixels(data):
 
 
 def test_pictures_are_what_the_code_draws(drawn):
-    """Within what another release of matplotlib shifts: 1 of 255, as a mean over the picture."""
+    """To 0.02 of 255, as a mean over the picture: a space taken out of a label was 0.06."""
     assert len(drawn) > 10
     for path, data in drawn.items():
         assert path.exists(), f"{name(path)} is missing: make pictures"
@@ -160,7 +175,7 @@ def test_pictures_are_what_the_code_draws(drawn):
             continue
         committed, now = pixels(path.read_bytes()), pixels(data)
         assert committed.shape == now.shape, f"{name(path)} is stale: make pictures"
-        assert np.abs(committed - now).mean() < 1, f"{name(path)} is stale: make pictures"
+        assert np.abs(committed - now).mean() < 0.02, f"{name(path)} is stale: make pictures"
         assert path.stat().st_size < 150_000, name(path)
 
 
@@ -174,10 +189,6 @@ def test_pictures_that_the_walk_through_shows_are_drawn_by_its_code(drawn):
     assert shown == {path for path in drawn if path.parent == DOCS / "paper" / "pictures"}
 
 
-def test_pictures_lack_no_glyph(drawn, recwarn, caplog):
-    """A formula ($...$) has its own fonts, without Korean: the two do not mix in one label."""
-    for label in re.findall(
-        r"\"[^\"\n]*\"", (DOCS / "paper/drawing.py").read_text(encoding="utf-8")
-    ):
-        for line in label.split("\\n"):
-            assert not ("$" in line and re.search("[가-힣]", line)), label
+def test_pictures_lack_no_glyph(drawing):
+    """A formula ($...$) has fonts of its own, without Korean: no label mixes the two."""
+    assert "lyph" not in drawing[1]

@@ -74,3 +74,19 @@ def on_page_markdown(markdown, page, config, files):
 def _mathml(match):
     formula, display = match[1] or match[2], "block" if match[1] else "inline"
     return latex2mathml.converter.convert(formula.strip(), display=display)
+
+
+def on_post_page(output, page, config):
+    """The language switch leads to the same page in the other language, where there is one."""
+    here = page.file.src_uri
+    korean = here.startswith("ko/")
+    twin = here.removeprefix("ko/") if korean else f"ko/{here}"
+    if korean:
+        output = output.replace('<html lang="en"', '<html lang="ko"', 1)
+    if (ROOT / "docs" / twin).exists():
+        link = posixpath.relpath(twin, posixpath.dirname(here) or ".").removesuffix(".md")
+        other = "en" if korean else "ko"
+        output = re.sub(
+            rf'<a href="[^"]*"( hreflang="{other}")', rf'<a href="{link}.html"\1', output
+        )
+    return output

@@ -1,0 +1,155 @@
+"""The docs as a site: built without a warning, whole, and readable without a network."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+pytestmark = [
+    pytest.mark.tensorflow_only,  # no backend at all
+    pytest.mark.skipif(
+        importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("material") is None,
+        reason="needs the extra docs: make test EXTRAS=test,ko,wmt,docs",
+    ),
+]
+
+ROOT = Path(__file__).parents[1]
+
+
+class Page(HTMLParser):
+    """The links, assets, anchors, formulas and plain text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.assets, self.ids, self.text, self.formulas = [], [], set(), [], 0
+        self._code = 0
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids |= {given["id"]} if "id" in given else set()
+        self.formulas += tag == "math"
+        self._code += tag in ("code", "pre", "script", "style")
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag in ("script", "img", "iframe", "source") and "src" in given:
+            self.assets.append(given["src"])
+        elif tag == "link" and given.get("rel") not in ("canonical", "next", "prev"):
+            self.assets.append(given["href"])
+
+    def handle_endtag(self, tag):
+        self._code -= tag in ("code", "pre", "script", "style")
+
+    def handle_data(self, data):
+        if not self._code:
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not done.stderr.strip(), done.stderr[-3000:]  # not a word of warning
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
+
+
+def test_pages_take_nothing_from_a_network(site, pages):
+    for path, page in pages.items():
+        for asset in page.assets:
+            assert not re.match(r"(\w+:)?//", asset), f"{path.relative_to(site)} loads {asset}"
+            assert (path.parent / unquote(asset.split("?")[0].split("#")[0])).exists(), asset
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import )['\"]?(https?:)?//", sheet.read_text("utf-8")), sheet
+
+
+def test_every_link_leads_to_a_page_and_its_anchor(site, pages):
+    known = {path.resolve(): page for path, page in pages.items()}
+    for path, page in pages.items():
+        for link in page.links:
+            if re.match(r"https?:|mailto:|javascript:", link):
+                continue
+            file, _, anchor = unquote(link).partition("#")
+            target = (path.parent / file).resolve() if file else path.resolve()
+            assert target.exists(), f"{path.relative_to(site)} links to {link}"
+            if anchor and target in known and "__" not in anchor:
+                assert anchor in known[target].ids, f"{path.relative_to(site)} links to {link}"
+
+
+def test_code_is_two_clicks_from_the_front_page(site, pages):
+    """Chapter and code of every box of Figure 1, and a page for every file of the package."""
+    for front in ("index.html", "ko/index.html"):
+        html = (site / front).read_text(encoding="utf-8")
+        figure = html[html.index("<title>Figure 1 of") :]
+        figure = figure[: figure.index("</svg>")]
+        links = set(re.findall(r'href="([^"]+)"', figure))
+        chapters = {link for link in links if "paper/" in link}
+        assert len(chapters) >= 10 and len(links - chapters) >= 10
+        for link in links:
+            assert (site / front).parent.joinpath(link).exists(), link
+        assert all(("ko/paper/" in link) == front.startswith("ko/") for link in chapters)
+    for source in (ROOT / "keras_transformer").rglob("*.py"):
+        assert (site / "code" / f"{source.relative_to(ROOT)}.html").exists(), source
+
+
+def test_formulas_are_mathml(site, pages):
+    """No formula is left as it is written, in front of a Korean particle neither."""
+    found = 0
+    for path, page in pages.items():
+        if "paper" in path.relative_to(site).parts:
+            found += page.formulas
+            assert not re.search(r"\$[^$\n]+\$", "".join(page.text)), path.relative_to(site)
+    assert found > 50
+
+
+def test_the_search_knows_both_languages_without_a_server(site):
+    script = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    index = json.loads(script.removeprefix("var __index = "))
+    assert {"en", "ko"} == set(index["config"]["lang"])
+    texts = " ".join(each["title"] + each["text"] for each in index["docs"])
+    assert "어텐션" in texts and "Multi-head" in texts or "MultiHeadAttention" in texts
+    assert not any(each["location"].startswith("code/") for each in index["docs"])
+    assert "extra/iframe-worker.js" in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_language_switch_leads_to_the_same_page(site):
+    for page, link in (
+        ("paper/05-attention.html", "../ko/paper/05-attention.html"),
+        ("ko/paper/05-attention.html", "../../paper/05-attention.html"),
+        ("index.html", "ko/index.html"),
+        ("results.html", "ko/index.html"),
+    ):
+        html = (site / page).read_text(encoding="utf-8")
+        assert f'<a href="{link}" hreflang="{"en" if "ko/" in page else "ko"}"' in html, page
+        assert f'<html lang="{"ko" if page.startswith("ko/") else "en"}"' in html
+
+
+def test_docstrings_show_their_arguments(site):
+    """Keras' "Call arguments:" too, which the tool does not know by itself."""
+    html = (site / "api" / "layers.html").read_text(encoding="utf-8")
+    attention = html[html.index('id="keras_transformer.layers.MultiHeadAttention"') :]
+    attention = attention[: attention.index('id="keras_transformer.layers.PositionalEmbedding"')]
+    call = attention[attention.index("Call arguments") :]
+    for argument in ("query", "key_mask", "cache"):
+        assert re.search(rf"<li[^>]*>\s*<b>\s*<code>{argument}</code>", call) or (
+            f"<code>{argument}</code>" in call
+        )
+    assert 'class="highlight"' in attention  # its source is below it
