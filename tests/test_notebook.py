@@ -10,8 +10,6 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_transformer import Translator
-
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "walkthrough.ipynb"
 
 
@@ -67,9 +65,8 @@ def test_the_format():
 
 
 @pytest.mark.tensorflow_only
-def test_every_cell_runs(monkeypatch):
+def test_every_cell_runs(uncompiled):
     """On other backends too in the test below; here with hardly any training, to a few tokens."""
-    monkeypatch.setattr(Translator, "EXTRA_LENGTH", 1)
     prints, shown, _ = run((3_000, 4))
     check(prints, shown)
 
