@@ -141,7 +141,8 @@ def test_the_tree_is_the_translators_own_search(
     assert nodes[best].score == max(node.score for node in nodes if node.score is not None)
     for node in nodes[1:]:
         assert nodes[node.parent].ids == node.ids[:-1]
-        assert nodes[node.parent].kept or not node.kept
+        ways = (n.ids for n in nodes if n.score is not None)
+        assert node.kept == any(ids[: len(node.ids)] == node.ids for ids in ways)
     by_step = [len([n for n in nodes if len(n.ids) == step and n.score is None]) for step in (1, 2)]
     assert max(by_step) == beam_size
     # Every score is the teacher-forced one.
