@@ -10,13 +10,14 @@ import json
 import os
 import re
 import shutil
-import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
+
+from keras_transformer import progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def complete(folders: Iterable[Path], contents: bool = True) -> Iterable[Checkpo
                     if contents and _sha256(file) != expected["sha256"]:
                         raise ValueError(f"{name} has the wrong SHA-256")
         except (OSError, ValueError, KeyError) as error:
-            print(f"warning: skipping damaged checkpoint {folder}: {error}", file=sys.stderr)
+            progress.say(f"warning: skipping damaged checkpoint {folder}: {error}")
         else:
             yield Checkpoint(folder, record["update"], record["state"])
 
@@ -131,16 +132,20 @@ def average(checkpoints: Sequence[Checkpoint]) -> list[np.ndarray]:
     if not checkpoints:
         raise ValueError("Cannot average: no checkpoint was given, expected one or more.")
     sums = None
-    for checkpoint in checkpoints:
-        arrays = [array for _, array in read_arrays(checkpoint.path / "weights.npz")]
-        if sums is None:
-            sums = [np.zeros(array.shape) for array in arrays]
-        if [total.shape for total in sums] != [array.shape for array in arrays]:
-            raise ValueError(
-                f"Cannot average: {checkpoint.path} holds other shapes than {checkpoints[0].path}; "
-                "average checkpoints of one run."
-            )
-        sums = [total + array.astype("float64") for total, array in zip(sums, arrays, strict=True)]
+    with progress.work("averaging", len(checkpoints), "checkpoints") as done:
+        for checkpoint in checkpoints:
+            arrays = [array for _, array in read_arrays(checkpoint.path / "weights.npz")]
+            if sums is None:
+                sums = [np.zeros(array.shape) for array in arrays]
+            if [total.shape for total in sums] != [array.shape for array in arrays]:
+                raise ValueError(
+                    f"Cannot average: {checkpoint.path} holds other shapes than "
+                    f"{checkpoints[0].path}; average checkpoints of one run."
+                )
+            sums = [
+                total + array.astype("float64") for total, array in zip(sums, arrays, strict=True)
+            ]
+            done()
     return [
         last if last.dtype.kind in "iub" else (total / len(checkpoints)).astype(last.dtype)
         for total, last in zip(sums, arrays, strict=True)

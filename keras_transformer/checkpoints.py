@@ -32,6 +32,7 @@ from pathlib import Path
 import keras
 
 from keras_transformer import checkpoint_files as files
+from keras_transformer import progress
 from keras_transformer.checkpoint_files import Checkpoint, average, load_weights
 
 __all__ = ["Checkpoint", "RunDirectory", "average", "load_weights"]
@@ -146,7 +147,12 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Checkpoint]:
         """The complete checkpoints by update; damaged ones are named on stderr and left out."""
-        return list(files.complete(self._folders()))
+        folders, found = self._folders(), []
+        with progress.work("checking", len(folders), "checkpoints") as done:
+            for folder in folders:
+                found += files.complete([folder])
+                done()
+        return found
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """The newest complete checkpoint; None where there is none yet."""
@@ -233,10 +239,9 @@ class RunDirectory:
         newest = max(map(_update, self._folders()), default=0)
         updates = files.read_note(averaged, "updates") if averaged.exists() else [newest]
         if max(updates) < newest:
-            print(
+            progress.say(
                 f"warning: {averaged} averages updates {updates}, the run is at {newest}: "
-                "`average` again, or ask for the last weights.",
-                file=sys.stderr,
+                "`average` again, or ask for the last weights."
             )
 
     def _folders(self) -> list[Path]:

@@ -381,16 +381,12 @@ def train_tokenizer(
         # trained. Where there are no bytes, a character without a piece would be lost.
         character_coverage = 0.9995 if spells_in_bytes else 1.0
     model = io.BytesIO()
-
-    def read(done):
-        for line in lines:
-            done()
-            yield line
-
     try:
-        with progress.work("training a vocabulary", unit="lines read") as done:
+        # One long call, of which SentencePiece tells nothing: the lines that it has, and the time.
+        with progress.work("training a vocabulary", unit="lines") as done:
+            done(len(lines))
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=read(done),
+                sentence_iterator=iter(lines),
                 model_writer=model,
                 model_type=model_type,
                 vocab_size=vocabulary_size,

@@ -3,7 +3,6 @@
 import concurrent.futures
 import math
 import os
-import sys
 from typing import NamedTuple
 
 import keras
@@ -203,10 +202,9 @@ class Translator:
         for text, ids in zip(texts, sources, strict=True):
             unseen = self._seen.unseen(text, self.tokenizer) if ids else []
             if unseen:
-                print(
+                progress.say(
                     f"warning: never seen in training: {', '.join(unseen)} (in {text[:80]!r}); "
-                    "expect poor translations of such text. Said once.",
-                    file=sys.stderr,
+                    "expect poor translations of such text. Said once."
                 )
                 self._warned = True
                 return

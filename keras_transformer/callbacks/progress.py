@@ -1,6 +1,5 @@
 """The training log in a terminal, a pipe or a file."""
 
-import shutil
 import sys
 import time
 
@@ -13,7 +12,7 @@ from keras_transformer.callbacks.interval_meter import (
     perplexity,
     validation_figures,
 )
-from keras_transformer.progress import duration
+from keras_transformer.progress import Line, duration
 
 COLUMNS = {
     "loss": "loss {:.3f}",
@@ -59,7 +58,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, total_updates=None, every=50, stream=None, log=None):
         super().__init__()
         self.total_updates = total_updates
-        self.stream = stream or sys.stderr
+        self._line = Line(stream or sys.stderr)
         self.log = log
         self._meter = IntervalMeter(every)
 
@@ -95,8 +94,7 @@ class Progress(keras.callbacks.Callback):
         if self.log:
             self.log(record | {"seconds": seconds})
         shown = ["validation:", *columns(validation)] if validation else columns(record)
-        line = "  ".join([*self._position(), *shown, f"in {duration(seconds)}"])
-        self._print(f"\r{line}\x1b[K\n" if self.stream.isatty() else f"{line}\n")
+        self._line.leave("  ".join([*self._position(), *shown, f"in {duration(seconds)}"]))
 
     def _finish_intervals(self):
         figures = self._meter.read_rest(self.model)
@@ -113,16 +111,8 @@ class Progress(keras.callbacks.Callback):
             parts.append(f"left {duration(seconds * max(self._total - self._update, 0))}")
         if figures.get("skipped_updates"):
             parts.append(f"skipped {figures['skipped_updates']}")
-        line = "  ".join([*parts, *columns(figures)])
-        if self.stream.isatty():  # cut to one row: a line that wraps could not be rewritten
-            self._print(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
-        else:
-            self._print(f"{line}\n")
+        self._line.show("  ".join([*parts, *columns(figures)]))
 
     def _position(self):
         total = f"/{self._total}" if self._total else ""
         return f"epoch {self._epoch}/{self.params['epochs']}", f"update {self._update}{total}"
-
-    def _print(self, text):
-        self.stream.write(text)
-        self.stream.flush()

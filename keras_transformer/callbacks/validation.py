@@ -5,6 +5,7 @@ import time
 import keras
 
 from keras_transformer.callbacks.interval_meter import batches_per_update, count_updates
+from keras_transformer.progress import passing
 
 
 class TranslationScore(keras.callbacks.Callback):
@@ -51,7 +52,8 @@ class TranslationScore(keras.callbacks.Callback):
         if (epoch + 1) % self.every:
             return
         start = time.perf_counter()
-        hypotheses = self.translate(self.sources)
+        with passing():  # the epoch has a line of its own
+            hypotheses = self.translate(self.sources)
         scores = self.score(hypotheses, self.references)
         if isinstance(scores, dict):
             logs.update({f"val_{name}": float(value) for name, value in scores.items()})

@@ -1,9 +1,6 @@
 """The command line: `keras-transformer train | translate | evaluate | score | ...`."""
 
 import argparse
-import contextlib
-import os
-import sys
 import textwrap
 
 from keras_transformer import __version__
@@ -62,24 +59,12 @@ def main(argv=None):
     1, bad usage as status 2, Ctrl-C as 130.
     """
     args = build_parser().parse_args(argv)
-    from keras_transformer import progress
+    from keras_transformer.cli.ends import INTERRUPTED, program
 
-    # Training has its own display, and turns this on for what comes before and after.
-    shown = contextlib.nullcontext() if args.verb == "train" else progress.shown()
+    interrupted = INTERRUPTED if args.verb == "train" else "interrupted"
     try:
-        with shown:
+        with program(f"keras-transformer {args.verb}", interrupted):
             args.command(args)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("keras-transformer: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone: `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        if os.environ.get("KERAS_TRANSFORMER_TRACEBACK"):
-            raise
-        message = " ".join(str(error).split())
-        print(f"keras-transformer {args.verb}: error: {message}", file=sys.stderr)
-        return 1
+    except SystemExit as end:
+        return end.code
     return 0

@@ -3,8 +3,6 @@
 Writes RUN/averaged.npz, which `translate` and `evaluate` then use. The paper reports its results
 with the average of the last checkpoints (section 6.1). `train` makes it by itself at its end."""
 
-import sys
-
 
 def add_arguments(parser):
     parser.add_argument("run", metavar="RUN", help="the run's folder")
@@ -15,6 +13,8 @@ def add_arguments(parser):
 
 def run(args):
     from keras_transformer.checkpoints import RunDirectory
+    from keras_transformer.cli.ends import command, say_next
+    from keras_transformer.progress import say
 
     run = RunDirectory.open(args.run)
     checkpoints = run.checkpoints()
@@ -28,4 +28,14 @@ def run(args):
     chosen = checkpoints[-(args.last or len(checkpoints)) :]
     run.save_average(chosen)
     updates = ", ".join(str(checkpoint.update) for checkpoint in chosen)
-    print(f"averaged updates {updates} into {run.path / 'averaged.npz'}", file=sys.stderr)
+    say(
+        f"averaged updates {updates} into {run.path / 'averaged.npz'}, which is now translated with"
+    )
+    say_next(
+        {
+            "Evaluate": command("evaluate", args.run, rest="--source F --reference F"),
+            "The last": command(
+                "evaluate", args.run, rest="--weights last --source F --reference F"
+            ),
+        }
+    )

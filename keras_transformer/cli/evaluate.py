@@ -17,6 +17,7 @@ Korean: --tokenize ko-mecab counts morphemes (13a counts words between spaces, a
 or space is a wrong word). It and chrF hardly see wrong spaces; chrF++ and exact_match do."""
 
 import json
+import sys
 
 from keras_transformer.cli.translate import add_search_arguments, load_translator
 
@@ -86,6 +87,19 @@ def run(args):
         results = evaluation.compare(hypotheses, references, **options)
     for scores, (_, settings) in zip(results, systems.values(), strict=True):
         print(json.dumps({**scores, **settings}, ensure_ascii=False))
+    _say_end(args, sources)
+
+
+def _say_end(args, sources):
+    from keras_transformer.cli.ends import command, say_next
+    from keras_transformer.progress import say
+
+    sys.stdout.flush()
+    if args.output:
+        say(f"wrote the translations to {args.output}")
+    if args.run:
+        first = next((text for text in sources if text.strip()), "A sentence")
+        say_next({"Look at one": command("show", args.run[0], first)})
 
 
 def _translate(args, run, translator, sources):

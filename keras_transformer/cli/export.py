@@ -9,11 +9,13 @@ TensorFlow Serving; the search is inside, with the beam size and length penalty 
 
 FOLDER/README.txt then tells how to translate with it. An existing FOLDER is never overwritten."""
 
-import sys
+import shlex
 
+from keras_transformer.cli.ends import say_next
 from keras_transformer.cli.translate import add_model_arguments, load_translator, penalty, positive
 from keras_transformer.export import QUANTIZATIONS, to_ctranslate2, to_saved_model
 from keras_transformer.export.folder import refuse_existing
+from keras_transformer.progress import say
 
 # What writes each format, and the options that it alone has.
 FORMATS = {
@@ -56,4 +58,5 @@ def run(args):
         options[name] = value
     refuse_existing(args.output)
     write(load_translator(args.run, args), args.output, **options)
-    print(f"wrote {args.output}; see README.txt there", file=sys.stderr)
+    say(f"wrote {args.output}")
+    say_next({"How to use it": shlex.join(["cat", f"{args.output}/README.txt"])})

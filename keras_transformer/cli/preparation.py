@@ -1,7 +1,6 @@
 """From the settings of `keras-transformer train` to everything that `fit` needs."""
 
 import math
-import sys
 from typing import NamedTuple
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 
 from keras_transformer import data, evaluation, losses, metrics, models, text
 from keras_transformer.optimizers import LossScale, PaperAdam
+from keras_transformer.progress import say
 from keras_transformer.schedules import PaperSchedule
 from keras_transformer.seen import Seen
 
@@ -210,7 +210,3 @@ def compile_model(model, settings):
         weighted_metrics=[metrics.NatsPerToken(), metrics.TokenAccuracy()],
         jit_compile={"auto": "auto", "on": True, "off": False}[settings["jit"]],
     )
-
-
-def say(message):
-    print(message, file=sys.stderr, flush=True)

@@ -41,31 +41,34 @@ def add_arguments(parser):
 
 
 def run(args):
+    from keras_transformer.cli.ends import beside_results, say_next
     from keras_transformer.cli.translate import load_translator
+    from keras_transformer.data.encoding import characters
+    from keras_transformer.progress import say, work
 
     pairs = _read(args)
     translator = load_translator(args.run, args)
     nats, tokens, empty = 0.0, 0, 0
-    for first in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[first : first + PAIRS_AT_ONCE]
-        found = translator.token_log_probabilities(some, args.batch_size)
-        for (source, target), each in zip(some, found, strict=True):
-            total = math.fsum(each)
-            columns = [f"{total / len(each) if args.mean else total:.6f}", str(len(each))]
-            if args.tokens:
-                columns.append(_tokens(translator.target_tokenizer, target, each))
-            print("\t".join(columns))
-            if source.strip() and target.strip():
-                nats, tokens = nats - total, tokens + len(each)
-            else:
-                empty += 1
-        sys.stdout.flush()
+    size = characters(pairs)
+    with beside_results(), work("scoring", size, "characters", ends=False) as done:
+        for first in range(0, len(pairs), PAIRS_AT_ONCE):
+            some = pairs[first : first + PAIRS_AT_ONCE]
+            with done.part(characters(some)):
+                found = translator.token_log_probabilities(some, args.batch_size)
+            for (source, target), each in zip(some, found, strict=True):
+                print("\t".join(_columns(args, translator.target_tokenizer, target, each)))
+                if source.strip() and target.strip():
+                    nats, tokens = nats - math.fsum(each), tokens + len(each)
+                else:
+                    empty += 1
+            sys.stdout.flush()
     summary = f"{len(pairs) - empty:,} pairs, {tokens:,} target tokens"
     if tokens:
         summary += f", {nats / tokens:.6f} nats per token, perplexity {_exp(nats / tokens):.4f}"
     if empty:
         summary += f"; left out: {empty:,} with an empty side"
-    print(summary, file=sys.stderr)
+    say(summary)
+    say_next({"Worst first": "paste SCORES F F | sort -g | head"})
 
 
 def _read(args):
@@ -78,6 +81,12 @@ def _read(args):
     if not (args.source and args.target):
         raise ValueError("Nothing to score: give --source and --target, or --tsv.")
     return data.read_parallel(args.source, args.target)
+
+
+def _columns(args, tokenizer, target, log_probabilities):
+    total, count = math.fsum(log_probabilities), len(log_probabilities)
+    columns = [f"{total / count if args.mean else total:.6f}", str(count)]
+    return [*columns, _tokens(tokenizer, target, log_probabilities)] if args.tokens else columns
 
 
 def _tokens(tokenizer, target, log_probabilities):

@@ -35,8 +35,8 @@ def add_arguments(parser):
 
 def run(args):
     from keras_transformer import show
-    from keras_transformer.cli.preparation import say
     from keras_transformer.export.folder import refuse_existing
+    from keras_transformer.progress import say
     from keras_transformer.translator import Translator
 
     if args.output is not None:

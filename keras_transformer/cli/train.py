@@ -11,7 +11,7 @@ resumes from the last checkpoint; --updates may be raised. Text may be gzipped (
 budgets are in tokens (sub-words), progress in updates, losses in nats per target token."""
 
 import argparse
-import sys
+import shlex
 
 from keras_transformer.models.presets import PRESETS, label_smoothing
 
@@ -187,6 +187,7 @@ def run(args):
     import keras
 
     from keras_transformer.cli import training
+    from keras_transformer.cli.ends import command, say_next
     from keras_transformer.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -200,9 +201,11 @@ def run(args):
         print(training.dry_run(settings))
         return
     training.train(settings)
-    print(
-        f"\nTranslate:    keras-transformer translate {args.run_dir} < source.txt\n"
-        f"Evaluate:     keras-transformer evaluate {args.run_dir} --source F --reference F\n"
-        f"TensorBoard:  tensorboard --logdir {args.run_dir}",
-        file=sys.stderr,
+    say_next(
+        {
+            "Translate": command("translate", args.run_dir, rest="< source.txt"),
+            "Evaluate": command("evaluate", args.run_dir, rest="--source F --reference F"),
+            "Look at one": command("show", args.run_dir, rest='"A sentence"'),
+            "TensorBoard": shlex.join(["tensorboard", "--logdir", args.run_dir]),
+        }
     )

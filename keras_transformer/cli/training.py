@@ -4,12 +4,13 @@ import hashlib
 import json
 from pathlib import Path
 
-from keras_transformer import callbacks, data, evaluation, progress
+from keras_transformer import callbacks, data, evaluation
 from keras_transformer.checkpoint_files import load_weights, replacing, write_json
 from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.cli.fine_tuning import start_from
-from keras_transformer.cli.preparation import prepare, read_text, say
+from keras_transformer.cli.preparation import prepare, read_text
 from keras_transformer.memory import training_step_bytes
+from keras_transformer.progress import say
 from keras_transformer.translator import Translator
 
 # What may differ when a run is resumed: none of it changes an update that was already made.
@@ -47,14 +48,12 @@ def train(settings):
         if settings["hold_out"]:
             _write_lines(run.path / "held_out.tsv", ("\t".join(pair) for pair in pairs.valid))
         initial = initial and initial.keep(run.path)
-        with progress.shown():
-            ready = prepare(settings, pairs, run.path, initial)
+        ready = prepare(settings, pairs, run.path, initial)
         _write_lines(run.path / "report.txt", [describe(settings, pairs, ready)])
         say((run.path / "report.txt").read_text(encoding="utf-8"))
         write_json(run.path / "resolved.json", resolved(settings, ready))
         fit(settings, pairs, ready, run)
-        with progress.shown():
-            finish(settings, pairs, ready, run)
+        finish(settings, pairs, ready, run)
 
 
 def dry_run(settings):
@@ -177,9 +176,6 @@ def fit(settings, pairs, ready, run):
             verbose=0,
             callbacks=listeners,
         )
-    except KeyboardInterrupt:
-        say(f"\ninterrupted: the same command goes on from the last checkpoint in {run.path}")
-        raise
     except Exception as error:
         if _is_out_of_memory(error):
             raise MemoryError(_out_of_memory(settings, ready)) from error
@@ -240,6 +236,9 @@ def finish(settings, pairs, ready, run):
     end |= {"validation_bleu": score.value, "signature": score.signature}
     if end not in run.read_log():  # the same command again
         run.append_log(end)
+    written = ["averaged.npz"] * (run.path / "averaged.npz").exists()
+    written += [f"{len(complete)} checkpoint(s)", "report.txt", "samples", "log.jsonl"]
+    say(f"in {run.path}: {', '.join(written)}, and what TensorBoard shows")
 
 
 def _compare_with_last(ready, run):

@@ -10,7 +10,9 @@ With --n-best above 1 each line gives up to N lines, best first: number ||| hypo
 numbers from 0, the score being the log-probability in nats divided by the length penalty."""
 
 import argparse
+import os
 import queue
+import stat
 import sys
 import threading
 import time
@@ -85,7 +87,8 @@ def penalty(text):
 
 
 def run(args):
-    from keras_transformer.cli.preparation import say
+    from keras_transformer.cli.ends import beside_results, command, say_next
+    from keras_transformer.progress import say, work
 
     if args.n_best > args.beam_size:
         raise ValueError(
@@ -93,29 +96,45 @@ def run(args):
         )
     translator = load_translator(args.run, args)
     out = sys.stdout
-    number, seconds = 0, 0.0
-    for lines in _arriving(sys.stdin.buffer):
-        begin = time.perf_counter()
-        found = translator.n_best(
-            lines, args.n_best, args.beam_size, args.length_penalty, args.batch_size
-        )
-        for hypotheses in found:
-            for hypothesis in hypotheses:
-                text = hypothesis.text.replace("\n", " ")  # one line in, one line out
-                if args.n_best > 1:
-                    text = f"{number} ||| {text} ||| {hypothesis.score:.6f}"
-                out.write(text + "\n")
-            number += 1
-        out.flush()
-        seconds += time.perf_counter() - begin
+    number, seconds, first = 0, 0.0, None
+    total = _bytes_left(sys.stdin.buffer)
+    unit = "lines" if total is None else "bytes"
+    with beside_results(), work("translating", total, unit, ends=False) as done:
+        for lines, size in _arriving(sys.stdin.buffer):
+            begin = time.perf_counter()
+            first = first or next((line for line in lines if line.strip()), None)
+            with done.part(len(lines) if total is None else size):
+                found = translator.n_best(
+                    lines, args.n_best, args.beam_size, args.length_penalty, args.batch_size
+                )
+            for hypotheses in found:
+                for hypothesis in hypotheses:
+                    text = hypothesis.text.replace("\n", " ")  # one line in, one line out
+                    if args.n_best > 1:
+                        text = f"{number} ||| {text} ||| {hypothesis.score:.6f}"
+                    out.write(text + "\n")
+                number += 1
+            out.flush()
+            seconds += time.perf_counter() - begin
     say(
         f"{number:,} line(s) in {seconds:.1f} s, with the compilation of "
         f"{translator.compiled_shapes} shape(s)"
     )
+    if first is not None:
+        say_next({"Look at one": command("show", args.run, first)})
+
+
+def _bytes_left(stream):
+    """How long a file is from here on; None for a pipe."""
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:  # not of the operating system
+        return None
+    return status.st_size - stream.tell() if stat.S_ISREG(status.st_mode) else None
 
 
 def _arriving(stream):
-    """Lists of the lines that have arrived, in order, without waiting for a full list."""
+    """(lines, bytes): lists of what has arrived, in order, without waiting for a full list."""
     arrived = queue.Queue(maxsize=2 * LINES_AT_ONCE)
 
     def read():
@@ -127,9 +146,10 @@ def _arriving(stream):
     number, line = 0, b""
     while line is not None:
         line = arrived.get()
-        lines = []
+        lines, size = [], 0
         while line is not None:
             number += 1
+            size += len(line)
             lines.append(_decode(line, number))
             if len(lines) == LINES_AT_ONCE:
                 break
@@ -138,7 +158,7 @@ def _arriving(stream):
             except queue.Empty:
                 break
         if lines:
-            yield lines
+            yield lines, size
 
 
 def _decode(line, number):

@@ -14,6 +14,7 @@ though it has the parts:
 
 import random
 
+from keras_transformer import progress
 from keras_transformer.corpus.clauses import chance
 from keras_transformer.corpus.conjugation import LEVELS
 from keras_transformer.corpus.in_english import english
@@ -163,35 +164,37 @@ def generate(seed=1, size=SIZE, test_size=TEST_SIZE, to_korean=False):
     wanted = dict.fromkeys(splits, test_size) | {"train": size}
     side_of = dict.fromkeys((text.rstrip("?.") for _, text in PROBES + POLITE_PROBES), "probes")
     said = set()
-    while any(len(splits[name]) < wanted[name] for name in splits):
-        meaning = draw(rng)
-        key = english(meaning, period=False).rstrip("?")
-        allowed = levels(meaning)
-        chosen = rng.sample(allowed, rng.randint(1, len(allowed)))
-        period = chance(rng, 0.5)
-        if to_korean:
-            meaning, chosen = _with_subject(meaning), ["해요"]
-            # One Korean sentence each: the first of "I read", and 우리 가족 for my family.
-            if key in side_of or "가족들" in korean(meaning, "해요"):
+    with progress.work("writing sentences", sum(wanted.values()), "sentences") as done:
+        while any(len(splits[name]) < wanted[name] for name in splits):
+            meaning = draw(rng)
+            key = english(meaning, period=False).rstrip("?")
+            allowed = levels(meaning)
+            chosen = rng.sample(allowed, rng.randint(1, len(allowed)))
+            period = chance(rng, 0.5)
+            if to_korean:
+                meaning, chosen = _with_subject(meaning), ["해요"]
+                # One Korean sentence each: the first of "I read", and 우리 가족 for my family.
+                if key in side_of or "가족들" in korean(meaning, "해요"):
+                    continue
+            combinations = [held_out(meaning, level) & splits.keys() for level in chosen]
+            kinds = set().union(*combinations)
+            if len(kinds) > 1:
                 continue
-        combinations = [held_out(meaning, level) & splits.keys() for level in chosen]
-        kinds = set().union(*combinations)
-        if len(kinds) > 1:
-            continue
-        lot = rng.choices(("train", "valid", "random"), (94, 3, 3))[0]
-        (side,) = kinds or {lot}
-        if side_of.setdefault(key, side) != side:
-            side = side_of[key]  # said before, perhaps at another level
-            if kinds or side not in ("train", "valid", "random"):
-                continue
-        for level, combination in zip(chosen, combinations, strict=True):
-            text = korean(meaning, level, period)
-            new = text.rstrip(".") not in said and len(splits[side]) < wanted[side]
-            if new and (combination or not kinds):
-                said.add(text.rstrip("."))
-                splits[side].append((text, english(meaning, period)))
-                if side != "train":
-                    break  # a test has each meaning once
+            lot = rng.choices(("train", "valid", "random"), (94, 3, 3))[0]
+            (side,) = kinds or {lot}
+            if side_of.setdefault(key, side) != side:
+                side = side_of[key]  # said before, perhaps at another level
+                if kinds or side not in ("train", "valid", "random"):
+                    continue
+            for level, combination in zip(chosen, combinations, strict=True):
+                text = korean(meaning, level, period)
+                new = text.rstrip(".") not in said and len(splits[side]) < wanted[side]
+                if new and (combination or not kinds):
+                    said.add(text.rstrip("."))
+                    splits[side].append((text, english(meaning, period)))
+                    done()
+                    if side != "train":
+                        break  # a test has each meaning once
     return splits
 
 

@@ -117,8 +117,8 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
     remaining = iter(pairs)
     count = dropped_empty = dropped_long = 0
     columns = [], [], [], []  # ids and lengths of the sources, of the targets
-    total = len(pairs) if hasattr(pairs, "__len__") else None
-    with progress.work("encoding", total, "pairs") as done:
+    total = characters(pairs) if hasattr(pairs, "__len__") else None
+    with progress.work("encoding", total, "characters") as done:
         while chunk := list(itertools.islice(remaining, _PAIRS_AT_A_TIME)):
             filled = [(s, t) for s, t in chunk if s.strip() and t.strip()]
             source_ids, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
@@ -135,7 +135,7 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
             columns[1].append(source_lengths[keep])
             columns[2].append(target_ids[np.repeat(keep, target_lengths)])
             columns[3].append(target_lengths[keep])
-            done(len(chunk))
+            done(characters(chunk))
     if count == dropped_empty + dropped_long:
         raise ValueError(
             f"no pair is left: {dropped_empty} of {count} have an empty side, {dropped_long} "
@@ -156,6 +156,11 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
     )
 
 
+def characters(pairs):
+    """How long they are together: the measure of the work that they make."""
+    return sum(map(len, itertools.chain.from_iterable(pairs)))
+
+
 def _flat_ids(tokenizer, texts):
     encoded = tokenizer.encode(texts)
     ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int32)
@@ -174,9 +179,10 @@ def _cache_key(pairs, tokenizer, target_tokenizer, max_length):
     settings = f"{_FORMAT} {max_length}".encode()
     vocabularies = tokenizer.model_proto, target_tokenizer.model_proto
     texts = (text.encode() for pair in pairs for text in pair)
-    for data in itertools.chain([settings, *vocabularies], texts):
-        digest.update(len(data).to_bytes(8, "little"))  # so that ("ab", "c") is not ("a", "bc")
-        digest.update(data)
+    with progress.work("comparing the text with what is kept"):
+        for data in itertools.chain([settings, *vocabularies], texts):
+            digest.update(len(data).to_bytes(8, "little"))  # so that ("ab", "c") is not ("a", "bc")
+            digest.update(data)
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from keras_transformer import progress
 from keras_transformer.data.batches import BatchPlan, filled_rows, spread
 from keras_transformer.data.feed import one_pass
 
@@ -135,7 +136,11 @@ def encode_texts(texts, tokenizer, labels=None, max_length=256):
     """
     if max_length < 3:
         raise ValueError(f"A row has a start, a token and an end: got max_length={max_length}.")
-    encoded = [tokenizer.encode(text) for text in texts]
+    texts, encoded = list(texts), []
+    with progress.work("encoding", sum(map(len, texts)), "characters") as done:
+        for text in texts:
+            encoded.append(tokenizer.encode(text))
+            done(len(text))
     if not encoded:
         raise ValueError("There is no text to encode: give one or more.")
     if labels is not None and len(labels) != len(encoded):

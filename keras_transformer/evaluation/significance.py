@@ -1,5 +1,6 @@
 """Is one system better than another, or only luckier with this test set?"""
 
+from keras_transformer import progress
 from keras_transformer.evaluation.lines import checked
 from keras_transformer.evaluation.scores import bleu_metric, chrf_metric, evaluate
 
@@ -67,7 +68,8 @@ def compare(
         test = PairedTest(
             checked_systems, {key: metric}, [checked_references], "bs", n_samples=n_samples
         )
-        signatures, columns = test()
+        with progress.work(f"comparing by {key}"):
+            signatures, columns = test()
         # One score a test, which sacreBLEU names anew (chrF2, chrF2++), beside the systems' names.
         (signature,), (_, column) = signatures.values(), columns.values()
         samples[key] = [(str(signature), sample) for sample in column]

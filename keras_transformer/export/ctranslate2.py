@@ -16,6 +16,7 @@ What differs there:
 import keras
 import numpy as np
 
+from keras_transformer import progress
 from keras_transformer.export.folder import new_folder
 from keras_transformer.layers import sinusoids
 
@@ -89,7 +90,7 @@ def to_ctranslate2(translator, folder, quantization="float32"):
             "export one of them, or the ensemble as a SavedModel."
         )
     [model] = translator.models
-    with new_folder(folder) as folder:
+    with new_folder(folder) as folder, progress.work("writing a CTranslate2 model"):
         spec = _spec(model, translator.tokenizer, translator.target_tokenizer)
         spec.validate()
         try:

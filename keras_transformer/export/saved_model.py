@@ -9,6 +9,7 @@ only (one: 0.01 seconds for 0.07; 64: 1.0 for 0.9).
 
 import keras
 
+from keras_transformer import progress
 from keras_transformer.export.folder import new_folder
 
 # What Python's `str.strip` takes for spaces, which TensorFlow's does not.
@@ -64,7 +65,7 @@ def to_saved_model(translator, folder, beam_size=4, length_penalty=0.6):
         raise ValueError(f"beam_size is at least 1, got {beam_size}.")
     import tensorflow as tf
 
-    with new_folder(folder) as folder:
+    with new_folder(folder) as folder, progress.work("writing a SavedModel"):
         module = _text_to_text(translator, beam_size, length_penalty)
         tf.saved_model.save(module, str(folder), signatures=module.translate)
         text = README.format(beam_size=beam_size, length_penalty=length_penalty)

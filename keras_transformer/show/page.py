@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from keras_transformer import pictures
+from keras_transformer import pictures, progress
 from keras_transformer.export.folder import new_folder
 
 LETTERS = (
@@ -30,10 +30,14 @@ def write(explanation, folder):
         ValueError, FileNotFoundError: where `folder` exists, or has nowhere to be.
     """
     drawn = draw(explanation)
-    with new_folder(folder) as path:
+    with (
+        new_folder(folder) as path,
+        progress.work("drawing", len(drawn), "pictures") as done,
+    ):
         (path / "index.html").write_text(page(explanation), encoding="utf-8")
         for name, figure in drawn.items():
             figure.savefig(path / name, dpi=110)
+            done()
     return ["index.html", *drawn]
 
 

@@ -1,0 +1,72 @@
+"""How programs end, the command and the recipes: by what to type next, or by what went wrong."""
+
+import contextlib
+import os
+import shlex
+import sys
+
+from keras_transformer import progress
+
+
+@contextlib.contextmanager
+def program(name, interrupted="interrupted"):
+    """Runs a program, `with` it or as a decorator of its `main`; its long jobs are shown.
+
+    What the user can mend (a path, an option, a broken run) ends it as one line on stderr and
+    status 1, Ctrl-C as 130. With KERAS_TRANSFORMER_TRACEBACK set, errors keep their traceback.
+
+    Args:
+        name: What the line begins with.
+        interrupted: What is said after Ctrl-C.
+
+    Raises:
+        SystemExit: With the status, where it is not 0.
+
+    Example:
+
+    ```python
+    @program("translate_multi30k", INTERRUPTED)
+    def main(): ...
+    ```
+    """
+    try:
+        with progress.shown():
+            yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        # What a display has left open, and the terminal's own ^C.
+        ended = "\n" if sys.stderr.isatty() else ""
+        print(f"{ended}{name}: {interrupted}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of our output has gone: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        if os.environ.get("KERAS_TRANSFORMER_TRACEBACK"):
+            raise
+        message = " ".join(str(error).split())
+        print(f"{name}: error: {message}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def beside_results():
+    """Hides how far a job is where its results come to the same terminal, or lines are typed."""
+    typed_or_shown = sys.stdout.isatty() or sys.stdin.isatty()
+    return progress.hidden() if typed_or_shown else contextlib.nullcontext()
+
+
+# Of what trains.
+INTERRUPTED = "interrupted; the same command goes on from the last checkpoint"
+
+
+def say_next(commands):
+    """Says what can be typed next, a line each: `say_next({"Look": command("show", run)})`."""
+    width = max(map(len, commands)) + 3
+    lines = [f"{name + ':':<{width}}{command}" for name, command in commands.items()]
+    progress.say("\n".join(["", *lines]))
+
+
+def command(*words, rest=""):
+    """`keras-transformer` with these words, quoted where a shell needs it, and `rest` as it is."""
+    quoted = shlex.join(str(word) for word in ("keras-transformer", *words))
+    return f"{quoted} {rest}".rstrip()
