@@ -31,7 +31,9 @@ import keras
 import translate_multi30k
 
 import keras_transformer as kt
+from keras_transformer import progress
 from keras_transformer.checkpoint_files import read_json, replacing, write_json
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.cli.translate import positive
 from keras_transformer.memory import keep_freed_memory
 from keras_transformer.models import TABLE_3
@@ -61,18 +63,19 @@ FILES = ("train_source", "train_target", "valid_source", "valid_target")
 CHANGEABLE = ("rows", "seeds", "run_dir", "data", *FILES)
 
 
+@program("ablate_paper", INTERRUPTED)
 def main(argv=None):
     args = parse(argv)
     keep_freed_memory()
-    try:
-        ablate(args)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted: the same command goes on in {args.run_dir}", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as error:  # what the reader can mend
-        if os.environ.get("KERAS_TRANSFORMER_TRACEBACK"):
-            raise
-        sys.exit(f"ablate_paper: error: {error}")
+    ablate(args)
+    progress.say(f"\nin {args.run_dir}: table3.txt, .json and .png, and a run of each training")
+    base = args.run_dir / "base" / f"seed-{args.seeds[0]}"
+    say_next(
+        {
+            "The table": command("tensorboard", "--logdir", args.run_dir),
+            "Translate": command("keras-transformer", "translate", base, rest="< source.txt"),
+        }
+    )
 
 
 def parse(argv):

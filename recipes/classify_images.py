@@ -25,6 +25,7 @@ import numpy as np
 
 import keras_transformer as kt
 from keras_transformer.checkpoint_files import replacing
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.data.images import scaled
 from keras_transformer.memory import keep_freed_memory
 
@@ -46,6 +47,7 @@ CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
 
 
+@program("classify_images", INTERRUPTED)
 def main():
     begin = time.perf_counter()
     parser = argparse.ArgumentParser(
@@ -99,10 +101,12 @@ def main():
         draw(model, test[0][0], args.picture)
     seconds += time.perf_counter() - begin
     print(f"{100 * right:.2f} % of {len(test[0]):,} test images right, {seconds:.0f} s")
-    print(
-        f"classify: python recipes/classify_images.py --run-dir {args.run_dir} "
-        "--classify IMAGE.png --picture attention.png",
-        file=sys.stderr,
+    again = command("python", sys.argv[0], "--run-dir", args.run_dir)
+    say_next(
+        {
+            "Classify": f"{again} --classify IMAGE.png --picture attention.png",
+            "TensorBoard": command("tensorboard", "--logdir", args.run_dir),
+        }
     )
 
 
@@ -276,9 +280,4 @@ def split(images, labels, count):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command goes on from the last checkpoint") from None
-    except (ValueError, OSError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

@@ -18,19 +18,21 @@ as JSON and a picture of each: quality against length, training speed, and how f
 import argparse
 import functools
 import os
-import random
 import string
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import seq2seq_measures as measures
 import seq2seq_reports as reports
+import seq2seq_tasks as tasks
 from recurrent_models import RecurrentSeq2Seq, matching_units
 
 import keras_transformer as kt
 from keras_transformer.checkpoint_files import replacing
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.memory import keep_freed_memory
+from keras_transformer.progress import say
 
 # After their papers, in small: stacked layers that read the source from its end (4 of them there, 2
 # here; "rnn" has a plain network in the LSTM's place), or one layer in both directions (LSTMs here,
@@ -42,15 +44,6 @@ RECURRENT = {
     "lstm-dot": {"attention": "dot", "num_layers": 2},
 }
 MODELS = (*RECURRENT, "transformer")
-
-
-class Task(NamedTuple):
-    """Pairs of text, their vocabulary, and what is drawn of the test."""
-
-    train: list
-    valid: list
-    test: list
-    tokenizer: object
 
 
 class Settings(NamedTuple):
@@ -87,18 +80,22 @@ SETTINGS = {
 }
 
 
+@program("compare_seq2seq", INTERRUPTED)
 def main():
     args = arguments()
     keep_freed_memory()
     settings = {k: v for k, v in vars(args).items() if k not in ("run_dir", "data", "models")}
-    try:
-        task = load(args)
-        run = kt.RunDirectory.start(args.run_dir, {"recipe": "compare_seq2seq", **settings})
+    task = tasks.load(args)
+    with kt.RunDirectory.start(args.run_dir, {"recipe": "compare_seq2seq", **settings}) as run:
         task.tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
-    with run:
         compare(run.path, args, task, settings)
+    say(f"\nin {args.run_dir}: quality, speed and gradient_reach, each .json and .png")
+    commands = {"TensorBoard": command("tensorboard", "--logdir", args.run_dir)}
+    if "transformer" in args.models:  # the others' classes are of this recipe
+        run = args.run_dir / "transformer"
+        translate = command("keras-transformer", "translate", run, rest="< source.txt")
+        commands = {"Translate": translate, **commands}
+    say_next(commands)
 
 
 def arguments():
@@ -144,34 +141,6 @@ def arguments():
     if not 1 < args.symbols <= len(string.ascii_lowercase):
         parser.error(f"--symbols {args.symbols} is to be from 2 to {len(string.ascii_lowercase)}")
     return args
-
-
-def load(args):
-    """The task's text and vocabulary."""
-    if args.task == "translate":
-        train, valid, test = (
-            kt.data.read_parallel(f"{args.data}/{name}.en", f"{args.data}/{name}.de")
-            for name in ("train", "val", "test2016")
-        )
-        return Task(train, valid, test, kt.text.train_tokenizer(train, args.vocabulary_size))
-    rng = random.Random(args.seed)
-    every = max(1, args.train_length // 4)
-    tested = range(every, args.test_length + 1, every)
-
-    def pairs(lengths):
-        for length in lengths:
-            symbols = rng.choices(string.ascii_lowercase[: args.symbols], k=length)
-            sides = symbols, symbols[::-1] if args.task == "reverse" else symbols
-            yield tuple(" ".join(side) for side in sides)
-
-    def any_lengths(count):
-        return (rng.randint(1, args.train_length) for _ in range(count))
-
-    train = list(pairs(any_lengths(args.size)))
-    valid = list(pairs(any_lengths(min(500, max(1, args.size // 10)))))
-    test = list(pairs(length for length in tested for _ in range(args.test_size)))
-    tokenizer = kt.text.train_tokenizer(train[:2000], args.symbols + 4, model_type="word")
-    return Task(train, valid, test, tokenizer)
 
 
 def build(name, vocabulary_size, args):
@@ -261,7 +230,7 @@ def fit(name, path, args, task, settings, reached):
 def compare(path, args, task, settings):
     """Trains all models, then measures and reports."""
     encoded = kt.data.encode_pairs(task.valid, task.tokenizer)
-    sequences = reports.longest_pairs(encoded, args.reach_pairs, longest=25)
+    sequences = measures.longest_pairs(encoded, args.reach_pairs, longest=25)
     sources, references = zip(*task.test, strict=True)
     quality, speed, reach = {}, {}, {}
     for name in args.models:
@@ -271,15 +240,15 @@ def compare(path, args, task, settings):
             args,
             task,
             settings,
-            lambda model: reports.model_reach(model, sequences),
+            lambda model: measures.model_reach(model, sequences),
         )
-        reach[name] = {"start": start, "end": reports.model_reach(model, sequences)}
+        reach[name] = {"start": start, "end": measures.model_reach(model, sequences)}
         trained = [each for each in log if each["event"] == "epoch"]
         speed[name] = {
             "parameters": model.count_params(),
             "updates": args.updates,
             "validation_nats_per_token": trained[-1]["val_nats_per_token"],
-            "target_tokens_per_second": reports.training_speed(log),
+            "target_tokens_per_second": measures.training_speed(log),
         }
         translator = kt.Translator(model, task.tokenizer)
         hypotheses = translator.translate(sources, args.beam_size, batch_size=128)
@@ -287,58 +256,12 @@ def compare(path, args, task, settings):
             lines = (line.replace("\n", " ") for line in hypotheses)  # spelled in bytes
             file.write("".join(f"{line}\n" for line in lines).encode())
         if args.task == "translate":
-            quality[name] = reports.bleu_by_length(sources, references, hypotheses)
+            quality[name] = measures.bleu_by_length(sources, references, hypotheses)
         else:
-            quality[name] = reports.accuracy_by_length(references, hypotheses)
-    report_speed(path, speed)
-    report_quality(path, quality, args)
-    report_reach(path, reach)
-    print(f"\nin {path}: quality, speed and gradient_reach, each .json and .png", file=sys.stderr)
-
-
-def report_speed(path, speed):
-    rows = [["", "parameters", "updates", "validation nats/token", "target tokens/s"]]
-    for name, found in speed.items():
-        counts = [f"{found[key]:,}" for key in ("parameters", "updates")]
-        nats, rate = found["validation_nats_per_token"], found["target_tokens_per_second"]
-        rows.append([name, *counts, f"{nats:.3f}", f"{rate:,.0f}"])
-    reports.show("training (tokens/s without padding, of this run on this machine)", rows)
-    reports.save(path, "speed", speed, reports.draw_speed(speed))
-
-
-def report_quality(path, quality, args):
-    any_of_them = next(iter(quality.values()))
-    if args.task == "translate":
-        buckets = any_of_them["buckets"]
-        rows = [["", "all", *buckets]]
-        rows.append(["sentences", *(f"{each['sentences']}" for each in buckets.values())])
-        rows[1].insert(1, f"{sum(each['sentences'] for each in buckets.values())}")
-        for name, found in quality.items():
-            scores = [found["bleu"], *(each["bleu"] for each in found["buckets"].values())]
-            rows.append([name, *(f"{score:.2f}" for score in scores)])
-        reports.show("BLEU of test2016, by words of the source", rows)
-        print(any_of_them["signature"])
-        reports.save(path, "quality", quality, reports.draw_bleu(quality))
-        return
-    for what in ("sequences", "tokens"):
-        rows = [["", *(f"{length}" for length in any_of_them)]]
-        for name, found in quality.items():
-            rows.append([name, *(f"{100 * each[what]:.1f}" for each in found.values())])
-        reports.show(f"% of {what} right, by length; trained up to {args.train_length}", rows)
-    reports.save(path, "quality", quality, reports.draw_accuracy(quality, args.train_length))
-
-
-def report_reach(path, reach):
-    length = len(next(iter(reach.values()))["end"]["encoder"])
-    shown = sorted({min(k, length - 1) for k in (0, 1, 2, 5, 10, 15, 20, 24)})
-    for part in ("encoder", "decoder"):
-        rows = [["", "", *(f"k={k}" for k in shown)]]
-        for name, found in reach.items():
-            for when in ("start", "end"):
-                rows.append([name, when, *(f"{found[when][part][k]:.1e}" for k in shown)])
-        title = "norm of d output(t) / d input(t - k), before and after training"
-        reports.show(f"{part}: {title}", rows)
-    reports.save(path, "gradient_reach", reach, reports.draw_reach(reach))
+            quality[name] = measures.accuracy_by_length(references, hypotheses)
+    reports.report_speed(path, speed)
+    reports.report_quality(path, quality, args)
+    reports.report_reach(path, reach)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ import numpy as np
 
 import keras_transformer as kt
 from keras_transformer.checkpoint_files import replacing
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 
 
+@program("language_model", INTERRUPTED)
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -114,9 +116,12 @@ def main():
         seconds = time.perf_counter() - begin
         nats = model.evaluate(valid, verbose=0, return_dict=True)["nats_per_token"]
     print(f"{nats:.4f} nats per character of the validation text, {seconds:.0f} s of training")
-    print(
-        f'write: python recipes/language_model.py --run-dir {args.run_dir} --write "A beginning"',
-        file=sys.stderr,
+    again = command("python", sys.argv[0], "--run-dir", args.run_dir)
+    say_next(
+        {
+            "Write": f'{again} --write "A beginning"',
+            "TensorBoard": command("tensorboard", "--logdir", args.run_dir),
+        }
     )
 
 
@@ -128,10 +133,10 @@ TRAINING = (
 
 def read(path):
     if not path.is_file():
-        raise SystemExit(f"no such file: {path}; give a UTF-8 text file to learn from")
+        raise ValueError(f"no such file: {path}; give a UTF-8 text file to learn from")
     text = path.read_text(encoding="utf-8")
     if not text:
-        raise SystemExit(f"{path} is empty: give a text file to learn from")
+        raise ValueError(f"{path} is empty: give a text file to learn from")
     return text
 
 
@@ -140,7 +145,7 @@ def to_ids(text, characters):
     number = {character: i for i, character in enumerate(characters, start=1)}
     unknown = sorted(set(text) - set(characters))
     if unknown:
-        raise SystemExit(f"never seen in training: {unknown}; begin with other characters")
+        raise ValueError(f"never seen in training: {unknown}; begin with other characters")
     return np.array([number[character] for character in text], "int32")
 
 

@@ -23,11 +23,13 @@ import numpy as np
 
 import keras_transformer as kt
 from keras_transformer.checkpoint_files import read_json, write_json
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.memory import keep_freed_memory
 
 NAMES = {"scratch": "from scratch", "finetune": "pre-trained"}
 
 
+@program("pretrain_and_classify", INTERRUPTED)
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,33 +71,28 @@ def main():
             parser.error(f"{updates} updates are no multiple of --validate-every")
     keep_freed_memory()
     keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
-    try:
-        if args.classify:
-            classify(args.run_dir, args.classify)
-            return
-        if args.text is None:
-            folder = args.data or labelled_text.download(Path("runs/data/nsmc"))
-            train, test, classes, note = labelled_text.nsmc(folder)
-        else:
-            train, test, classes, note = labelled_text.own(args.text, args.test_text, args.seed)
-        run, tokenizer = start(args, train, test, classes)
-    except (OSError, ValueError) as error:  # a file, an option or a folder that does not fit
-        raise SystemExit(f"error: {error}") from error
+    if args.classify:
+        classify(args.run_dir, args.classify)
+        return
+    if args.text is None:
+        folder = args.data or labelled_text.download(Path("runs/data/nsmc"))
+        train, test, classes, note = labelled_text.nsmc(folder)
+    else:
+        train, test, classes, note = labelled_text.own(args.text, args.test_text, args.seed)
+    run, tokenizer = start(args, train, test, classes)
     counts = collections.Counter(classes[label] for _, label in train)
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(20))
     print(f"{len(train):,} training texts of {len(classes)} classes: {listed}", file=sys.stderr)
-    try:
-        with run:
-            if not (run.path / "results.json").exists():
-                write_json(run.path / "results.json", learn(args, run, tokenizer, train, test))
-            show(read_json(run.path / "results.json"), note)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted: the same command goes on in {args.run_dir}", file=sys.stderr)
-        raise SystemExit(130) from None
-    print(
-        f"\nClassify: python recipes/pretrain_and_classify.py --run-dir {args.run_dir} "
-        '--classify "배우들 연기가 아깝다"',
-        file=sys.stderr,
+    with run:
+        if not (run.path / "results.json").exists():
+            write_json(run.path / "results.json", learn(args, run, tokenizer, train, test))
+        show(read_json(run.path / "results.json"), note)
+    again = command("python", sys.argv[0], "--run-dir", args.run_dir)
+    say_next(
+        {
+            "Classify": f'{again} --classify "배우들 연기가 아깝다"',
+            "TensorBoard": command("tensorboard", "--logdir", args.run_dir),
+        }
     )
 
 

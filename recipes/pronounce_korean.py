@@ -19,11 +19,13 @@ import keras
 import numpy as np
 
 import keras_transformer as kt
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.memory import keep_freed_memory
 
 HOME = "https://raw.githubusercontent.com/sigmorphon/2021-task1/main/data/medium"
 
 
+@program("pronounce_korean", INTERRUPTED)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -68,10 +70,12 @@ def main():
         alone = np.array([rows[run_dir.name] for run_dir in runs])
         print(f"{'mean':<10}{row(alone.mean(axis=0))}")
         print(f"{'deviation':<10}{row(alone.std(axis=0, ddof=1))}")
-    print(
-        f"\nPronounce: python recipes/pronounce_korean.py --run-dir {args.run_dir} "
-        f"--members {args.members} --words 값이 닭",
-        file=sys.stderr,
+    members = ("--run-dir", args.run_dir, "--members", args.members)
+    say_next(
+        {
+            "Pronounce": command("python", sys.argv[0], *members, rest="--words 값이 닭"),
+            "TensorBoard": command("tensorboard", "--logdir", args.run_dir),
+        }
     )
 
 

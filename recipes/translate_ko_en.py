@@ -15,10 +15,12 @@ import numpy as np
 
 import keras_transformer as kt
 from keras_transformer import corpus
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.memory import keep_freed_memory
 from keras_transformer.seen import Seen
 
 
+@program("translate_ko_en", INTERRUPTED)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--to-korean", action="store_true", help="from English")
@@ -112,12 +114,16 @@ def main():
     found = translator.translate(sources)
     for source, reference, text in zip(sources, references, found, strict=True):
         print(f"{source} -> {text}" + ("" if text == reference else f"   (expected {reference})"))
-    print(
-        f"\nTranslate:    echo '{sources[0]}' | keras-transformer translate {run_dir}\n"
-        f"TensorBoard:  tensorboard --logdir {run_dir}\n"
-        "Its words:    python -m keras_transformer.corpus --words\n"
-        "Your text:    keras-transformer train --train-tsv pairs.tsv --hold-out 500 "
-        "--run-dir runs/mine"
+    translating = command("keras-transformer", "translate", run_dir)
+    own = "--train-tsv pairs.tsv --hold-out 500 --run-dir runs/mine"
+    say_next(
+        {
+            "Translate": f"echo '{sources[0]}' | {translating}",
+            "Look at one": command("keras-transformer", "show", run_dir, sources[0]),
+            "TensorBoard": command("tensorboard", "--logdir", run_dir),
+            "Its words": "python -m keras_transformer.corpus --words",
+            "Your text": f"keras-transformer train {own}",
+        }
     )
 
 

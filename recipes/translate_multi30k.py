@@ -17,12 +17,14 @@ from pathlib import Path
 import keras
 
 import keras_transformer as kt
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.memory import keep_freed_memory
 
 HOME = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/tok"
 HOME_NAMES = {"test2016": "test_2016_flickr"}
 
 
+@program("translate_multi30k", INTERRUPTED)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -126,8 +128,12 @@ def main():
     hypotheses = translator.translate(sources, beam_size=5, length_penalty="average")
     bleu = kt.evaluation.bleu(hypotheses, references, tokenize="none")
     print(f"test2016 BLEU {bleu.value:.2f}  {bleu.signature}")
-    print(
-        f"translate your own: keras-transformer translate {run_dir} < source.txt", file=sys.stderr
+    say_next(
+        {
+            "Translate": command("keras-transformer", "translate", run_dir, rest="< source.txt"),
+            "Look at one": command("keras-transformer", "show", run_dir, test[0][0]),
+            "TensorBoard": command("tensorboard", "--logdir", run_dir),
+        }
     )
 
 

@@ -41,6 +41,7 @@ import keras
 import wmt14_data
 
 import keras_transformer as kt
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.memory import keep_freed_memory
 
 # Updates, updates between checkpoints, and how many checkpoints are averaged. The paper saved every
@@ -52,6 +53,7 @@ MAX_LENGTH = 256  # tokens a side; the paper names no limit, tensor2tensor's was
 ROWS = 8  # batches have a multiple of these, and so are the same on 1, 2, 4 and 8 devices
 
 
+@program("translate_wmt14", INTERRUPTED)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pair", default="en-de", choices=VOCABULARY)
@@ -90,7 +92,7 @@ def main():
     archives = wmt14_data.archives(args.data, target)
     missing = [url for url, path in archives.items() if not path.exists()]
     if missing and not args.download:
-        sys.exit(
+        sys.exit(  # in several lines: what is to be fetched
             f"{args.data} lacks {len(missing)} of the {len(archives)} archives of {args.pair}: "
             "fetch them into it, or give --download.\n" + "\n".join(missing)
         )
@@ -201,6 +203,16 @@ def main():
             kt.evaluation.compound_split_bleu(hypotheses, references, target),
         ):
             print(f"newstest{year} BLEU {bleu.value:.2f}  {bleu.signature}")
+    run = args.run_dir
+    say_next(
+        {
+            "Translate": command("keras-transformer", "translate", run, rest="< source.txt"),
+            "Export": command(
+                "keras-transformer", "export", run, rest="--format ctranslate2 --output FOLDER"
+            ),
+            "TensorBoard": command("tensorboard", "--logdir", run),
+        }
+    )
 
 
 def dropout(model, pair):
@@ -216,7 +228,7 @@ def share_batches():
 
     devices = jax.devices()
     if ROWS % len(devices):
-        sys.exit(f"found {len(devices)} devices, expected 1, 2, 4 or 8: hide some from JAX")
+        raise ValueError(f"found {len(devices)} devices, expected 1, 2, 4 or 8: hide some from JAX")
     if len(devices) > 1:
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
     return len(devices)

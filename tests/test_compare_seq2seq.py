@@ -9,7 +9,8 @@ import compare_seq2seq
 import keras
 import numpy as np
 import pytest
-import seq2seq_reports as reports
+import seq2seq_measures as measures
+import seq2seq_tasks as tasks
 from keras import ops
 from recurrent_layers import RecurrentDecoder
 from recurrent_models import RecurrentSeq2Seq, matching_units
@@ -189,7 +190,7 @@ def test_gradient_reach_of_a_linear_network():
     recurrent_kernel = np.array([[0.5, 0.0], [0.25, 2.0]])
     layer.build((None, None, 3))
     layer.set_weights([kernel, recurrent_kernel, np.ones(2)])
-    found = reports.gradient_reach(layer, np.random.default_rng(1).normal(size=(5, 3)))
+    found = measures.gradient_reach(layer, np.random.default_rng(1).normal(size=(5, 3)))
     powers = [kernel @ np.linalg.matrix_power(recurrent_kernel, k) for k in range(5)]
     np.testing.assert_allclose(found, [np.linalg.norm(power) for power in powers], rtol=1e-5)
     assert found[0] == pytest.approx(np.sqrt(15))  # 1 + 4 + 1 + 9
@@ -203,16 +204,16 @@ def test_gradient_reach_is_that_of_the_models_logits():
         Transformer(V, num_layers=1, d_model=10, num_heads=2, d_ff=13),
     ):
         pair = IDS["source_ids"][0], IDS["target_ids"][0]
-        reach = reports.model_reach(model, [(pair[0][:5], pair[1])])
+        reach = measures.model_reach(model, [(pair[0][:5], pair[1])])
         assert {len(norms) for norms in reach.values()} == {5}
         assert all(np.isfinite(norms).all() and min(norms) > 0 for norms in reach.values())
     model = recurrent("lstm", reverse_source=False)
     embedded = model.source_embedding(ops.convert_to_tensor(IDS["source_ids"][:1]))
-    forwards = reports.gradient_reach(lambda x: model.encoder(x)[0], embedded[0])
-    found = reports.model_reach(model, [(IDS["source_ids"][0], IDS["target_ids"][0])])["encoder"]
+    forwards = measures.gradient_reach(lambda x: model.encoder(x)[0], embedded[0])
+    found = measures.model_reach(model, [(IDS["source_ids"][0], IDS["target_ids"][0])])["encoder"]
     np.testing.assert_allclose(found, forwards, rtol=1e-5)
     model.reverse_source = True
-    found = reports.model_reach(model, [(IDS["source_ids"][0, ::-1], IDS["target_ids"][0])])
+    found = measures.model_reach(model, [(IDS["source_ids"][0, ::-1], IDS["target_ids"][0])])
     np.testing.assert_allclose(found["encoder"], forwards, rtol=1e-5)
 
 
@@ -221,7 +222,7 @@ def test_scores_go_by_length():
     sources = ["a b", "a b c d", "a b c d e", "a b c d e f g"]
     references = ["x y z w", "x y z w", "x y z w v", "x y z w v"]
     hypotheses = ["x y z w", "x y z w", "x y z w v", "v w z y x"]
-    found = reports.bleu_by_length(sources, references, hypotheses, bounds=(4, 6, 7))
+    found = measures.bleu_by_length(sources, references, hypotheses, bounds=(4, 6, 7))
     assert "tok:none" in found["signature"] and 0 < found["bleu"] < 100
     assert {name: bucket["sentences"] for name, bucket in found["buckets"].items()} == {
         "1-3": 1,
@@ -230,7 +231,7 @@ def test_scores_go_by_length():
     }
     assert found["buckets"]["4-5"]["bleu"] == pytest.approx(100)
     assert found["buckets"]["7+"]["bleu"] < 20
-    accuracy = reports.accuracy_by_length(["a b", "c d", "a b c d"], ["a b", "c", "b b c d a"])
+    accuracy = measures.accuracy_by_length(["a b", "c d", "a b c d"], ["a b", "c", "b b c d a"])
     assert accuracy == {
         2: {"sequences": 0.5, "tokens": 0.75},
         4: {"sequences": 0.0, "tokens": 0.75},
@@ -241,7 +242,7 @@ def test_scores_go_by_length():
 @pytest.mark.parametrize(("task", "step"), [("copy", 1), ("reverse", -1)])
 def test_symbols_are_copied_or_reversed(task, step):
     sizes = {"symbols": 5, "train_length": 8, "test_length": 13, "size": 200, "test_size": 3}
-    found = compare_seq2seq.load(types.SimpleNamespace(task=task, seed=1, **sizes))
+    found = tasks.load(types.SimpleNamespace(task=task, seed=1, **sizes))
     for source, target in (*found.train, *found.valid, *found.test):
         assert target.split() == source.split()[::step] and set(source) <= set("abcde ")
     lengths = [[len(s.split()) for s, _ in part] for part in (found.train, found.valid, found.test)]

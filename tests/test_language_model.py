@@ -38,6 +38,8 @@ def test_padding_and_neighbours_change_nothing(model):
 
 def test_it_saves_and_loads(model):
     testing.assert_saves_and_loads(model, IDS)
+    # By these names the files of earlier versions are read.
+    assert {each.path.split("/")[0] for each in model.weights} == {"embedding", "decoder"}
 
 
 @pytest.mark.parametrize("chunk", [1, 3])

@@ -57,8 +57,12 @@ def test_padding_changes_nothing_compiled():
 
 
 def test_they_save_and_load():
-    testing.assert_saves_and_loads(language_model(use_bias=True), INPUTS)
-    testing.assert_saves_and_loads(text_classifier(dropout=0.3), IDS)
+    model, classifier = language_model(use_bias=True), text_classifier(dropout=0.3)
+    testing.assert_saves_and_loads(model, INPUTS)
+    testing.assert_saves_and_loads(classifier, IDS)
+    # By these names the files of earlier versions are read.
+    for each in (model, classifier):
+        assert {"embedding", "encoder"} <= {weight.path.split("/")[0] for weight in each.weights}
 
 
 def test_a_hidden_token_is_told_by_both_sides():
@@ -453,7 +457,7 @@ def test_the_recipe_says_what_is_wrong_with_a_file_and_where(recipe, tmp_path):
     ):
         path.write_text(wrong, "utf-8")
         status, _, _ = recipe("--data", tmp_path)
-        assert status.startswith("error: ") and message in status, status
+        assert status.startswith("pretrain_and_classify: error: ") and message in status, status
         assert "ratings_test.txt" in status
     path.write_text(whole, "utf-8")
     assert recipe("--data", tmp_path, "--scratch-rates", 1)[0] == 2

@@ -1,5 +1,6 @@
 """Every recipe runs; where a command does the same, both end with the same weights."""
 
+import importlib
 import os
 import random
 import subprocess
@@ -90,7 +91,11 @@ def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path):
         assert test in done.stdout
     assert ("levels" in done.stdout) == (not direction)  # English to Korean has one level
     assert done.stdout.count(" -> ") > 10
-    assert "keras-transformer translate" in done.stdout
+    commands = done.stderr.split("\n\n")[-1].splitlines()
+    assert [line.split(":")[0] for line in commands] == [
+        "Translate", "Look at one", "TensorBoard", "Its words", "Your text",
+    ]  # fmt: skip
+    assert commands[0].endswith(f" | keras-transformer translate {run}")
     if not direction:
         again = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert again.returncode == 0 and "is trained already, 2 updates" in again.stdout
@@ -155,3 +160,61 @@ def test_the_language_model_recipe_trains_resumes_and_writes(tmp_path):
     assert status == 2 and "--updates 3 is no multiple" in errors
     status, _, errors = output("--text", tmp_path / "none")
     assert status == 1 and "no such file" in errors
+
+
+# What is wrong, for each recipe, and what it says of it.
+WRONG = {
+    "ablate_paper": (["--data", "nowhere"], "no such file: nowhere/train.en"),
+    "classify_images": (["--data", "nowhere"], "no such file: nowhere"),
+    "compare_seq2seq": (["--data", "nowhere"], "no such file: nowhere/train.en"),
+    "language_model": (["--text", "nowhere"], "no such file: nowhere"),
+    "pretrain_and_classify": (["--data", "nowhere"], "no such file: nowhere/ratings_train.txt"),
+    "pronounce_korean": (["--data", "nowhere"], "no such file: nowhere/train.tsv"),
+    "translate_ko_en": (
+        ["--size", "300", "--test-size", "3", "--vocabulary-size", "9000"],
+        "supports at most",
+    ),
+    "translate_multi30k": (["--data", "nowhere"], "no such file: nowhere/train.en"),
+    "translate_wmt14": (["--data", "nowhere"], "nowhere lacks 5 of the 5 archives"),
+}
+
+
+def test_every_recipe_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys):
+    scripts = {path.stem for path in RECIPES.glob("*.py") if "__main__" in path.read_text()}
+    assert set(WRONG) == scripts
+    monkeypatch.chdir(tmp_path)
+    for name, (options, message) in WRONG.items():
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *options])
+        with pytest.raises(SystemExit) as end:
+            importlib.import_module(name).main()
+        line, *listed = end.value.code.split("\n")
+        assert message in line, line
+        if name == "translate_wmt14":  # what to fetch
+            assert len(listed) == 5
+        else:
+            assert line.startswith(f"{name}: error: ") and not listed, line
+    assert not list(tmp_path.iterdir())  # nor was anything written
+
+
+def test_a_run_of_another_kind_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    import language_model
+
+    (tmp_path / "text").write_text("ab cd " * 60, encoding="utf-8")
+    for folder, content, message in (
+        ("other", '{"recipe": "ko_en"}', "holds a run with other settings"),
+        ("broken", "{", "settings.json is broken or half-written"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "settings.json").write_text(content, encoding="utf-8")
+        options = ["--text", str(tmp_path / "text"), "--run-dir", str(tmp_path / folder)]
+        small = ["--layers", "1", "--heads", "1", "--width", "4", "--context", "8"]
+        monkeypatch.setattr(sys, "argv", ["language_model.py", *options, *small])
+        with pytest.raises(SystemExit, match=message):
+            language_model.main()
+    for options, message in (
+        (["--run-dir", "nowhere", "--write", "a"], "No run at nowhere"),
+        (["--run-dir", str(tmp_path / "broken"), "--write", "a"], "is broken"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["language_model.py", *options])
+        with pytest.raises(SystemExit, match=message):
+            language_model.main()

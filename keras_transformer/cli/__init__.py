@@ -1,6 +1,7 @@
 """The command line: `keras-transformer train | translate | evaluate | score | ...`."""
 
 import argparse
+import sys
 import textwrap
 
 from keras_transformer import __version__
@@ -66,5 +67,8 @@ def main(argv=None):
         with program(f"keras-transformer {args.verb}", interrupted):
             args.command(args)
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
         return end.code
     return 0

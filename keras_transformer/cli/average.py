@@ -33,9 +33,14 @@ def run(args):
     )
     say_next(
         {
-            "Evaluate": command("evaluate", args.run, rest="--source F --reference F"),
+            "Evaluate": command(
+                "keras-transformer", "evaluate", args.run, rest="--source F --reference F"
+            ),
             "The last": command(
-                "evaluate", args.run, rest="--weights last --source F --reference F"
+                "keras-transformer",
+                "evaluate",
+                args.run,
+                rest="--weights last --source F --reference F",
             ),
         }
     )

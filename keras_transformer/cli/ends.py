@@ -20,7 +20,7 @@ def program(name, interrupted="interrupted"):
         interrupted: What is said after Ctrl-C.
 
     Raises:
-        SystemExit: With the status, where it is not 0.
+        SystemExit: With the status, where it is not 0; with the line, which Python prints, for 1.
 
     Example:
 
@@ -44,9 +44,7 @@ def program(name, interrupted="interrupted"):
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         if os.environ.get("KERAS_TRANSFORMER_TRACEBACK"):
             raise
-        message = " ".join(str(error).split())
-        print(f"{name}: error: {message}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(f"{name}: error: {' '.join(str(error).split())}") from None
 
 
 def beside_results():
@@ -60,13 +58,13 @@ INTERRUPTED = "interrupted; the same command goes on from the last checkpoint"
 
 
 def say_next(commands):
-    """Says what can be typed next, a line each: `say_next({"Look": command("show", run)})`."""
+    """Says what can be typed next, a line each: `say_next({"Words": command("ls", "a run")})`."""
+    sys.stdout.flush()  # what comes last stands last
     width = max(map(len, commands)) + 3
-    lines = [f"{name + ':':<{width}}{command}" for name, command in commands.items()]
+    lines = [f"{name + ':':<{width}}{text}" for name, text in commands.items()]
     progress.say("\n".join(["", *lines]))
 
 
 def command(*words, rest=""):
-    """`keras-transformer` with these words, quoted where a shell needs it, and `rest` as it is."""
-    quoted = shlex.join(str(word) for word in ("keras-transformer", *words))
-    return f"{quoted} {rest}".rstrip()
+    """A command to type: its words, quoted where a shell needs it, and `rest` as it is."""
+    return f"{shlex.join(map(str, words))} {rest}".rstrip()

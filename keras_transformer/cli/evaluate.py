@@ -99,7 +99,7 @@ def _say_end(args, sources):
         say(f"wrote the translations to {args.output}")
     if args.run:
         first = next((text for text in sources if text.strip()), "A sentence")
-        say_next({"Look at one": command("show", args.run[0], first)})
+        say_next({"Look at one": command("keras-transformer", "show", args.run[0], first)})
 
 
 def _translate(args, run, translator, sources):

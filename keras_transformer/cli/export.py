@@ -9,9 +9,7 @@ TensorFlow Serving; the search is inside, with the beam size and length penalty 
 
 FOLDER/README.txt then tells how to translate with it. An existing FOLDER is never overwritten."""
 
-import shlex
-
-from keras_transformer.cli.ends import say_next
+from keras_transformer.cli.ends import command, say_next
 from keras_transformer.cli.translate import add_model_arguments, load_translator, penalty, positive
 from keras_transformer.export import QUANTIZATIONS, to_ctranslate2, to_saved_model
 from keras_transformer.export.folder import refuse_existing
@@ -59,4 +57,4 @@ def run(args):
     refuse_existing(args.output)
     write(load_translator(args.run, args), args.output, **options)
     say(f"wrote {args.output}")
-    say_next({"How to use it": shlex.join(["cat", f"{args.output}/README.txt"])})
+    say_next({"How to use it": command("cat", f"{args.output}/README.txt")})

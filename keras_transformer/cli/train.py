@@ -11,7 +11,6 @@ resumes from the last checkpoint; --updates may be raised. Text may be gzipped (
 budgets are in tokens (sub-words), progress in updates, losses in nats per target token."""
 
 import argparse
-import shlex
 
 from keras_transformer.models.presets import PRESETS, label_smoothing
 
@@ -203,9 +202,13 @@ def run(args):
     training.train(settings)
     say_next(
         {
-            "Translate": command("translate", args.run_dir, rest="< source.txt"),
-            "Evaluate": command("evaluate", args.run_dir, rest="--source F --reference F"),
-            "Look at one": command("show", args.run_dir, rest='"A sentence"'),
-            "TensorBoard": shlex.join(["tensorboard", "--logdir", args.run_dir]),
+            "Translate": command(
+                "keras-transformer", "translate", args.run_dir, rest="< source.txt"
+            ),
+            "Evaluate": command(
+                "keras-transformer", "evaluate", args.run_dir, rest="--source F --reference F"
+            ),
+            "Look at one": command("keras-transformer", "show", args.run_dir, rest='"A sentence"'),
+            "TensorBoard": command("tensorboard", "--logdir", args.run_dir),
         }
     )

@@ -121,7 +121,7 @@ def run(args):
         f"{translator.compiled_shapes} shape(s)"
     )
     if first is not None:
-        say_next({"Look at one": command("show", args.run, first)})
+        say_next({"Look at one": command("keras-transformer", "show", args.run, first)})
 
 
 def _bytes_left(stream):

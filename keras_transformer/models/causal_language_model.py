@@ -1,11 +1,8 @@
 """A decoder-only language model, GPT (Radford et al., 2018): each token from those before it."""
 
-import types
-
 import keras
 
-from keras_transformer.layers.encoder import Encoder
-from keras_transformer.layers.positional_embedding import PositionalEmbedding
+from keras_transformer.models.parts import embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -66,34 +63,7 @@ class CausalLanguageModel(keras.Model):
         **block_options,
     ):
         policy = keras.dtype_policies.get(dtype)
-        block_options = {"norm": "pre", "activation": "gelu", **block_options}
-        parts = types.SimpleNamespace()
-        parts.embedding = PositionalEmbedding(
-            vocabulary_size,
-            d_model,
-            positions=positions,
-            max_length=max_length,
-            dropout=dropout,
-            dtype=policy,
-            name="embedding",
-        )
-        parts.decoder = Encoder(
-            num_layers,
-            d_model=d_model,
-            num_heads=num_heads,
-            d_ff=d_ff or 4 * d_model,
-            dropout=dropout,
-            dtype=policy,
-            name="decoder",
-            **block_options,
-        )
-        # As in `Transformer`, the wiring first runs on the bare layers.
-        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        logits = CausalLanguageModel.decode(parts, token_ids)
-        super().__init__(inputs=token_ids, outputs=logits, name=name, trainable=trainable)
-        for part, layer in vars(parts).items():
-            setattr(self, part, layer)
-        self._config = {
+        sizes = {
             "vocabulary_size": vocabulary_size,
             "num_layers": num_layers,
             "d_model": d_model,
@@ -102,9 +72,16 @@ class CausalLanguageModel(keras.Model):
             "dropout": dropout,
             "positions": positions,
             "max_length": max_length,
-            "dtype": policy.name,
-            **block_options,
+            **{"norm": "pre", "activation": "gelu", **block_options},
         }
+        parts = embedding_and_stack("decoder", policy, **sizes)
+        # As in `Transformer`, the wiring first runs on the bare layers.
+        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+        logits = CausalLanguageModel.decode(parts, token_ids)
+        super().__init__(inputs=token_ids, outputs=logits, name=name, trainable=trainable)
+        for part, layer in vars(parts).items():
+            setattr(self, part, layer)
+        self._config = {**sizes, "dtype": policy.name}
 
     def decode(self, token_ids, cache=None, index=0):
         """Ids [B, T] -> logits [B, T, V]; with a cache also the updated cache.

@@ -1,12 +1,9 @@
 """A masked language model, BERT (Devlin et al., 2018): hidden tokens from both their sides."""
 
-import types
-
 import keras
 from keras import ops
 
-from keras_transformer.layers.encoder import Encoder
-from keras_transformer.layers.positional_embedding import PositionalEmbedding
+from keras_transformer.models.parts import embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -84,7 +81,7 @@ class MaskedLanguageModel(keras.Model):
             "max_length": max_length,
             **block_options,
         }
-        parts = encoder_parts(**sizes, policy=policy)
+        parts = embedding_and_stack("encoder", policy, **sizes)
         # As in `Transformer`, the wiring first runs on the bare layers.
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
         masked_positions = keras.Input((None,), dtype="int32", name="masked_positions")
@@ -110,39 +107,3 @@ class MaskedLanguageModel(keras.Model):
 
     def get_config(self):
         return {**self._config, "name": self.name, "trainable": self.trainable}
-
-
-def encoder_parts(
-    vocabulary_size,
-    num_layers,
-    d_model,
-    num_heads,
-    d_ff,
-    dropout,
-    positions,
-    max_length,
-    policy,
-    **block_options,
-):
-    """The `embedding` and the `encoder` that models of an encoder alone have in common."""
-    return types.SimpleNamespace(
-        embedding=PositionalEmbedding(
-            vocabulary_size,
-            d_model,
-            positions=positions,
-            max_length=max_length,
-            dropout=dropout,
-            dtype=policy,
-            name="embedding",
-        ),
-        encoder=Encoder(
-            num_layers,
-            d_model=d_model,
-            num_heads=num_heads,
-            d_ff=d_ff or 4 * d_model,
-            dropout=dropout,
-            dtype=policy,
-            name="encoder",
-            **{"activation": "gelu", **block_options},
-        ),
-    )

@@ -4,7 +4,7 @@ import keras
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.pooling import MeanPooling
-from keras_transformer.models.masked_language_model import encoder_parts
+from keras_transformer.models.parts import embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -78,7 +78,7 @@ class TextClassifier(keras.Model):
             "max_length": max_length,
             **block_options,
         }
-        parts = encoder_parts(**sizes, policy=policy)
+        parts = embedding_and_stack("encoder", policy, **sizes)
         parts.pooling = MeanPooling(dtype=policy, name="pooling")
         parts.dropout = Dropout(dropout, dtype=policy, name="dropout")
         # In full precision: of two classes bfloat16 would often make a tie.
