@@ -54,7 +54,7 @@ def beside_results():
 
 
 # Of what trains.
-INTERRUPTED = "interrupted; the same command goes on from the last checkpoint"
+INTERRUPTED = "interrupted; the same command goes on from the last checkpoint, if there is one"
 
 
 def say_next(commands):
