@@ -392,7 +392,7 @@ def test_the_command_exports_the_weights_asked_for(ctranslate2, run, tmp_path, c
         "int8": ["--quantization=int8"],
     }.items():
         status, said = export(capsys, run, tmp_path / name, *options)
-        assert (status, said) == (0, f"wrote {tmp_path / name}; see README.txt there")
+        assert (status, said) == (0, f"How to use it:  cat {tmp_path / name}/README.txt")
     for name, weights in (("last", "2"), ("1", "1")):
         to_ctranslate2(Translator.load(run, weights), tmp_path / "again")
         for path in (tmp_path / "again").iterdir():
