@@ -9,10 +9,12 @@ precision that each offers on a processor: bfloat16 here, float32 in JoeyNMT, wh
 precision off there. The clock runs from the start of the command, so vocabulary (not JoeyNMT's,
 which is made before), first steps and validation are in it.
 
-After both, every second checkpoint (`--every`) is scored by sacreBLEU, `--tokenize none`, on the
-validation text, beam 5, ranked by score / length (JoeyNMT: its penalty with alpha 1): the
-checkpoint alone and the mean with the 3 and the 7 before it; the best of the three counts. A
-contestant that has a run in `RUNS` is not trained again. JoeyNMT's Python is that of train.py.
+Both decode the validation text every 1,000 updates; JoeyNMT keeps a checkpoint then, this package
+one every 250. After both, the checkpoint of every 500th update (`--every 2`), and each of
+JoeyNMT's, is scored by sacreBLEU, `--tokenize none`, on the validation text, beam 5, ranked by
+score / length (JoeyNMT: its penalty with alpha 1): the checkpoint alone and the mean with the 3 and
+the 7 before it; the best of the three counts. A contestant that has a run in `RUNS` is not trained
+again. JoeyNMT's Python is that of train.py.
 """
 
 import argparse
@@ -25,8 +27,9 @@ from pathlib import Path
 
 from contest import cpu, versions
 
-TOKENS, RATE, WARMUP, DROPOUT = 4096, 0.0035, 1000, 0.2
+TOKENS, RATE, WARMUP, DROPOUT = 4096, 0.003, 1500, 0.2
 MEANS = (1, 4, 8)
+DECODE_EVERY = 4  # validations here: the text is decoded as often as JoeyNMT, which always does
 OURS, JOEYNMT = "keras_transformer", "joeynmt"
 
 
@@ -38,7 +41,7 @@ def main():
     parser.add_argument("--runs", required=True, type=Path, help="gets both runs")
     parser.add_argument("--joeynmt", metavar="PYTHON", help="an interpreter that has JoeyNMT")
     parser.add_argument("--minutes", nargs=2, type=float, default=(35, 35), help="ours, JoeyNMT's")
-    parser.add_argument("--updates", type=int, default=5500, help="at most")
+    parser.add_argument("--updates", type=int, default=8000, help="at most")
     parser.add_argument("--validate-every", type=int, default=250, help="updates")
     parser.add_argument("--vocabulary-size", type=int, default=6000)
     parser.add_argument("--every", type=int, default=2, help="score every so many checkpoints")
@@ -92,8 +95,9 @@ def our_command(args):
     options = (
         f"--preset tiny --norm pre --dropout {DROPOUT} "
         f"--vocabulary-size {args.vocabulary_size} --tokens-per-batch {TOKENS} "
-        f"--updates {args.updates} --validate-every {args.validate_every} --bleu-every 4 "
-        f"--keep-checkpoints 24 --learning-rate {RATE} --warmup-steps {WARMUP} --tokenize none "
+        f"--updates {args.updates} --validate-every {args.validate_every} "
+        f"--bleu-every {DECODE_EVERY} --keep-checkpoints {-(-args.updates // args.validate_every)} "
+        f"--learning-rate {RATE} --warmup-steps {WARMUP} --tokenize none "
         "--precision bfloat16"
     )
     run = ["--run-dir", str(args.runs / OURS)]
@@ -185,7 +189,7 @@ def joeynmt_files(args):
             "label_smoothing": 0.1,
             "epochs": 1000,
             "updates": args.updates,
-            "validation_freq": args.validate_every,
+            "validation_freq": DECODE_EVERY * args.validate_every,
             "logging_freq": min(50, args.validate_every),
             "early_stopping_metric": "bleu",
             "keep_best_ckpts": -1,
@@ -221,7 +225,7 @@ def our_curve(args):
         return translator.translate(sources, beam_size=5, length_penalty="average")
 
     files = [(each.update, each.path, each) for each in checkpoints]
-    return curve(files, translate, args, OURS)
+    return curve(files, translate, args, OURS, args.every)
 
 
 def joeynmt_curve(args):
@@ -251,16 +255,16 @@ def joeynmt_curve(args):
 
     files = [path for path in (runs / JOEYNMT).glob("*.ckpt") if path.stem.isdigit()]
     files = sorted((int(path.stem), path, path) for path in files)
-    return curve(files, translate, args, JOEYNMT)
+    return curve(files, translate, args, JOEYNMT, max(1, args.every // DECODE_EVERY))
 
 
-def curve(checkpoints, translate, args, name):
+def curve(checkpoints, translate, args, name, every):
     """Minutes since the start, and BLEU of the means, of every so many checkpoints."""
     from keras_transformer.evaluation import bleu
 
     started = float((args.runs / f"{name}.started").read_text())
     references, points = lines(args.data / "val.de"), []
-    for end in range(len(checkpoints), 0, -args.every):
+    for end in range(len(checkpoints), 0, -every):
         update, path, _ = checkpoints[end - 1]
         scores = {}
         for count in MEANS:

@@ -107,7 +107,9 @@ def test_every_chapter_is_there_in_both_languages():
 
 
 @pytest.mark.parametrize(
-    "path", [*PAGES, *ROOT.glob("README*.md"), ROOT / "tests/README.md"], ids=name
+    "path",
+    [*PAGES, *ROOT.glob("README*.md"), ROOT / "tests/README.md", ROOT / "recipes/README.md"],
+    ids=name,
 )
 def test_every_link_and_picture_is_there(path):
     text = ANY_BLOCK.sub("", path.read_text(encoding="utf-8"))

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 from keras import ops
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
+import keras_transformer
 from keras_transformer import pictures
 from keras_transformer.layers.positional_embedding import sinusoids
 from keras_transformer.pictures import drawn_in_our_fonts
@@ -88,6 +90,39 @@ def cross_and_self():
         axes.set_yticks(range(len(sentence[queries])), sentence[queries], fontsize=8)
         axes.set_xlabel("keys")
         axes.set_ylabel("queries")
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
+@drawn_in_our_fonts()
+def receptive_field():
+    """What the middle of 15 positions has seen after each layer: where its derivative is not 0."""
+    length, middle = 15, 7
+    keras.utils.set_random_seed(1)
+    convolutions = [keras.layers.Conv1D(4, 3, padding="same") for _ in range(3)]
+    attentions = [keras_transformer.layers.EncoderLayer(4, 1, 8) for _ in range(3)]
+    figure = Figure(figsize=(8, 2.2), layout="constrained")
+    panels = (
+        (convolutions, "convolution of 3 합성곱"),
+        (attentions, "self-attention 셀프 어텐션"),
+    )
+    for axes, (layers, title) in zip(figure.subplots(1, 2), panels, strict=True):
+        image = np.zeros((3, length))
+        x = np.random.default_rng(0).normal(size=(1 + length, length, 4)).astype("float32")
+        x[:] = x[0]
+        x[np.arange(1, 1 + length), np.arange(length)] += 1  # row i: position i is another
+        for depth, layer in enumerate(layers):
+            x = layer(x)
+            out = ops.convert_to_numpy(x)[:, middle]
+            image[depth] = np.abs(out[1:] - out[0]).max(axis=1) > 1e-6
+        axes.imshow(image, cmap="Blues", vmin=0, vmax=1.5, aspect="auto")
+        axes.set_xticks(range(length), range(-middle, middle + 1), fontsize=7)
+        axes.set_yticks(range(3), [f"layer {depth + 1}" for depth in range(3)], fontsize=7)
+        axes.set_xticks(np.arange(length) - 0.5, minor=True)
+        axes.set_yticks(np.arange(3) - 0.5, minor=True)
+        axes.grid(which="minor", color="white")
+        axes.tick_params(which="minor", length=0)
+        axes.set_xlabel("position seen by 0 위치", fontsize=8)
         axes.set_title(title, fontsize=9)
     return figure
 
@@ -290,6 +325,69 @@ def head_entropy():
     return figure
 
 
+@drawn_in_our_fonts()
+def head_pruning():
+    """What each head is worth: nats per token more where it is left out."""
+    found = figures()["pruned"]
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    worth = {kind: np.array(each) - found["whole"] for kind, each in found["without"].items()}
+    highest = max(each.max() for each in worth.values())
+    for axes, (kind, values) in zip(figure.subplots(1, 3), worth.items(), strict=True):
+        image = axes.imshow(values, vmin=0, vmax=highest, cmap="viridis")
+        for i, j in np.ndindex(values.shape):
+            color = "black" if values[i, j] > highest / 2 else "white"
+            text = f"{values[i, j]:+.3f}"
+            axes.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(
+            range(values.shape[1]), [f"head {j + 1}" for j in range(values.shape[1])], fontsize=7
+        )
+        axes.set_yticks(
+            range(len(values)), [f"layer {i + 1}" for i in range(len(values))], fontsize=7
+        )
+        axes.set_title(kind, fontsize=9)
+    figure.colorbar(image, ax=figure.axes, label="nats per token more")
+    return figure
+
+
+@drawn_in_our_fonts()
+def steps():
+    """The candidates of each step of decoding, with their probabilities."""
+    found, outputs = figures()["steps"], figures()["sentence"]["outputs"]
+    inputs = figures()["sentence"]["inputs"]
+    figure = Figure(figsize=(10, 2.4), layout="constrained")
+    for t, (axes, candidates) in enumerate(zip(figure.subplots(1, len(found)), found, strict=True)):
+        pieces, probabilities = zip(*candidates, strict=True)
+        colors = ["tab:orange" if piece == outputs[t] else "tab:gray" for piece in pieces]
+        axes.barh(range(len(pieces)), probabilities, color=colors)
+        axes.set_yticks(range(len(pieces)), pieces, fontsize=7)
+        axes.set(xscale="log", xlim=(1e-5, 1), xlabel="probability 확률")
+        axes.xaxis.label.set_size(8)
+        axes.invert_yaxis()
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set_title(f"{t + 1}: {' '.join(inputs[: t + 1])} …", fontsize=8)
+    return figure
+
+
+@drawn_in_our_fonts()
+def encoder_to_decoder():
+    """The last output of the encoder goes into every layer of the decoder."""
+    figure, axes = _canvas(10, 7.6, (5.6, 4.2))
+    for number in range(6):
+        y = 0.9 + number
+        _box(axes, 0.6, y, 2.4, 0.6, f"encoder layer {number + 1}")
+        _box(axes, 6.6, y, 2.8, 0.6, f"decoder layer {number + 1}", "#fbe9e7")
+        _arrow(axes, (1.8, y - 0.4), (1.8, y))
+        _arrow(axes, (8, y - 0.4), (8, y))
+        _arrow(axes, (4.9, y + 0.3), (6.6, y + 0.3))
+    axes.plot([1.8, 1.8, 4.9, 4.9], [6.5, 7, 7, 1.2], color="#556", linewidth=1)
+    axes.text(3.3, 7.15, "memory [B, S, D]: keys and values", ha="center", fontsize=8)
+    axes.text(1.8, 0.15, "source 원문", ha="center", fontsize=9)
+    axes.text(8, 0.15, "target so far 지금까지의 번역", ha="center", fontsize=9)
+    _arrow(axes, (8, 6.5), (8, 7))
+    axes.text(8, 7.1, "logits", ha="center", fontsize=9)
+    return figure
+
+
 def three_attentions():
     sentence = figures()["sentence"]
     weights = [
@@ -340,6 +438,7 @@ def learning():
 PICTURES = {
     "lstm.png": lstm,
     "cross-and-self.png": cross_and_self,
+    "receptive-field.png": receptive_field,
     "neighbours.png": nearest,
     "positions.png": positions,
     "position-products.png": position_products,
@@ -351,6 +450,9 @@ PICTURES = {
     "masks.png": masks,
     "multi-head.png": multi_head,
     "head-entropy.png": head_entropy,
+    "head-pruning.png": head_pruning,
+    "encoder-to-decoder.png": encoder_to_decoder,
+    "steps.png": steps,
     "three-attentions.png": three_attentions,
     "schedule.png": schedule,
     "learning.png": learning,

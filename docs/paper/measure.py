@@ -79,6 +79,37 @@ def entropies(model, tokenizer, sentences):
     return {kind: rounded(np.mean(each, axis=0), 3) for kind, each in sums.items()}
 
 
+def pruned(translator, pairs):
+    """Nats per token of pairs as the model is, and with one head at a time left out.
+
+    A head is left out where its rows of the output projection are 0: the other heads go on.
+    """
+    [model] = translator.models
+
+    def nats():
+        found = translator.token_log_probabilities(pairs)
+        return -sum(map(sum, found)) / sum(map(len, found))
+
+    left_out = {}
+    for name, stack, attention in (
+        ("encoder", model.encoder, "self_attention"),
+        ("decoder", model.decoder, "self_attention"),
+        ("cross", model.decoder, "cross_attention"),
+    ):
+        for layer in stack.layers:
+            part = getattr(layer, attention)
+            kernel = ops.convert_to_numpy(part.output_kernel)
+            row = []
+            for head in np.split(np.arange(len(kernel)), part.num_heads):
+                without = kernel.copy()
+                without[head] = 0
+                part.output_kernel.assign(without)
+                row.append(round(nats(), 4))
+            part.output_kernel.assign(kernel)
+            left_out.setdefault(name, []).append(row)
+    return {"whole": round(nats(), 4), "without": left_out}
+
+
 def main(folder):
     run = kt.RunDirectory.open(folder)
     translator = kt.Translator.load(folder)
@@ -104,6 +135,11 @@ def main(folder):
             "outputs": found.output_pieces,
             "weights": {kind: rounded(each[-1]) for kind, each in found.weights.items()},
         },
+        "pruned": pruned(translator, corpus.generate(1, corpus.SIZE, 500)["random"]),
+        "steps": [
+            [[piece, round(probability, 4)] for piece, probability in each]
+            for each in found.candidates
+        ],
         "learning": [[each["update"], round(each["val_nats_per_token"], 4)] for each in epochs],
         "robust": {
             text: translation
