@@ -34,6 +34,7 @@ import keras
 from keras_transformer import checkpoint_files as files
 from keras_transformer import progress
 from keras_transformer.checkpoint_files import Checkpoint, average, load_weights
+from keras_transformer.compilation import runs_on_processor
 
 __all__ = ["Checkpoint", "RunDirectory", "average", "load_weights"]
 
@@ -190,18 +191,25 @@ class RunDirectory:
             updates = [checkpoint.update for checkpoint in checkpoints]
             files.write_arrays(file, zip(names, arrays, strict=True), updates=updates)
 
-    def load_model(self, weights: str | int | None = None) -> keras.Model:
+    def load_model(self, weights: str | int | None = None, dtype: str | None = None) -> keras.Model:
         """The model, not compiled, for translating and evaluating.
 
         Args:
             weights: `"average"` (averaged.npz), `"best"` (the `best_update` of the latest
                 checkpoint's state), `"last"`, or an update. By default the average where there is
                 one, else the last.
+            dtype: name of a dtype policy. By default that of training; but what was trained in
+                mixed precision computes in float32 on a processor, where XLA is quicker with it.
         """
         source = self.weights_file(weights)
         if not (self.path / "model.json").exists():
             raise ValueError(f"{self.path} has no model.json: copy the run as a whole.")
         config = files.read_json(self.path / "model.json")
+        mixed = str(config["config"].get("dtype")).startswith("mixed_")
+        if dtype is None and mixed and runs_on_processor():
+            dtype = "float32"
+        if dtype is not None:
+            config["config"]["dtype"] = dtype
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         load_weights(model, source)
         return model

@@ -77,6 +77,15 @@ def compiles_each_shape():
     return backend == "jax"
 
 
+def runs_on_processor():
+    """Whether XLA compiles for a processor here, since no accelerator is visible."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
+    return keras.backend.backend() == "tensorflow" and not compiles_each_shape()
+
+
 def compiled_by_xla():
     """Whether what TensorFlow traces at this moment will be compiled by XLA."""
     import tensorflow as tf
