@@ -48,11 +48,11 @@ setup: $(INSTALLED)  ## make .venv with everything that the tests need
 demo: setup  ## Korean to English on the bundled corpus: train, test and translate, in minutes
 	TF_CPP_MIN_LOG_LEVEL=3 $(RUN) recipes/translate_ko_en.py
 
-# The backends side by side, as one keeps about one core busy; JAX' report comes after TensorFlow's.
+# Two processes, as one keeps about one core busy; the tests of a file stay together.
 test: lint  ## fast tier: lint, all tests on TensorFlow, the backend-independent ones on JAX
-	@log=$$(mktemp); KERAS_BACKEND=jax $(PYTEST) -m "not slow" > "$$log" 2>&1 & jax=$$!; \
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"; status=$$?; \
-	echo "== on JAX"; wait $$jax || status=1; cat "$$log"; rm "$$log"; exit $$status
+	@status=0; for backend in tensorflow jax; do \
+		KERAS_BACKEND=$$backend $(PYTEST) -n 2 --dist loadfile -m "not slow" || status=1; \
+	done; exit $$status
 
 test-all: lint  ## everything, slow tests included, on every installed backend
 	@for backend in tensorflow jax torch; do \

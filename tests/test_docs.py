@@ -125,6 +125,16 @@ def test_every_link_and_picture_is_there(path):
             assert anchor in anchors(target), f"{name(path)} links to {link}"
 
 
+def test_every_recipe_is_in_the_table_of_recipes():
+    recipes = {
+        file.name
+        for file in (ROOT / "recipes").glob("*.py")
+        if 'if __name__ == "__main__"' in file.read_text(encoding="utf-8")
+    }
+    table = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| \[(\w+\.py)\]", table, re.M)) == recipes
+
+
 def test_every_concept_has_its_chapter_and_its_code_on_the_front_pages():
     """One click to what explains it, one more to the code."""
     rows = {}
