@@ -15,7 +15,7 @@ DOCS = Path(__file__).parent
 # Code with PICTURES, {file: function that returns a figure}; where they lie; dots per inch.
 CODE = (
     ("paper/drawing.py", "paper/pictures", 90),
-    ("family/draw.py", "family", 110),
+    ("family/draw.py", "family", 100),
     ("performance/draw.py", "performance", 110),
     ("results/draw.py", "results", 110),
 )

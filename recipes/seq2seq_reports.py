@@ -86,7 +86,7 @@ def draw_bleu(report):
         scores = [bucket["bleu"] for bucket in buckets.values()]
         axis.plot(list(buckets), scores, marker="o", label=f"{name}, {found['bleu']:.1f} in all")
     axis.set(xlabel="words of the source", ylabel="BLEU", ylim=(0, None))
-    axis.legend()
+    figure.legend(loc="outside right center")
     return figure
 
 

@@ -1,4 +1,14 @@
-"""Which block goes where in each model of the family; `python docs/draw.py` draws it."""
+"""The pictures of docs/family.md; `python docs/draw.py` draws them.
+
+Which block goes where in each model of the family; and what `recipes/compare_seq2seq.py` measured,
+from its reports, which lie beside this file. (attention_of_an_image.png is of a trained model, by
+`recipes/classify_images.py`.)
+"""
+
+import importlib.util
+import json
+from functools import partial
+from pathlib import Path
 
 import matplotlib
 
@@ -77,4 +87,21 @@ def box(axes, x, y, text, kind):
     axes.text(x + 0.08, y + 0.35, text, ha="center", va="center", fontsize=8.5)
 
 
-PICTURES = {"family.png": family}
+def measured(name, function, *arguments):
+    """A report as the recipe draws it: `function` is of recipes/seq2seq_reports.py."""
+    here = Path(__file__).parent
+    path = here.parents[1] / "recipes" / "seq2seq_reports.py"
+    spec = importlib.util.spec_from_file_location("seq2seq_reports", path)
+    reports = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reports)
+    report = json.loads((here / f"{name}.json").read_text(encoding="utf-8"))
+    return getattr(reports, function)(report, *arguments)
+
+
+PICTURES = {
+    "family.png": family,
+    "multi30k_quality.png": partial(measured, "multi30k_quality", "draw_bleu"),
+    "multi30k_gradient_reach.png": partial(measured, "multi30k_gradient_reach", "draw_reach"),
+    "reverse_quality.png": partial(measured, "reverse_quality", "draw_accuracy", 20),
+    "reverse_gradient_reach.png": partial(measured, "reverse_gradient_reach", "draw_reach"),
+}
