@@ -4,10 +4,11 @@ Three ways in: compose the `layers` in a Keras model of your own; train a `model
 `compile` and `fit`; or run the command `keras-transformer`.
 """
 
-import os
+from keras_transformer.start_up import without_notices
 
-# TensorFlow's start-up notices would bury what a command prints. The user's own setting wins.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# They would bury what a command prints.
+with without_notices():
+    import keras  # noqa: F401
 
 from keras_transformer import (  # noqa: E402
     callbacks,

@@ -10,10 +10,12 @@ can say what was learnt rather than remembered: each holds combinations that tra
 import argparse
 import random
 
+import keras_transformer as kt  # first, as it keeps TensorFlow's notices away
+
+# isort: split
 import keras
 import numpy as np
 
-import keras_transformer as kt
 from keras_transformer import corpus
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.memory import keep_freed_memory

@@ -11,6 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from keras_transformer.start_up import without_notices
+
 pytestmark = pytest.mark.tensorflow_only  # each test states its own backend
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +41,35 @@ for module in pkgutil.walk_packages(keras_transformer.__path__, "keras_transform
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_importing_says_nothing():
+    """TensorFlow's C++ greets on stderr at any log level; a command's own lines would drown."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import keras_transformer"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("level", ["3", "0"])
+def test_only_notices_are_kept_from_stderr(level, capfd, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    notices = (
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "I0000 00:00:1.2 3 port.cc:153] oneDNN custom operations are on.\n"
+        "To enable the following instructions: AVX2, in other operations, rebuild TensorFlow.\n"
+    )
+    with pytest.raises(ImportError), without_notices():
+        os.write(2, f"{notices}E0000 an error\nIt stays.\n".encode())
+        raise ImportError
+    os.write(2, b"After.\n")
+    shown = notices if level == "0" else ""
+    assert capfd.readouterr().err == f"{shown}E0000 an error\nIt stays.\nAfter.\n"
 
 
 def repository_files():

@@ -1,0 +1,39 @@
+"""Starting the backend without the notices that its C++ prints whatever its log level is."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+
+# TensorFlow 2.21: what absl says before it is initialised, and all that is said as information.
+NOTICE = re.compile(
+    rb"(WARNING: All log messages before absl::InitializeLog|I\d{4} |To enable the following )"
+)
+
+
+@contextlib.contextmanager
+def without_notices():
+    """Within it what is written to stderr waits; then all but TensorFlow's notices is written.
+
+    TF_CPP_MIN_LOG_LEVEL=0 shows them.
+    """
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0" or "tensorflow" in sys.modules:
+        yield
+        return
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            said.seek(0)
+            rest = b"".join(line for line in said if not NOTICE.match(line))
+            while rest:
+                rest = rest[os.write(stderr, rest) :]
+            os.close(stderr)
