@@ -303,50 +303,36 @@ def multi_head():
     return figure
 
 
-@drawn_in_our_fonts()
-def head_entropy():
-    found = figures()["entropies"]
+def _per_head(found, highest, colors, text, label):
+    """A number for each layer and head of the three attentions."""
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     for axes, (kind, values) in zip(figure.subplots(1, 3), found.items(), strict=True):
-        image = axes.imshow(values, vmin=0, vmax=1, cmap="magma")
-        for i, j in np.ndindex(np.shape(values)):
-            color = "black" if values[i][j] > 0.5 else "white"
-            axes.text(
-                j, i, f"{values[i][j]:.2f}", ha="center", va="center", color=color, fontsize=8
-            )
-        axes.set_xticks(
-            range(len(values[0])), [f"head {j + 1}" for j in range(len(values[0]))], fontsize=7
-        )
-        axes.set_yticks(
-            range(len(values)), [f"layer {i + 1}" for i in range(len(values))], fontsize=7
-        )
+        values = np.array(values)
+        image = axes.imshow(values, vmin=0, vmax=highest, cmap=colors)
+        for i, j in np.ndindex(values.shape):
+            color = "black" if values[i, j] > highest / 2 else "white"
+            number = format(values[i, j], text)
+            axes.text(j, i, number, ha="center", va="center", color=color, fontsize=8)
+        layers, heads = (range(size) for size in values.shape)
+        axes.set_xticks(heads, [f"head {j + 1}" for j in heads], fontsize=7)
+        axes.set_yticks(layers, [f"layer {i + 1}" for i in layers], fontsize=7)
         axes.set_title(kind, fontsize=9)
-    figure.colorbar(image, ax=figure.axes, label="1 = spread evenly")
+    figure.colorbar(image, ax=figure.axes, label=label)
     return figure
+
+
+@drawn_in_our_fonts()
+def head_entropy():
+    return _per_head(figures()["entropies"], 1, "magma", ".2f", "1 = spread evenly")
 
 
 @drawn_in_our_fonts()
 def head_pruning():
     """What each head is worth: nats per token more where it is left out."""
     found = figures()["pruned"]
-    figure = Figure(figsize=(8, 2.6), layout="constrained")
     worth = {kind: np.array(each) - found["whole"] for kind, each in found["without"].items()}
     highest = max(each.max() for each in worth.values())
-    for axes, (kind, values) in zip(figure.subplots(1, 3), worth.items(), strict=True):
-        image = axes.imshow(values, vmin=0, vmax=highest, cmap="viridis")
-        for i, j in np.ndindex(values.shape):
-            color = "black" if values[i, j] > highest / 2 else "white"
-            text = f"{values[i, j]:+.3f}"
-            axes.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
-        axes.set_xticks(
-            range(values.shape[1]), [f"head {j + 1}" for j in range(values.shape[1])], fontsize=7
-        )
-        axes.set_yticks(
-            range(len(values)), [f"layer {i + 1}" for i in range(len(values))], fontsize=7
-        )
-        axes.set_title(kind, fontsize=9)
-    figure.colorbar(image, ax=figure.axes, label="nats per token more")
-    return figure
+    return _per_head(worth, highest, "viridis", "+.3f", "nats per token more")
 
 
 @drawn_in_our_fonts()
