@@ -209,6 +209,11 @@ class RunDirectory:
         if dtype is None and mixed and runs_on_processor():
             dtype = "float32"
         if dtype is not None:
+            if "dtype" not in config["config"]:
+                raise ValueError(
+                    f"The model of {self.path} has no dtype of its own to replace by {dtype!r}: "
+                    "leave dtype out."
+                )
             config["config"]["dtype"] = dtype
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         load_weights(model, source)

@@ -18,22 +18,21 @@ def without_notices():
 
     TF_CPP_MIN_LOG_LEVEL=0 shows them.
     """
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0" or "tensorflow" in sys.modules:
+    with contextlib.ExitStack() as held:
+        if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0" and (
+            "tensorflow" not in sys.modules
+        ):
+            with contextlib.suppress(OSError):  # without a stderr, or room for a file
+                said, stderr = held.enter_context(tempfile.TemporaryFile()), os.dup(2)
+                held.callback(_pass_on, said, stderr)
+                os.dup2(said.fileno(), 2)
         yield
-        return
-    try:
-        stderr = os.dup(2)
-    except OSError:  # there is none
-        yield
-        return
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            said.seek(0)
-            rest = b"".join(line for line in said if not NOTICE.match(line))
-            while rest:
-                rest = rest[os.write(stderr, rest) :]
-            os.close(stderr)
+
+
+def _pass_on(said, stderr):
+    os.dup2(stderr, 2)
+    said.seek(0)
+    rest = b"".join(line for line in said if not NOTICE.match(line))
+    while rest:
+        rest = rest[os.write(stderr, rest) :]
+    os.close(stderr)

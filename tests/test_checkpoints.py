@@ -212,7 +212,6 @@ def test_prune_keeps_the_last_the_best_and_the_named(tmp_path):
 def test_a_model_of_mixed_precision_computes_in_float32_where_there_is_no_accelerator(
     tmp_path, monkeypatch
 ):
-    """XLA is 1.3 to 1.6 times as quick with it on a processor; on an accelerator it is slower."""
     from keras_transformer.models import Transformer
 
     model = Transformer(
@@ -231,6 +230,12 @@ def test_a_model_of_mixed_precision_computes_in_float32_where_there_is_no_accele
         assert loaded.encoder.compute_dtype == expected
         for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_dtype_that_a_model_does_not_take_is_refused(tmp_path):
+    run, _ = small_run(tmp_path)  # a functional model: each layer has its own
+    with pytest.raises(ValueError, match="has no dtype of its own to replace by 'float32'"):
+        run.load_model(dtype="float32")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
