@@ -38,6 +38,11 @@ def pytest_report_header():
     return f"keras backend: {os.environ['KERAS_BACKEND']}"
 
 
+def pytest_make_parametrize_id(val, argname):
+    # Both processes of a run must name the tests alike, and bytes may hold a time (gzip's do).
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items):
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         return
