@@ -121,7 +121,7 @@ def contests(size, args, cores):
 
 def contest(running, request, rounds):
     """One table: each at its best setting, warm, in turns, and compared with ours."""
-    part = 8 if request["one_by_one"] else max(128, request["count"] // 8)
+    part = 8 if request["one_by_one"] else max(128, request["count"] // 2)
     few = {**request, "count": min(request["count"], part)}
     results = {}
     for name, contestant in running.items():

@@ -7,7 +7,9 @@ that compiles under XLA: shapes are fixed, and rows that are done wait without c
 
 from typing import NamedTuple
 
-from keras import ops, tree
+from keras import ops
+
+from keras_transformer.beams import take_rows
 
 # Below every sum of log-probabilities: the score of what is forbidden or not there.
 IMPOSSIBLE = -1e9
@@ -54,6 +56,7 @@ class GreedyState(NamedTuple):
     """What greedy search carries from step to step."""
 
     index: object  # scalar: position of the ids that come next
+    max_lengths: object  # [B] never changes
     ids: object  # [B, length] what was chosen, pad after the end
     last: object  # [B] the newest ids
     scores: object  # [B] sum of log-probabilities, nats
@@ -61,7 +64,18 @@ class GreedyState(NamedTuple):
     cache: object  # nest of [B, ...]
 
 
-def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=0):
+def greedy_search(
+    step,
+    cache,
+    max_lengths,
+    *,
+    length,
+    start_id,
+    end_id,
+    pad_id=0,
+    few=None,
+    keep=take_rows,
+):
     """The most probable next token, again and again.
 
     Args:
@@ -71,6 +85,9 @@ def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=
             forced to be the end.
         length: width of the result and most steps, fixed when compiled.
         start_id, end_id, pad_id: start and pad are never chosen.
+        few: once no more rows than this are not done, those are searched alone. Fixed when
+            compiled, which takes longer, as there are two loops.
+        keep: `(cache, rows [few]) -> cache`, the cache of those rows.
 
     Returns:
         ids [B, length], pad after the end; log-probabilities [B] in nats; and booleans [B], True
@@ -85,6 +102,7 @@ def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=
     rows = ops.shape(max_lengths)[0]
     state = GreedyState(
         index=ops.convert_to_tensor(0, "int32"),
+        max_lengths=max_lengths,
         ids=ops.full((rows, length), pad_id, dtype="int32"),
         last=ops.full((rows,), start_id, dtype="int32"),
         scores=ops.zeros((rows,), dtype="float32"),
@@ -92,17 +110,15 @@ def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=
         cache=cache,
     )
 
-    def unfinished(*state):
-        state = GreedyState(*state)
-        return ops.logical_and(state.index < length, ops.logical_not(ops.all(state.done)))
-
     def advance(*state):
         state = GreedyState(*state)
         logits, cache = step(state.last, state.cache, state.index)
-        log_probs = _next_log_probs(logits, state.index, max_lengths, end_id, (pad_id, start_id))
+        log_probs = _next_log_probs(
+            logits, state.index, state.max_lengths, end_id, (pad_id, start_id)
+        )
         score, chosen = _highest(log_probs)
         chosen = ops.where(state.done, pad_id, chosen)
-        return GreedyState(
+        return state._replace(
             index=state.index + 1,
             ids=_write(state.ids, chosen, state.index),
             last=chosen,
@@ -111,7 +127,7 @@ def greedy_search(step, cache, max_lengths, *, length, start_id, end_id, pad_id=
             cache=cache,
         )
 
-    state = GreedyState(*ops.while_loop(unfinished, advance, state))
+    state = _run(advance, state, length, few, keep)
     return state.ids, state.scores, state.done
 
 
@@ -119,6 +135,7 @@ class BeamState(NamedTuple):
     """What beam search carries from step to step."""
 
     index: object  # scalar: position of the ids that come next
+    max_lengths: object  # [B] never changes
     alive_ids: object  # [B, N, length] unfinished hypotheses, best first
     alive_scores: object  # [B, N] sums of log-probabilities, nats
     finished_ids: object  # [B, N, length] finished hypotheses, best first
@@ -139,6 +156,9 @@ def beam_search(
     pad_id=0,
     penalty=None,
     n_best=1,
+    reorder=take_rows,
+    few=None,
+    keep=take_rows,
     while_loop=ops.while_loop,
 ):
     """Beam search with a set of finished hypotheses and a length penalty (section 6.1).
@@ -160,6 +180,9 @@ def beam_search(
         penalty: a function of the length, not falling, like `gnmt_penalty(0.6)` (the default) or
             `average_penalty()`.
         n_best: how many of the N results are wanted; the others may be incomplete.
+        reorder: `(cache, rows [B * N]) -> cache`, the cache of the sequences that live on. It may
+            leave what is large in place and note where things are (beams.py).
+        few, keep: see `greedy_search`; the rows are sources.
         while_loop: what runs the search, `(unfinished, advance, state) -> state`; one that looks at
             each `BeamState` on the way must not be compiled.
 
@@ -184,6 +207,7 @@ def beam_search(
     first = ops.where(ops.arange(beams) == 0, 0.0, IMPOSSIBLE)
     state = BeamState(
         index=ops.convert_to_tensor(0, "int32"),
+        max_lengths=max_lengths,
         alive_ids=ops.full((rows, beams, length), pad_id, dtype="int32"),
         alive_scores=ops.broadcast_to(ops.cast(first, "float32")[None], (rows, beams)),
         finished_ids=ops.full((rows, beams, length), pad_id, dtype="int32"),
@@ -191,11 +215,6 @@ def beam_search(
         done=ops.zeros((rows,), dtype="bool"),
         cache=cache,
     )
-    per_beam_lengths = ops.repeat(max_lengths, beams, axis=0)  # [B * N]
-
-    def unfinished(*state):
-        state = BeamState(*state)
-        return ops.logical_and(state.index < length, ops.logical_not(ops.all(state.done)))
 
     def advance(*state):
         state = BeamState(*state)
@@ -204,7 +223,8 @@ def beam_search(
         newest = ops.where(index == 0, start_id, newest)
         logits, cache = step(ops.reshape(newest, (-1,)), state.cache, index)
         vocabulary_size = logits.shape[-1]
-        log_probs = _next_log_probs(logits, index, per_beam_lengths, end_id, (pad_id, start_id))
+        per_beam = ops.repeat(state.max_lengths, beams, axis=0)  # [B * N]
+        log_probs = _next_log_probs(logits, index, per_beam, end_id, (pad_id, start_id))
         scores = state.alive_scores[:, :, None] + ops.reshape(
             log_probs, (-1, beams, vocabulary_size)
         )
@@ -233,15 +253,17 @@ def beam_search(
         alive_scores, kept = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
         alive_ids = _pick(ids, kept)
         origins = ops.take_along_axis(origins, ops.cast(kept, "int32"), axis=1)  # [B, N]
-        flat = ops.reshape(origins + ops.arange(rows, dtype="int32")[:, None] * beams, (-1,))
-        cache = tree.map_structure(lambda x: ops.take(x, flat, axis=0), cache)
+        flat = ops.reshape(
+            origins + ops.arange(ops.shape(origins)[0], dtype="int32")[:, None] * beams, (-1,)
+        )
+        cache = reorder(cache, flat)
 
-        bound = alive_scores[:, 0] / penalty(max_lengths)
+        bound = alive_scores[:, 0] / penalty(state.max_lengths)
         hopeless = finished_scores[:, n_best - 1] >= bound
         full = finished_scores[:, beams - 1] > IMPOSSIBLE / 2
         dead = alive_scores[:, 0] < IMPOSSIBLE / 2
         done = ops.logical_or(ops.logical_or(hopeless, full), dead)
-        return BeamState(
+        return state._replace(
             index=index + 1,
             alive_ids=alive_ids,
             alive_scores=alive_scores,
@@ -251,10 +273,37 @@ def beam_search(
             cache=cache,
         )
 
-    state = BeamState(*while_loop(unfinished, advance, state))
+    state = _run(advance, state, length, few, keep, while_loop)
     # What stands where nothing has finished depends on how the backend sorts equal scores.
     real = state.finished_scores[:, :, None] > IMPOSSIBLE / 2
     return ops.where(real, state.finished_ids, pad_id), state.finished_scores, state.done
+
+
+def _run(advance, state, length, few, keep, while_loop=ops.while_loop):
+    """The state at the end of a search; once no more than `few` rows are left, of those alone."""
+
+    def until(enough):
+        def unfinished(*values):
+            values = state._make(values)
+            left = ops.sum(ops.cast(ops.logical_not(values.done), "int32"))
+            return ops.logical_and(values.index < length, left > enough)
+
+        return unfinished
+
+    if few is None:
+        return state._make(while_loop(until(0), advance, state))
+    first = state._make(while_loop(until(few), advance, state))
+    # Those not done are the first.
+    rows = ops.cast(ops.argsort(ops.cast(first.done, "int32")), "int32")[:few]
+    by_row = [name for name in state._fields if name not in ("index", "cache")]
+    taken = {name: take_rows(getattr(first, name), rows) for name in by_row}
+    last = first._replace(**taken, cache=keep(first.cache, rows))
+    last = state._make(while_loop(until(0), advance, last))
+    merged = {
+        name: ops.scatter_update(getattr(first, name), rows[:, None], getattr(last, name))
+        for name in by_row
+    }
+    return last._replace(**merged)
 
 
 def _highest(scores):

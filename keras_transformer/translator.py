@@ -1,5 +1,6 @@
 """Text to text: tokenise, encode, search, detokenise."""
 
+import collections
 import concurrent.futures
 import math
 import os
@@ -9,8 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer import progress, scoring, search
-from keras_transformer.compilation import compile_with_weights, compiles_each_shape
+from keras_transformer import beams, progress, scoring, search
+from keras_transformer.compilation import (
+    compile_with_weights,
+    compiles_each_shape,
+    runs_on_processor,
+)
 from keras_transformer.losses import token_nats
 from keras_transformer.memory import keep_freed_memory
 from keras_transformer.seen import Seen
@@ -21,6 +26,10 @@ SOURCE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # again as those.
 ROOM = 32
 ROWS = (1, 4, 16, 64, 128, 256)
+# From so many products on, of sentences of one width, a search that goes on with a quarter of its
+# rows once the others are done repays its longer compilation: greedily from about 30,000 sentences
+# of 16 tokens with `tiny`, from 700 of 24 with `base`.
+SHRINKS_FROM = 1e12
 
 
 class Hypothesis(NamedTuple):
@@ -165,14 +174,17 @@ class Translator:
 
         def search(chosen, whole):
             given = [sources[i] for i in chosen]
-            found = self._search(given, n, beam_size, length_penalty, whole)
+            alike = widths[self._width(max(map(len, given)) + 1)]
+            found = self._search(given, n, beam_size, length_penalty, whole, alike)
             for i, hypotheses in zip(chosen, found, strict=True):
                 results[i] = hypotheses
                 done(len(sources[i]) if hypotheses is not None else 0)
             return [i for i, hypotheses in zip(chosen, found, strict=True) if hypotheses is None]
 
         left = [i for i, ids in enumerate(sources) if ids]
-        # First with room for what most sentences need. Attention reads all the room there is.
+        widths = collections.Counter(self._width(len(sources[i]) + 1) for i in left)
+        # First with room for what most sentences need: room is filled with zeros at each call, and
+        # on accelerators read whole at each step.
         with progress.work("translating", sum(map(len, sources)), "source tokens") as done:
             for whole in (False, True):
                 # Longest first: the largest shape is met at once, and a batch is of one length.
@@ -209,13 +221,18 @@ class Translator:
                 self._warned = True
                 return
 
-    def _search(self, sources, n, beam_size, length_penalty, whole):
-        """Hypotheses of each source; None where the room was too short, unless it is the whole."""
+    def _search(self, sources, n, beam_size, length_penalty, whole, alike):
+        """Hypotheses of each source; None where the room was too short, unless it is the whole.
+
+        `alike` is how many sentences of this call are of the same width.
+        """
         source_ids, max_lengths = self.batch(sources)
         longest = self._longest_target(source_ids.shape[1])
         width = source_ids.shape[1]
         length = longest if whole else min(longest, max(ROOM, width + width // 2))
-        run = self._compiled(n, beam_size, length_penalty, length)
+        rows = source_ids.shape[0]
+        few = rows // 4 if rows >= 16 and self._pays_to_shrink(alike * beam_size, width) else None
+        run = self._compiled(n, beam_size, length_penalty, length, few)
         ids, scores, done = map(ops.convert_to_numpy, run(source_ids, max_lengths))
         end_id = self.target_tokenizer.end_id
         found = []
@@ -232,6 +249,15 @@ class Translator:
                     hypotheses.append(Hypothesis(text, row_ids, float(score)))
             found.append(hypotheses)
         return found
+
+    def _pays_to_shrink(self, sequences, width):
+        """Whether so many sequences repay compiling a second loop, for the few that are left.
+
+        By the products that they take, if a target is about as long as its source.
+        """
+        weights = (weight for model in self.models for weight in model.weights)
+        products = sequences * width * sum(math.prod(weight.shape) for weight in weights)
+        return products >= SHRINKS_FROM and runs_on_processor()
 
     def batch(self, sources):
         """Lists of ids -> ids [B, S], ended and padded to a shape to compile, and limits [B]."""
@@ -269,13 +295,13 @@ class Translator:
         limits = [getattr(each, embedding).max_length for each in self.models]
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def _compiled(self, n, beam_size, length_penalty, length):
-        key = (n, beam_size, length_penalty, length)
+    def _compiled(self, n, beam_size, length_penalty, length, few):
+        key = (n, beam_size, length_penalty, length, few)
         if key not in self._searches:
 
             def run(source_ids, max_lengths):
                 return self.search_ids(
-                    source_ids, max_lengths, length, n, beam_size, length_penalty
+                    source_ids, max_lengths, length, n, beam_size, length_penalty, few=few
                 )
 
             # Batches at work side by side may come here at once, and are to have one function.
@@ -291,54 +317,61 @@ class Translator:
         beam_size,
         length_penalty,
         watched_loop=None,
+        few=None,
     ):
         """Ids [B, S] and limits [B] -> ids [B, N, length], scores [B, N] and [B], whether it ended.
 
         The whole search as tensor operations, to be compiled or exported; the shape and `length`,
         the most tokens that there is room for, may be known only when it runs. `watched_loop` is
-        the `while_loop` of `search.beam_search`, which then searches with one beam too.
+        the `while_loop` of `search.beam_search`, which then searches with one beam too; `few` is
+        that of either search.
         """
         penalty = (
             search.average_penalty()
             if length_penalty == "average"
             else search.gnmt_penalty(length_penalty)
         )
-        rows = ops.shape(source_ids)[0] * beam_size
-        masks, caches = [], []
+        caches = []
         for model in self.models:
             memory, memory_mask = model.encode(source_ids)
-            masks.append(memory_mask)
-            caches.append(model.start_cache(memory, rows, length))
-        crosses = [cache["cross"] for cache in caches]
+            cache = model.start_cache(memory, length, beam_size)
+            caches.append({**cache, "memory_mask": memory_mask})
 
-        def step(ids, cache, index):
+        def step(ids, caches, index):
             logits, grown = [], []
-            members = zip(self.models, masks, crosses, cache, strict=True)
-            for model, mask, cross, own in members:
-                cache = {"self": own, "cross": cross}
+            for model, cache in zip(self.models, caches, strict=True):
+                mask = cache["memory_mask"]
                 found, cache = model.decode(ids[:, None], None, mask, cache, index)
                 logits.append(found[:, 0])
-                grown.append(cache["self"])
+                grown.append({**cache, "memory_mask": mask})
             return _mean_of_probabilities(logits), grown
 
-        start = [cache["self"] for cache in caches]
         ids = {
             "length": length,
             "start_id": self.target_tokenizer.start_id,
             "end_id": self.target_tokenizer.end_id,
             "pad_id": self.target_tokenizer.pad_id,
         }
+
+        def keep(caches, rows):
+            return [beams.of_sources(cache, rows, beam_size) for cache in caches]
+
         if beam_size == 1 and watched_loop is None:
-            found, scores, done = search.greedy_search(step, start, max_lengths, **ids)
+            found, scores, done = search.greedy_search(
+                step, caches, max_lengths, few=few, keep=keep, **ids
+            )
             lengths = ops.sum(ops.cast(ops.not_equal(found, ids["pad_id"]), "int32"), axis=1)
             return found[:, None], (scores / penalty(lengths))[:, None], done
         return search.beam_search(
             step,
-            start,
+            caches,
             max_lengths,
             beam_size=beam_size,
             penalty=penalty,
             n_best=n,
+            reorder=lambda caches, rows: [beams.of_sequences(cache, rows) for cache in caches],
+            few=few,
+            keep=keep,
             while_loop=watched_loop or ops.while_loop,
             **ids,
         )

@@ -130,13 +130,11 @@ class RecurrentSeq2Seq(keras.Model):
         x, states = self.decoder(x, cache["self"], values, memory_mask, keys)
         return self.target_embedding(x, reverse=True), {**cache, "self": states}
 
-    def start_cache(self, memory, rows, length):
-        """The states of `rows` targets, B or N * B; `length` is not read: states do not grow."""
+    def start_cache(self, memory, length, beam_size=1):
+        """The states of `beam_size` targets a source; `length` is not read: states do not grow."""
 
-        def repeated(state):  # [B, H] -> [N * B, H], the N rows of a source together
-            sources, units = ops.shape(state)[0], state.shape[-1]
-            state = ops.broadcast_to(state[:, None], (sources, rows // sources, units))
-            return ops.reshape(state, (rows, units))
+        def repeated(state):  # [B, H] -> [B * N, H], the N rows of a source together
+            return ops.repeat(state, beam_size, axis=0)
 
         values = memory.get("outputs")
         return {

@@ -309,7 +309,7 @@ def test_weights_come_with_a_cache_too(chunk):
     x = np.repeat(X, beams, axis=0)
     _, expected = encoder(X, causal=True, return_attention_weights=True)
     _, own, cross = decoder(X, MEMORY, memory_mask=MEMORY_MASK, return_attention_weights=True)
-    caches = [encoder.start_cache(B, T), decoder.start_cache(MEMORY, B * beams, T)]
+    caches = [encoder.start_cache(B, T), decoder.start_cache(MEMORY, T, beams)]
     given = {"memory_mask": MEMORY_MASK, "return_attention_weights": True}
     for t in range(0, T, chunk):
         newest = slice(t, t + chunk)

@@ -89,7 +89,7 @@ def test_decoder_layer_is_keras_hubs_with_their_cache_and_ours(norm, activation)
 
     their_self = ops.zeros((B, 2, T, H, D // H))
     their_cross = ops.zeros((B, 2, S, H, D // H))
-    cache = ours.start_cache(memory, rows=B, length=T)
+    cache = ours.start_cache(memory, length=T)
     for t in range(T):
         expected, their_self, their_cross = theirs(
             x[:, t : t + 1],

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from keras_transformer import search
+from keras_transformer.beams import take_rows
 
 PAD, END, START = 0, 2, 4
 VOCABULARY, LENGTH, STATES = 7, 8, 1009
@@ -59,8 +60,13 @@ def step_of(table, dtype="float32"):
     return step
 
 
+def keep(cache, sources, beams):
+    sequences = ops.reshape(sources[:, None] * beams + ops.arange(beams), (-1,))
+    return take_rows(cache, sequences)
+
+
 @functools.cache
-def compiled(beam_size, penalty, n_best, length, dtype):
+def compiled(beam_size, penalty, n_best, length, dtype, few=None):
     """The search as a function of arrays; on JAX compiled once for all tables."""
 
     def run(table, sources, max_lengths):
@@ -70,6 +76,7 @@ def compiled(beam_size, penalty, n_best, length, dtype):
             "source": (ops.repeat(sources, beam_size or 1, axis=0),),
         }
         shape = {"length": length, "start_id": START, "end_id": END, "pad_id": PAD}
+        shape |= {"few": few, "keep": functools.partial(keep, beams=beam_size or 1)}
         step = step_of(table, dtype)
         if beam_size is None:
             return search.greedy_search(step, cache, max_lengths, **shape)
@@ -90,8 +97,8 @@ def compiled(beam_size, penalty, n_best, length, dtype):
     return run
 
 
-def greedy(table, sources=SOURCES, max_lengths=MAX_LENGTHS, length=LENGTH):
-    return beam(table, None, None, None, sources, max_lengths, length)
+def greedy(table, sources=SOURCES, max_lengths=MAX_LENGTHS, length=LENGTH, few=None):
+    return beam(table, None, None, None, sources, max_lengths, length, few=few)
 
 
 def beam(
@@ -103,8 +110,9 @@ def beam(
     max_lengths=MAX_LENGTHS,
     length=LENGTH,
     dtype="float32",
+    few=None,
 ):
-    run = compiled(beam_size, penalty, n_best or beam_size, length, dtype)
+    run = compiled(beam_size, penalty, n_best or beam_size, length, dtype, few)
     results = run(*(ops.convert_to_tensor(array) for array in (table, sources, max_lengths)))
     return [ops.convert_to_numpy(result) for result in results[:2]]
 
@@ -238,6 +246,40 @@ def test_what_is_finished_waits_unchanged_while_other_rows_run_on():
         np.testing.assert_array_equal(later_ids[:-1, ..., :4], ids[:-1])
         assert (later_ids[:-1, ..., 4:] == PAD).all()
         np.testing.assert_allclose(later_scores[:-1], scores[:-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("few", [1, 5, 22])
+@pytest.mark.parametrize("run", [greedy, beam])
+def test_the_few_that_are_left_go_on_alone_to_the_same_results(run, few):
+    table = language_model(7)
+    (ids, scores), (all_ids, all_scores) = run(table, few=few), run(table)
+    np.testing.assert_array_equal(ids, all_ids)
+    np.testing.assert_allclose(scores, all_scores, rtol=1e-6)
+
+
+# Elsewhere a step is traced, so its rows cannot be counted.
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rows_that_are_done_are_not_computed_beside_few(beams):
+    table, rows = language_model(7), []
+    table[:, END] -= 20  # nothing ends before its limit
+
+    def counting(ids, cache, index):
+        rows.append(len(ids) // beams)
+        return step_of(table)(ids, cache, index)
+
+    cache = {
+        "prefix": ops.zeros((4 * beams, 8), "int32"),
+        "source": (ops.repeat(ops.arange(4), beams),),
+    }
+    options = {"length": 8, "start_id": START, "end_id": END, "few": 2}
+    options["keep"] = functools.partial(keep, beams=beams)
+    limits = ops.convert_to_tensor([6, 1, 3, 2])
+    if beams == 1:
+        search.greedy_search(counting, cache, limits, **options)
+    else:
+        search.beam_search(counting, cache, limits, beam_size=beams, **options)
+    assert rows == [4, 4, 2, 2, 2, 2]  # two are left once those of limits 1 and 2 are done
 
 
 @pytest.mark.parametrize("end_logit", [0.0, -20.0])

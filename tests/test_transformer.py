@@ -91,7 +91,7 @@ def test_each_layer_step_by_step_is_the_uncached_layer(any_precision):
     x = model.target_embedding(TARGET)
     for layer in model.decoder.layers:
         expected = layer(x, memory, memory_mask=memory_mask)
-        cache = layer.start_cache(memory, rows=B, length=T + 2)
+        cache = layer.start_cache(memory, length=T + 2)
         for t in range(T):
             step, cache = layer(x[:, t : t + 1], cache=cache, index=t, memory_mask=memory_mask)
             real = REAL[:, t]
@@ -124,7 +124,7 @@ def test_beams_share_the_memory_of_their_source(model):
     target_ids = np.random.default_rng(1).integers(1, V, size=(B * beams, T))
     expected = logits(model, np.repeat(SOURCE, beams, axis=0), target_ids)
     memory, memory_mask = model.encode(SOURCE)
-    cache = model.start_cache(memory, rows=B * beams, length=T)
+    cache = model.start_cache(memory, length=T, beam_size=beams)
     assert {part.shape[0] for layer in cache["cross"] for part in layer} == {B}
     for t in range(T):
         actual, cache = model.decode(

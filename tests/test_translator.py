@@ -171,6 +171,38 @@ def test_room_for_fewer_tokens_changes_nothing(translator, beam_of_3, monkeypatc
         np.testing.assert_allclose([h.score for h in ours], [h.score for h in expected], rtol=1e-5)
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_search_that_shrinks_finds_the_same(
+    translator, greedy, beam_of_3, beam_size, monkeypatch
+):
+    """With a quarter of 16 rows, the few of the longest translations."""
+    monkeypatch.setattr("keras_transformer.translator.SHRINKS_FROM", 0)
+    monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: True)
+    few = set()
+    search_ids = translator.search_ids
+
+    def watched(*arguments, **options):
+        few.add(options["few"])
+        return search_ids(*arguments, **options)
+
+    monkeypatch.setattr(translator, "search_ids", watched)
+    found = translator.n_best(TEXTS * 2, beam_size, beam_size=beam_size, batch_size=16)
+    assert few == {4}
+    for ours, expected in zip(found, (greedy if beam_size == 1 else beam_of_3) * 2, strict=True):
+        assert [(h.text, h.ids) for h in ours] == [(h.text, h.ids) for h in expected]
+        np.testing.assert_allclose([h.score for h in ours], [h.score for h in expected], rtol=1e-5)
+
+
+def test_a_search_shrinks_where_that_repays_its_compilation(translator, monkeypatch):
+    weights = sum(np.size(each) for each in translator.models[0].get_weights())
+    monkeypatch.setattr("keras_transformer.translator.SHRINKS_FROM", 1000 * 8 * weights)
+    monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: True)
+    assert translator._pays_to_shrink(1000, 8)
+    assert not translator._pays_to_shrink(999, 8)
+    monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: False)
+    assert not translator._pays_to_shrink(1000, 8)
+
+
 def test_the_translation_is_the_best_hypothesis(translator, greedy):
     assert translator.translate(TEXTS, beam_size=1, batch_size=4) == [h.text for (h,) in greedy]
 

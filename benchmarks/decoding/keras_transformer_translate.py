@@ -1,10 +1,17 @@
-"""This package: `Translator` as anyone calls it. Settings are arguments of `n_best`."""
+"""This package: `Translator` as anyone calls it.
+
+Settings: `batch_size` as of `n_best`; and whether a search shrinks, as it does by itself in files
+so long that they repay its longer compilation.
+"""
+
+import math
 
 import keras
 import numpy as np
 from digits import Digits
 from loop import answers, load
 
+from keras_transformer import translator
 from keras_transformer.translator import Translator
 
 
@@ -27,8 +34,9 @@ def prepare(config):
     digits = Digits(model.target_embedding.vocabulary_size, **workload["special_ids"])
     translators = {None: Translator(model, digits)}
 
-    def open_with(**options):
+    def open_with(shrinks=False, **options):
         def translate(sentences, beam_size, tokens, compared):
+            translator.SHRINKS_FROM = 0 if shrinks else math.inf
             if tokens not in translators:
                 translators[tokens] = Fixed(model, digits, tokens)
             texts = [digits.decode(ids) for ids in sentences]
@@ -37,5 +45,6 @@ def prepare(config):
 
         return translate
 
-    facts = {"compiles": True, "latency": {}, "throughput": {"batch_size": [64, 16, 256]}}
+    facts = {"compiles": True, "latency": {}, "throughput": {}}
+    facts["throughput"] = {"shrinks": [False, True], "batch_size": [64, 32, 16, 256]}
     return answers(workload["sentences"], open_with), facts

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_transformer.layers import masks
+from keras_transformer.layers import cached, masks
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.products import batched, dense
 
@@ -144,9 +144,12 @@ class MultiHeadAttention(keras.layers.Layer):
             values = _write(cache[1], new_values, index, axis=2)
             cache, causal = (keys, values), True
         keep = {"key_mask": key_mask, "attention_mask": attention_mask, "causal": causal}
-        weights = None
-        if cache is None and not return_attention_weights:
+        weights, plain = None, not return_attention_weights
+        if cache is None and plain:
             mixed = self._attend_without_weights(queries, keys, values, training, **keep)
+        elif index is not None and plain and not training and cached.serves(queries, keys, index):
+            permitted = _permitted(queries, keys, **keep, index=index)
+            mixed = cached.attend(self._scaled(queries), keys, values, permitted, index)
         else:
             keys, values = (_transposed(keys), values) if cache is None else cache
             mixed, weights = self._attend(queries, keys, values, training, **keep, index=index)
@@ -210,16 +213,9 @@ class MultiHeadAttention(keras.layers.Layer):
         x = ops.reshape(x, (-1, length, self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))  # [B, H, S, K]
 
-    def _attend(
-        self, queries, keys, values, training, key_mask, attention_mask, causal, index=None
-    ):
+    def _attend(self, queries, keys, values, training, index=None, **mask):
         """The mixed values and the weights, by keys [B, H, K, S]."""
-        causal_mask = None
-        if causal:
-            causal_mask = masks.causal_mask(
-                ops.shape(queries)[2], ops.shape(keys)[3], 0 if index is None else index
-            )
-        permitted = masks.combine_masks(key_mask, attention_mask, causal_mask)
+        permitted = _permitted(queries, keys, **mask, index=index)
         scores = batched(self._scaled(queries), keys)
         scores = ops.cast(scores, "float32")  # [B, H, T, S]
         if permitted is not None:
@@ -254,6 +250,16 @@ class MultiHeadAttention(keras.layers.Layer):
             "use_bias": self.use_bias,
             "dropout": self.dropout,
         }
+
+
+def _permitted(queries, keys, key_mask, attention_mask, causal, index=None):
+    """The mask over keys [B, H, K, S], which broadcasts to [B, H, T, S], or None."""
+    causal_mask = None
+    if causal:
+        causal_mask = masks.causal_mask(
+            ops.shape(queries)[2], ops.shape(keys)[3], 0 if index is None else index
+        )
+    return masks.combine_masks(key_mask, attention_mask, causal_mask)
 
 
 def _transposed(keys):

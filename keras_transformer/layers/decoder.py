@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_transformer import beams
 from keras_transformer.layers.encoder import Encoder, EncoderLayer, as_tuple
 
 
@@ -28,8 +29,9 @@ class DecoderLayer(EncoderLayer):
             is given.
         memory_mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask
             of `memory`; one that is passed wins.
-        cache: `{"self": (keys, values), "cross": (keys, values)}` from `start_cache`. The rows of
-            "self" may be N times those of "cross": N beams share their source.
+        attention_mask: booleans [B, T, T] or [B, T, positions of the cache], True = may attend, in
+            self-attention; beside the causal mask.
+        cache: `{"self": (keys, values), "cross": (keys, values)}` from `start_cache`.
         index: position of the first of `inputs`, with a cache.
         return_attention_weights: whether to return the weights too.
 
@@ -44,7 +46,7 @@ class DecoderLayer(EncoderLayer):
     x, memory = keras.random.normal((2, 5, 512)), keras.random.normal((2, 7, 512))
     y = layer(x, memory)  # [2, 5, 512]
 
-    cache = layer.start_cache(memory, rows=2, length=5)
+    cache = layer.start_cache(memory, length=5)
     y0, cache = layer(x[:, :1], cache=cache, index=0)  # equals y[:, :1]
     ```
     """
@@ -65,6 +67,7 @@ class DecoderLayer(EncoderLayer):
         memory=None,
         inputs_mask=None,
         memory_mask=None,
+        attention_mask=None,
         cache=None,
         index=0,
         return_attention_weights=False,
@@ -80,6 +83,7 @@ class DecoderLayer(EncoderLayer):
         update, *rest = as_tuple(
             self.self_attention(
                 self.join_self_attention.prepare(inputs),
+                attention_mask=attention_mask,
                 causal=True,
                 return_attention_weights=return_attention_weights,
                 training=training,
@@ -89,15 +93,9 @@ class DecoderLayer(EncoderLayer):
         weights, new_cache = (rest, None) if cache is None else (rest[:-1], rest[-1])
         x = self.join_self_attention(inputs, update, training=training)  # [B, T, D]
 
-        query = self.join_cross_attention.prepare(x)
-        if cache is not None:
-            # Queries do not see each other here, so the beams of a source (N rows of T) can stand
-            # as N * T positions of one row, and the memory is neither repeated nor reordered.
-            sources = ops.shape(cache["cross"][0])[0]
-            query = ops.reshape(query, (sources, -1, self.d_model))
         update, *cross = as_tuple(
             self.cross_attention(
-                query,
+                self.join_cross_attention.prepare(x),
                 memory,
                 key_mask=memory_mask,
                 return_attention_weights=return_attention_weights,
@@ -105,38 +103,29 @@ class DecoderLayer(EncoderLayer):
                 **cross_keys,
             )
         )
-        if cache is not None:
-            update = ops.reshape(update, ops.shape(x))
         x = self.join_cross_attention(x, update, training=training)
 
         x = self._feed(x, training)
         outputs = (x,)
         if return_attention_weights:
-            outputs += (*weights, self._by_row(cross[0], ops.shape(x)[1]))
+            outputs += (*weights, cross[0])
         if cache is not None:
             outputs += ({"self": new_cache, "cross": cache["cross"]},)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _by_row(self, weights, length):
-        """[B, H, N * T, S], where the beams of a source stand as positions, to [B * N, H, T, S]."""
-        size, heads = ops.shape(weights)[3], self.num_heads
-        weights = ops.reshape(weights, (-1, heads, ops.shape(weights)[2] // length, length, size))
-        return ops.reshape(ops.transpose(weights, (0, 2, 1, 3, 4)), (-1, heads, length, size))
-
-    def start_cache(self, memory, rows, length):
-        """A cache for decoding `rows` sequences of up to `length` tokens.
+    def start_cache(self, memory, length):
+        """A cache for decoding up to `length` positions.
 
         Args:
             memory: [B, S, D]; its keys and values are computed here, once.
-            rows: number of sequences, B or N * B.
             length: number of positions T.
 
         Returns:
-            `{"self": (keys [rows, H, K, T], values [rows, H, T, V]), "cross": (keys [B, H, K, S],
+            `{"self": (keys [B, H, K, T], values [B, H, T, V]), "cross": (keys [B, H, K, S],
             values [B, H, S, V])}`.
         """
         return {
-            "self": self.self_attention.start_cache(rows, length),
+            "self": self.self_attention.start_cache(ops.shape(memory)[0], length),
             "cross": self.cross_attention.project_memory(memory),
         }
 
@@ -154,7 +143,8 @@ class Decoder(Encoder):
         memory: [B, S, D]. Not read when a cache is given.
         inputs_mask: booleans [B, T], True = real token; filled in by Keras.
         memory_mask: booleans [B, S], True = real token; filled in by Keras.
-        cache: `{"self": L x (keys, values), "cross": L x (keys, values)}` from `start_cache`.
+        cache: from `start_cache`; `inputs` are then [R, T, D], the newest positions of R sequences
+            alone.
         index: position of the first of `inputs`, with a cache.
         return_attention_weights: whether to return the weights of all layers too.
 
@@ -191,12 +181,39 @@ class Decoder(Encoder):
         if cache is None:
             each = [{"inputs_mask": inputs_mask}] * self.num_layers
             return self._run(each, inputs, memory, **keep)
+        number = cache["origins"].shape[1] if "origins" in cache else None
+        if number is not None:
+            new = ops.shape(inputs)[1]
+            origins = beams.grown(cache["origins"], index, new)
+            keep["attention_mask"] = beams.mask(origins, new)
+            cache = {**cache, "origins": origins}
+            inputs, index = beams.together(inputs, number), index * number
         pairs = zip(cache["self"], cache["cross"], strict=True)
         each = [{"cache": {"self": a, "cross": b}, "index": index} for a, b in pairs]
-        *outputs, caches = self._run(each, inputs, **keep)
-        return *outputs, {"self": [new["self"] for new in caches], "cross": cache["cross"]}
+        x, *weights, caches = self._run(each, inputs, **keep)
+        if number is not None:
+            x = beams.apart(x, number)
+            weights = [
+                [beams.weights_apart(layer, number, own=kind == 0) for layer in layers]
+                for kind, layers in enumerate(weights)
+            ]
+        return x, *weights, {**cache, "self": [layer["self"] for layer in caches]}
 
-    def start_cache(self, memory, rows, length):
-        """The caches of all layers, see `DecoderLayer.start_cache`."""
-        caches = [layer.start_cache(memory, rows, length) for layer in self.layers]
-        return {part: [cache[part] for cache in caches] for part in ("self", "cross")}
+    def start_cache(self, memory, length, beam_size=1):
+        """A cache for decoding sequences of up to `length` tokens.
+
+        Args:
+            memory: [B, S, D]; its keys and values are computed here, once.
+            length: number of positions T.
+            beam_size: N sequences of each source, which stand together: R = B * N.
+
+        Returns:
+            `{"self": L x (keys [B, H, K, T * N], values [B, H, T * N, V]), "cross": L x (keys
+            [B, H, K, S], values [B, H, S, V])}`, and with several beams their `"origins"`
+            [B, N, T] (see beams.py). What stands under "cross" never changes.
+        """
+        caches = [layer.start_cache(memory, length * beam_size) for layer in self.layers]
+        cache = {part: [layer[part] for layer in caches] for part in ("self", "cross")}
+        if beam_size > 1:
+            cache["origins"] = beams.start(ops.shape(memory)[0], beam_size, length)
+        return cache

@@ -242,9 +242,15 @@ class Transformer(keras.Model):
             for kind, layers in found.items()
         }
 
-    def start_cache(self, memory, rows, length):
-        """A cache for decoding `rows` targets of up to `length` tokens from `memory` [B, S, D]."""
-        return self.decoder.start_cache(memory, rows, length)
+    def start_cache(self, memory, length, beam_size=1):
+        """A cache for decoding targets of up to `length` tokens, `beam_size` for each source.
+
+        Args:
+            memory: [B, S, D] from `encode`.
+            length: most tokens of a target.
+            beam_size: N; the target ids given to `decode` are then [B * N, T].
+        """
+        return self.decoder.start_cache(memory, length, beam_size)
 
     def feature_extractor(self):
         """The encoder as a model of its own that shares the weights: source ids -> [B, S, D].

@@ -7,6 +7,9 @@ from keras import ops
 
 from keras_transformer import search
 
+# What is read of each `search.BeamState`.
+WATCHED = ("index", "alive_ids", "alive_scores", "finished_ids", "finished_scores")
+
 
 class Node(NamedTuple):
     """A prefix that the search kept, or a hypothesis that it finished."""
@@ -42,7 +45,8 @@ def beam_tree(translator, source, beam_size, length_penalty):
     def loop(unfinished, advance, state):
         while bool(ops.convert_to_numpy(unfinished(*state))):
             state = advance(*state)
-            states.append([ops.convert_to_numpy(each) for each in search.BeamState(*state)[:5]])
+            found = search.BeamState(*state)
+            states.append([ops.convert_to_numpy(getattr(found, name)) for name in WATCHED])
         return state
 
     length = int(max_lengths[0])

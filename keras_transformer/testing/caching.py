@@ -16,7 +16,7 @@ def assert_cached_equals_uncached(
 
     ```
     memory, memory_mask = model.encode(source_ids)
-    cache = model.start_cache(memory, rows=B, length=L)
+    cache = model.start_cache(memory, length=L)
     logits, cache = model.decode(target_ids[:, t : t + 1], None, memory_mask, cache, t)
     logits == model({"source_ids": source_ids, "target_ids": target_ids})[:, t : t + 1]
     ```
@@ -56,12 +56,12 @@ def assert_cached_equals_uncached(
         )
     _, arrays, expected = running.runner(model, inputs)
     target_ids = arrays["target_ids"]
-    rows, length = target_ids.shape[:2]
+    length = target_ids.shape[1]
     tolerance = running.rounding(model, expected) if tolerance is None else tolerance
     real = running.real_positions(arrays, "target_ids", expected, pad_id)
 
     memory, memory_mask = model.encode(ops.convert_to_tensor(arrays["source_ids"]))
-    first = model.start_cache(memory, rows, length + 2)
+    first = model.start_cache(memory, length + 2)
 
     def step(ids, index, *leaves):
         cache = tree.pack_sequence_as(first, leaves)

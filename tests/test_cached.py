@@ -1,0 +1,108 @@
+"""Laws of attention to the written part of a cache: a whole softmax, and nothing behind is read."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transformer.compilation import compile_with_weights
+from keras_transformer.layers import MultiHeadAttention, cached, masks
+
+B, H, K, V = 2, 3, 4, 5
+
+
+def random_attention(new, slots, seed=0):
+    random = np.random.default_rng(seed)
+    shapes = (B, H, new, K), (B, H, K, slots), (B, H, slots, V)
+    return [random.normal(size=shape).astype("float32") for shape in shapes]
+
+
+def permitted(new, slots, index, random=False):
+    """Causality, and with it a mask that forbids slots at random, never the newest."""
+    causal = np.arange(slots)[None] <= np.arange(new)[:, None] + index
+    if not random:
+        return causal
+    some = np.random.default_rng(1).random((B, 1, new, slots)) < 0.5
+    some[..., index : index + new] |= np.eye(new, dtype=bool)
+    return causal & some
+
+
+def expected(queries, keys, values, mask):
+    scores = np.where(mask, queries.astype("float64") @ keys, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ values
+
+
+@pytest.mark.parametrize(("slots", "new"), [(6, 1), (16, 1), (29, 1), (29, 3), (48, 3)])
+def test_it_is_attention_to_all_that_is_written(slots, new):
+    attend = compile_with_weights(cached.attend)
+    queries, keys, values = random_attention(new, slots)
+    for index in range(slots - new + 1):
+        mask = permitted(new, slots, index, random=True)
+        found = attend(queries, keys, values, mask, np.array(index, "int32"))
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(found), expected(queries, keys, values, mask), atol=2e-6
+        )
+
+
+def test_high_scores_do_not_overflow():
+    queries, keys, values = random_attention(1, 40)
+    keys[..., ::7] *= 300.0
+    mask = permitted(1, 40, 39)
+    found = cached.attend(*map(ops.convert_to_tensor, (queries, keys, values, mask)), 39)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), expected(queries, keys, values, mask), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("index", [0, 7, 8, 15])
+def test_blocks_behind_what_is_written_are_not_read(index):
+    queries, keys, values = random_attention(1, 40)
+    keys[..., 16:], values[:, :, 16:] = np.nan, np.nan
+    mask = permitted(1, 40, index)
+    found = cached.attend(*map(ops.convert_to_tensor, (queries, keys, values, mask)), index)
+    assert np.isfinite(ops.convert_to_numpy(found)).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_summed_in_float32(dtype):
+    queries, keys, values = random_attention(1, 64)
+    arrays = [ops.cast(each, dtype) for each in (queries, keys, values)]
+    queries, keys, values = (ops.convert_to_numpy(ops.cast(each, "float32")) for each in arrays)
+    mask = permitted(1, 64, 63)
+    found = cached.attend(*arrays, ops.convert_to_tensor(mask), 63)
+    assert found.dtype == arrays[0].dtype
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(ops.cast(found, "float32")),
+        expected(queries, keys, values, mask),
+        atol=2e-2,
+    )
+
+
+def test_it_serves_a_compiled_step_on_a_processor_and_no_other(monkeypatch):
+    queries, keys, _ = map(ops.convert_to_tensor, random_attention(1, 40))
+    monkeypatch.setattr(cached, "runs_on_processor", lambda: True)
+    assert cached.serves(queries, keys, ops.convert_to_tensor(3))
+    assert not cached.serves(queries, keys, 3)  # runs as it is: a loop would be slow
+    monkeypatch.setattr(cached, "runs_on_processor", lambda: False)
+    assert not cached.serves(queries, keys, ops.convert_to_tensor(3))
+
+
+@pytest.mark.parametrize("asked", [{"return_attention_weights": True}, {"training": True}])
+def test_weights_and_dropout_need_all_of_them(asked, monkeypatch):
+    monkeypatch.setattr(cached, "serves", lambda *shapes: True)
+    monkeypatch.setattr(cached, "attend", lambda *arguments: pytest.fail("in blocks"))
+    layer = MultiHeadAttention(num_heads=2, d_model=8, dropout=0.5)
+    x = np.ones((1, 1, 8), "float32")
+    layer(x)
+    layer(x, cache=layer.start_cache(1, 12), index=ops.convert_to_tensor(0), **asked)
+
+
+def test_masks_that_have_no_axis_of_heads_or_rows_serve():
+    queries, keys, values = random_attention(1, 20)
+    mask = masks.causal_mask(1, 20, 11)
+    found = cached.attend(*map(ops.convert_to_tensor, (queries, keys, values)), mask, 11)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found),
+        expected(queries, keys, values, permitted(1, 20, 11)),
+        atol=2e-6,
+    )
