@@ -77,9 +77,9 @@ def of_sequences(cache, sequences):
 
 def of_sources(cache, sources, beams):
     """A decoder's cache with all beams of the `sources`, integers [B'], and of no other."""
+    if "origins" in cache:  # a row of every part is a source
+        return take_rows(cache, sources)
     sequences = sources[:, None] * beams + ops.arange(beams, dtype=sources.dtype)
-    by_source = dict(cache)
-    kept = {}
-    if "origins" not in cache:
-        kept["self"] = take_rows(by_source.pop("self"), ops.reshape(sequences, (-1,)))
-    return {**take_rows(by_source, sources), **kept}
+    kept = take_rows(cache["self"], ops.reshape(sequences, (-1,)))
+    memory = {part: each for part, each in cache.items() if part != "self"}
+    return {"self": kept, **take_rows(memory, sources)}

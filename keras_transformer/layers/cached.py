@@ -1,9 +1,9 @@
 """Attention of the newest positions to a cache, of which only what is written is read.
 
-A compiled search has room for its longest result, of which most of it fills a small part. On
-processors reading that room is what a step of many rows mostly does, so there the written part is
-read block by block. The softmax is the exact one: each block is added to a sum that is scaled to
-the highest score so far (Milakov and Gimelshein, 2018).
+A compiled search has room for its longest result, and most results fill little of it. On processors
+a step of many rows mostly reads that room, so there the written part alone is read, block by block.
+The softmax is the exact one: each block is added to a sum that is scaled to the highest score so
+far (Milakov and Gimelshein, 2018).
 """
 
 import keras
