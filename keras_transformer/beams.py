@@ -62,6 +62,11 @@ def take_rows(nest, rows):
     return tree.map_structure(lambda x: ops.take(x, rows, axis=0), nest)
 
 
+def sequences_of(sources, beams):
+    """All beams of the sources [B']: [B' * N]."""
+    return ops.reshape(sources[:, None] * beams + ops.arange(beams, dtype=sources.dtype), (-1,))
+
+
 def of_sequences(cache, sequences):
     """A decoder's cache with the `sequences` of it, integers [R], each of its place's own source.
 
@@ -79,7 +84,6 @@ def of_sources(cache, sources, beams):
     """A decoder's cache with all beams of the `sources`, integers [B'], and of no other."""
     if "origins" in cache:  # a row of every part is a source
         return take_rows(cache, sources)
-    sequences = sources[:, None] * beams + ops.arange(beams, dtype=sources.dtype)
-    kept = take_rows(cache["self"], ops.reshape(sequences, (-1,)))
+    kept = take_rows(cache["self"], sequences_of(sources, beams))
     memory = {part: each for part, each in cache.items() if part != "self"}
     return {"self": kept, **take_rows(memory, sources)}

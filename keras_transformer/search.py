@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_transformer.beams import take_rows
+from keras_transformer.beams import sequences_of, take_rows
 
 # Below every sum of log-probabilities: the score of what is forbidden or not there.
 IMPOSSIBLE = -1e9
@@ -158,7 +158,7 @@ def beam_search(
     n_best=1,
     reorder=take_rows,
     few=None,
-    keep=take_rows,
+    keep=None,
     while_loop=ops.while_loop,
 ):
     """Beam search with a set of finished hypotheses and a length penalty (section 6.1).
@@ -182,7 +182,7 @@ def beam_search(
         n_best: how many of the N results are wanted; the others may be incomplete.
         reorder: `(cache, rows [B * N]) -> cache`, the cache of the sequences that live on. It may
             leave what is large in place and note where things are (beams.py).
-        few, keep: see `greedy_search`; the rows are sources.
+        few, keep: see `greedy_search`; the rows are sources, by default with all their beams.
         while_loop: what runs the search, `(unfinished, advance, state) -> state`; one that looks at
             each `BeamState` on the way must not be compiled.
 
@@ -272,6 +272,11 @@ def beam_search(
             done=ops.logical_or(state.done, done),
             cache=cache,
         )
+
+    if keep is None:
+
+        def keep(cache, sources):
+            return take_rows(cache, sequences_of(sources, beams))
 
     state = _run(advance, state, length, few, keep, while_loop)
     # What stands where nothing has finished depends on how the backend sorts equal scores.

@@ -8,7 +8,6 @@ import pytest
 from keras import ops
 
 from keras_transformer import search
-from keras_transformer.beams import take_rows
 
 PAD, END, START = 0, 2, 4
 VOCABULARY, LENGTH, STATES = 7, 8, 1009
@@ -60,11 +59,6 @@ def step_of(table, dtype="float32"):
     return step
 
 
-def keep(cache, sources, beams):
-    sequences = ops.reshape(sources[:, None] * beams + ops.arange(beams), (-1,))
-    return take_rows(cache, sequences)
-
-
 @functools.cache
 def compiled(beam_size, penalty, n_best, length, dtype, few=None):
     """The search as a function of arrays; on JAX compiled once for all tables."""
@@ -76,7 +70,7 @@ def compiled(beam_size, penalty, n_best, length, dtype, few=None):
             "source": (ops.repeat(sources, beam_size or 1, axis=0),),
         }
         shape = {"length": length, "start_id": START, "end_id": END, "pad_id": PAD}
-        shape |= {"few": few, "keep": functools.partial(keep, beams=beam_size or 1)}
+        shape["few"] = few
         step = step_of(table, dtype)
         if beam_size is None:
             return search.greedy_search(step, cache, max_lengths, **shape)
@@ -273,7 +267,6 @@ def test_rows_that_are_done_are_not_computed_beside_few(beams):
         "source": (ops.repeat(ops.arange(4), beams),),
     }
     options = {"length": 8, "start_id": START, "end_id": END, "few": 2}
-    options["keep"] = functools.partial(keep, beams=beams)
     limits = ops.convert_to_tensor([6, 1, 3, 2])
     if beams == 1:
         search.greedy_search(counting, cache, limits, **options)

@@ -45,6 +45,6 @@ def prepare(config):
 
         return translate
 
-    facts = {"compiles": True, "latency": {}, "throughput": {}}
-    facts["throughput"] = {"shrinks": [False, True], "batch_size": [64, 32, 16, 256]}
+    settings = {"shrinks": [False, True], "batch_size": [64, 32, 16, 256]}
+    facts = {"compiles": True, "latency": {}, "throughput": settings}
     return answers(workload["sentences"], open_with), facts

@@ -25,7 +25,9 @@ class MultiHeadAttention(keras.layers.Layer):
     The weights are all held at once where they are asked for, and where there are few. Else, on
     TensorFlow, the queries go through in blocks and memory grows with T + S (layers/blockwise.py);
     on a GPU under JAX and PyTorch, `keras.ops.dot_product_attention` takes the fused kernels, for
-    which a mask is written out for every pair of positions. Other places hold all weights.
+    which a mask is written out for every pair of positions. A compiled step with a
+    cache on a processor reads what is written of it, in blocks (layers/cached.py). Other places
+    hold all weights.
 
     Args:
         num_heads: number of heads, h in the paper.
