@@ -3,33 +3,21 @@
 import keras
 from keras import ops
 
+from keras_transformer.compilation import compiled_by_xla
+
 
 def label_logits(labels, logits):
     """The logit of each label: [B, T] integers and [B, T, V] -> [B, T]."""
     return ops.take_along_axis(logits, ops.cast(labels, "int32")[..., None], axis=-1)[..., 0]
 
 
-def _nats(labels, logits, probabilities):
-    """-log(probability) of each label, [B, T], exact also where the probability underflows.
-
-    Losses and metrics all begin with the same softmax of the same logits, so that a compiled
-    training step computes it once: over a vocabulary each pass costs as much as a layer.
-    """
-    chosen = label_logits(labels, probabilities)
-    safe = chosen > 1e-30
-    nats = -ops.log(ops.where(safe, chosen, 1.0))
-
-    def with_exact():
-        exact = ops.logsumexp(logits, axis=-1) - label_logits(labels, logits)
-        return ops.where(safe, nats, exact)
-
-    return ops.cond(ops.all(safe), lambda: nats, with_exact)
-
-
 def token_nats(labels, logits):
     """Cross-entropy of each label in nats: [B, T] integers and [B, T, V] logits -> [B, T]."""
     logits = ops.cast(logits, "float32")
-    return _nats(labels, logits, ops.softmax(logits, axis=-1))
+    if _passes_are_fused():
+        highest, total = _exponentials(logits)
+        return ops.log(total) + (highest - label_logits(labels, logits))
+    return _nats_by_softmax(labels, logits, ops.softmax(logits, axis=-1))
 
 
 def smoothed_token_nats(labels, logits, label_smoothing):
@@ -40,18 +28,57 @@ def smoothed_token_nats(labels, logits, label_smoothing):
     d/d logit_v = softmax_v - eps / V - (1 - eps) [v = label]
     ```
 
-    The softmax of the forward pass serves the backward pass, where automatic differentiation
-    would make several more tensors of the logits' size.
+    Automatic differentiation would make several more tensors of the logits' size.
     """
     logits = ops.cast(logits, "float32")
     labels = ops.cast(labels, "int32")
-    vocabulary_size = logits.shape[-1]
-    uniform = label_smoothing / vocabulary_size
+    make = _fused if _passes_are_fused() else _by_softmax
+    return ops.custom_gradient(make(labels, label_smoothing))(logits)
 
-    @ops.custom_gradient
+
+def _passes_are_fused():
+    """Whether XLA compiles this (or torch runs it): what differs by element makes no tensors."""
+    return keras.backend.backend() != "tensorflow" or compiled_by_xla()
+
+
+def _fused(labels, label_smoothing):
+    """The loss of logits, whose gradient is made from the logits in one pass."""
+
     def loss(logits):
+        vocabulary_size = logits.shape[-1]
+        uniform = label_smoothing / vocabulary_size
+        highest, total = _exponentials(logits)
+        at_label = label_logits(labels, logits)
+        nats = ops.log(total) + (highest - at_label)
+        if label_smoothing:
+            nats = nats + label_smoothing * (at_label - ops.mean(logits, axis=-1))
+
+        def gradient(*args, upstream=None):
+            upstream = (args[0] if upstream is None else upstream)[..., None]  # [B, T, 1]
+            chosen = ops.equal(labels[..., None], ops.arange(vocabulary_size, dtype="int32"))
+            wanted = ops.where(chosen, 1 - label_smoothing + uniform, uniform)
+            probabilities = ops.exp(logits - highest[..., None]) / total[..., None]
+            return (probabilities - wanted) * upstream
+
+        return nats, gradient
+
+    return loss
+
+
+def _exponentials(logits):
+    """The highest logit and the sum of exp(logit - highest), [B, T] each: softmax's parts."""
+    highest = ops.max(logits, axis=-1)
+    return highest, ops.sum(ops.exp(logits - highest[..., None]), axis=-1)
+
+
+def _by_softmax(labels, label_smoothing):
+    """The loss of logits; the softmax of the forward pass serves the backward pass."""
+
+    def loss(logits):
+        vocabulary_size = logits.shape[-1]
+        uniform = label_smoothing / vocabulary_size
         probabilities = ops.softmax(logits, axis=-1)
-        nats = _nats(labels, logits, probabilities)
+        nats = _nats_by_softmax(labels, logits, probabilities)
         if label_smoothing:
             mean = ops.mean(logits, axis=-1)
             nats = nats + label_smoothing * (label_logits(labels, logits) - mean)
@@ -71,7 +98,24 @@ def smoothed_token_nats(labels, logits, label_smoothing):
 
         return nats, gradient
 
-    return loss(logits)
+    return loss
+
+
+def _nats_by_softmax(labels, logits, probabilities):
+    """-log(probability) of each label, [B, T], exact also where the probability underflows.
+
+    Losses and metrics all begin with the same softmax of the same logits, so that a compiled
+    training step computes it once: over a vocabulary each pass costs as much as a layer.
+    """
+    chosen = label_logits(labels, probabilities)
+    safe = chosen > 1e-30
+    nats = -ops.log(ops.where(safe, chosen, 1.0))
+
+    def with_exact():
+        exact = ops.logsumexp(logits, axis=-1) - label_logits(labels, logits)
+        return ops.where(safe, nats, exact)
+
+    return ops.cond(ops.all(safe), lambda: nats, with_exact)
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
