@@ -1,5 +1,7 @@
 """The training objective: label-smoothed cross-entropy in nats per target token (section 5.4)."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -37,7 +39,7 @@ def smoothed_token_nats(labels, logits, label_smoothing):
 
 
 def _passes_are_fused():
-    """Whether XLA compiles this (or torch runs it): what differs by element makes no tensors."""
+    """Whether XLA compiles this, which makes one pass of operations by element, or torch runs it."""
     return keras.backend.backend() != "tensorflow" or compiled_by_xla()
 
 
@@ -72,33 +74,66 @@ def _exponentials(logits):
 
 
 def _by_softmax(labels, label_smoothing):
-    """The loss of logits; the softmax of the forward pass serves the backward pass."""
+    """TensorFlow's loss of logits; the softmax of the forward pass serves the backward pass."""
+    import tensorflow as tf
 
     def loss(logits):
         vocabulary_size = logits.shape[-1]
-        uniform = label_smoothing / vocabulary_size
         probabilities = ops.softmax(logits, axis=-1)
         nats = _nats_by_softmax(labels, logits, probabilities)
         if label_smoothing:
             mean = ops.mean(logits, axis=-1)
             nats = nats + label_smoothing * (label_logits(labels, logits) - mean)
 
-        def gradient(*args, upstream=None):
-            upstream = (args[0] if upstream is None else upstream)[..., None]  # [B, T, 1]
-            at_label = label_logits(labels, probabilities)[..., None] - 1 + label_smoothing
-            slopes = ops.reshape((probabilities - uniform) * upstream, (-1, vocabulary_size))
-            flat = ops.reshape(labels, (-1,))
-            rows = ops.arange(ops.shape(flat)[0], dtype="int32")
-            slopes = ops.scatter_update(
-                slopes,
-                ops.stack([rows, flat], axis=1),
-                ops.reshape((at_label - uniform) * upstream, (-1,)),
+        def gradient(upstream):
+            slopes = _slopes(label_smoothing)(
+                tf.reshape(probabilities, (-1, vocabulary_size)),
+                tf.reshape(labels, (-1,)),
+                tf.reshape(upstream, (-1,)),
             )
-            return ops.reshape(slopes, ops.shape(logits))
+            return tf.reshape(slopes, tf.shape(logits))
 
         return nats, gradient
 
     return loss
+
+
+@functools.cache
+def _slopes(label_smoothing):
+    """The gradient by the logits [R, V], of softmax [R, V], labels [R] and the loss' gradient [R].
+
+    What it makes of the softmax is changed at the labels where it lies, and not copied for that. So
+    it is a function of its own: within the step TensorFlow gives one tensor to all who compute the
+    same, and would change it for each of them.
+    """
+    import tensorflow as tf
+
+    def slopes(probabilities, labels, upstream):
+        rows, vocabulary_size = tf.unstack(tf.shape(probabilities))
+        tf.debugging.assert_less(
+            tf.size(probabilities, out_type=tf.int64),
+            tf.constant(2**31, tf.int64),
+            message="The logits of a step are 2^31 numbers or more: make its batches smaller.",
+        )
+        uniform = label_smoothing / tf.cast(vocabulary_size, "float32")
+        slopes = (probabilities - uniform) * upstream[:, None]
+        slopes = tf.raw_ops.InplaceAdd(
+            x=tf.reshape(slopes, (-1,)),
+            i=tf.range(rows) * vocabulary_size + labels,
+            v=upstream * (label_smoothing - 1),
+        )
+        return tf.reshape(slopes, tf.shape(probabilities))
+
+    return tf.function(
+        slopes,
+        input_signature=[
+            tf.TensorSpec((None, None), "float32"),
+            tf.TensorSpec((None,), "int32"),
+            tf.TensorSpec((None,), "float32"),
+        ],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
 
 
 def _nats_by_softmax(labels, logits, probabilities):

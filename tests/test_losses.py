@@ -64,6 +64,29 @@ def test_the_same_when_compiled(eps):
     np.testing.assert_allclose(gradient, slopes * weights[..., None], atol=2e-6)
 
 
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_asked_for_again_are_the_same(compiled):
+    """The gradient is written where the slopes are: that must be nowhere else's place."""
+    import tensorflow as tf
+
+    labels, logits, _ = sample(23)
+
+    def gradients(x):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            first = tf.reduce_sum(smoothed_token_nats(labels, x, 0.1))
+            second = tf.reduce_sum(smoothed_token_nats(labels, x, 0.1))
+            both = first + second
+        wanted = first, first, second, both
+        return [tape.gradient(each, x) for each in wanted]
+
+    run = tf.function(gradients, autograph=False) if compiled else gradients
+    _, slopes = reference(labels, logits, 0.1)
+    for gradient, times in zip(run(tf.constant(logits)), (1, 1, 1, 2), strict=True):
+        np.testing.assert_allclose(gradient, times * slopes, atol=2e-6)
+
+
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_extreme_logits_are_exact(dtype, eps):
