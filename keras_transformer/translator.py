@@ -20,16 +20,19 @@ from keras_transformer.losses import token_nats
 from keras_transformer.memory import keep_freed_memory
 from keras_transformer.seen import Seen
 
-# Shapes are rounded up to these, so that a file of any lengths compiles a handful of times.
+# Shapes are rounded up to these, so that a file of any lengths compiles a handful of times; sources
+# to the coarse ones where those of a length are too few to repay the compilation of their own.
 SOURCE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+COARSE_LENGTHS = (16, 32, 64, 128, 256, 512)
 # Fewest tokens of a target that there is room for at first; for sources of over 21 half as many
 # again as those.
 ROOM = 32
 ROWS = (1, 4, 16, 64, 128, 256)
-# From so many products on, of sentences of one width, a search that goes on with a quarter of its
-# rows once the others are done repays its longer compilation: greedily from about 30,000 sentences
-# of 16 tokens with `tiny`, from 700 of 24 with `base`.
-SHRINKS_FROM = 1e12
+# From so many products on, sentences of one width repay that more is compiled for them: a width of
+# their own, and a search that goes on with a quarter of its rows once the others are done. Greedily
+# these are about 30,000 sentences of 16 tokens with `tiny`, 700 of 24 with `base`; all that a
+# translator was ever asked for count.
+REPAYS_FROM = 1e12
 
 
 class Hypothesis(NamedTuple):
@@ -89,6 +92,7 @@ class Translator:
             )
         keep_freed_memory()
         self._searches = {}
+        self._asked = collections.Counter()  # sentences so far of each width
         self.weights = None
         self._seen = None
         self._warned = False
@@ -174,15 +178,14 @@ class Translator:
 
         def search(chosen, whole):
             given = [sources[i] for i in chosen]
-            alike = widths[self._width(max(map(len, given)) + 1)]
-            found = self._search(given, n, beam_size, length_penalty, whole, alike)
+            found = self._search(given, n, beam_size, length_penalty, whole)
             for i, hypotheses in zip(chosen, found, strict=True):
                 results[i] = hypotheses
                 done(len(sources[i]) if hypotheses is not None else 0)
             return [i for i, hypotheses in zip(chosen, found, strict=True) if hypotheses is None]
 
         left = [i for i, ids in enumerate(sources) if ids]
-        widths = collections.Counter(self._width(len(sources[i]) + 1) for i in left)
+        self._asked.update(self._width(len(sources[i]) + 1) for i in left)
         # First with room for what most sentences need: room is filled with zeros at each call, and
         # on accelerators read whole at each step.
         with progress.work("translating", sum(map(len, sources)), "source tokens") as done:
@@ -221,17 +224,17 @@ class Translator:
                 self._warned = True
                 return
 
-    def _search(self, sources, n, beam_size, length_penalty, whole, alike):
-        """Hypotheses of each source; None where the room was too short, unless it is the whole.
-
-        `alike` is how many sentences of this call are of the same width.
-        """
-        source_ids, max_lengths = self.batch(sources)
-        longest = self._longest_target(source_ids.shape[1])
-        width = source_ids.shape[1]
+    def _search(self, sources, n, beam_size, length_penalty, whole):
+        """Hypotheses of each source; None where the room was too short, unless it is the whole."""
+        width = self._width(max(map(len, sources)) + 1)
+        repays = self._repays(self._asked[width] * beam_size, width)
+        compiles = keras.backend.backend() != "torch"
+        lengths = COARSE_LENGTHS if compiles and not repays else SOURCE_LENGTHS
+        source_ids, max_lengths = self.batch(sources, lengths)
+        rows, width = source_ids.shape
+        longest = self._longest_target(width)
         length = longest if whole else min(longest, max(ROOM, width + width // 2))
-        rows = source_ids.shape[0]
-        few = rows // 4 if rows >= 16 and self._pays_to_shrink(alike * beam_size, width) else None
+        few = rows // 4 if rows >= 16 and repays else None
         run = self._compiled(n, beam_size, length_penalty, length, few)
         ids, scores, done = map(ops.convert_to_numpy, run(source_ids, max_lengths))
         end_id = self.target_tokenizer.end_id
@@ -250,18 +253,22 @@ class Translator:
             found.append(hypotheses)
         return found
 
-    def _pays_to_shrink(self, sequences, width):
-        """Whether so many sequences repay compiling a second loop, for the few that are left.
+    def _repays(self, sequences, width):
+        """Whether so many sequences of one width repay that more is compiled for them.
 
-        By the products that they take, if a target is about as long as its source.
+        By the products that they take, if a target is about as long as its source: `REPAYS_FROM`.
         """
         weights = (weight for model in self.models for weight in model.weights)
         products = sequences * width * sum(math.prod(weight.shape) for weight in weights)
-        return products >= SHRINKS_FROM and runs_on_processor()
+        return products >= REPAYS_FROM and runs_on_processor()
 
-    def batch(self, sources):
-        """Lists of ids -> ids [B, S], ended and padded to a shape to compile, and limits [B]."""
-        width = self._width(max(len(ids) for ids in sources) + 1)
+    def batch(self, sources, lengths=SOURCE_LENGTHS):
+        """Lists of ids -> ids [B, S], ended and padded to a shape to compile, and limits [B].
+
+        `lengths` are the widths S to choose from, ascending; sources longer than all of them are
+        padded to a multiple of 256.
+        """
+        width = self._width(max(len(ids) for ids in sources) + 1, lengths)
         rows = next((r for r in ROWS if r >= len(sources)), len(sources))
         source_ids = np.zeros((rows, width), "int32")
         # Rows that only fill the shape end at once.
@@ -272,9 +279,9 @@ class Translator:
             max_lengths[row] = self._longest_target(len(ids))
         return source_ids, max_lengths
 
-    def _width(self, longest):
+    def _width(self, longest, lengths=SOURCE_LENGTHS):
         """The width to compile for rows of up to `longest` tokens, the end counted."""
-        width = next((w for w in SOURCE_LENGTHS if w >= longest), -(-longest // 256) * 256)
+        width = next((w for w in lengths if w >= longest), -(-longest // 256) * 256)
         learned = self.learned_positions("source_embedding")
         if learned is None:
             return width

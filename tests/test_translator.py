@@ -1,5 +1,6 @@
 """Laws of text-to-text translation, on a small model with random weights and two vocabularies."""
 
+import collections
 import shutil
 
 import keras
@@ -176,7 +177,7 @@ def test_a_search_that_shrinks_finds_the_same(
     translator, greedy, beam_of_3, beam_size, monkeypatch
 ):
     """With a quarter of 16 rows, the few of the longest translations."""
-    monkeypatch.setattr("keras_transformer.translator.SHRINKS_FROM", 0)
+    monkeypatch.setattr("keras_transformer.translator.REPAYS_FROM", 0)
     monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: True)
     few = set()
     search_ids = translator.search_ids
@@ -193,14 +194,45 @@ def test_a_search_that_shrinks_finds_the_same(
         np.testing.assert_allclose([h.score for h in ours], [h.score for h in expected], rtol=1e-5)
 
 
-def test_a_search_shrinks_where_that_repays_its_compilation(translator, monkeypatch):
+def test_many_alike_repay_more_compilation(translator, monkeypatch):
     weights = sum(np.size(each) for each in translator.models[0].get_weights())
-    monkeypatch.setattr("keras_transformer.translator.SHRINKS_FROM", 1000 * 8 * weights)
+    monkeypatch.setattr("keras_transformer.translator.REPAYS_FROM", 1000 * 8 * weights)
     monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: True)
-    assert translator._pays_to_shrink(1000, 8)
-    assert not translator._pays_to_shrink(999, 8)
+    assert translator._repays(1000, 8)
+    assert not translator._repays(999, 8)
     monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: False)
-    assert not translator._pays_to_shrink(1000, 8)
+    assert not translator._repays(1000, 8)
+
+
+def test_few_sentences_share_a_width_and_many_have_their_own(translator, greedy, monkeypatch):
+    if keras.backend.backend() == "torch":
+        pytest.skip("nothing is compiled on torch")
+    module = "keras_transformer.translator."
+    monkeypatch.setattr(module + "runs_on_processor", lambda: True)
+    monkeypatch.setattr(translator, "_searches", {})
+    monkeypatch.setattr(translator, "_asked", collections.Counter())
+    weights = sum(np.size(each) for each in translator.models[0].get_weights())
+    sentences = sum(bool(text.strip()) for text in TEXTS)
+    monkeypatch.setattr(module + "REPAYS_FROM", 2 * sentences * 8 * weights)
+    widths = set()
+    search_ids = translator.search_ids
+
+    def watched(source_ids, *arguments, **options):
+        widths.add(source_ids.shape[1])
+        return search_ids(source_ids, *arguments, **options)
+
+    monkeypatch.setattr(translator, "search_ids", watched)
+    for expected in ({16}, {8}):  # the second time they are twice as many
+        widths.clear()
+        found = translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
+        assert widths == expected
+        for ours, theirs in zip(found, greedy, strict=True):
+            assert [(h.text, h.ids) for h in ours] == [(h.text, h.ids) for h in theirs]
+    # Two beams are twice as many too.
+    monkeypatch.setattr(translator, "_asked", collections.Counter())
+    widths.clear()
+    translator.n_best(TEXTS, 1, beam_size=2, batch_size=4)
+    assert widths == {8}
 
 
 def test_the_translation_is_the_best_hypothesis(translator, greedy):

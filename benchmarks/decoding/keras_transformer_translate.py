@@ -1,7 +1,7 @@
 """This package: `Translator` as anyone calls it.
 
-Settings: `batch_size` as of `n_best`; and whether a search shrinks, as it does by itself in files
-so long that they repay its longer compilation.
+Settings: `batch_size` as of `n_best`; and whether to compile what only long files repay, as it is
+by itself in those: more widths, and searches that shrink.
 """
 
 import math
@@ -22,8 +22,8 @@ class Fixed(Translator):
         super().__init__(model, tokenizer)
         self.tokens = tokens
 
-    def batch(self, sources):
-        source_ids, limits = super().batch(sources)
+    def batch(self, *arguments):
+        source_ids, limits = super().batch(*arguments)
         # The limits alone, so that the search reserves as much as ever. 1 is of rows that fill up.
         return source_ids, np.where(limits > 1, self.tokens, limits).astype(limits.dtype)
 
@@ -34,9 +34,9 @@ def prepare(config):
     digits = Digits(model.target_embedding.vocabulary_size, **workload["special_ids"])
     translators = {None: Translator(model, digits)}
 
-    def open_with(shrinks=False, **options):
+    def open_with(long_file=False, **options):
         def translate(sentences, beam_size, tokens, compared):
-            translator.SHRINKS_FROM = 0 if shrinks else math.inf
+            translator.REPAYS_FROM = 0 if long_file else math.inf
             if tokens not in translators:
                 translators[tokens] = Fixed(model, digits, tokens)
             texts = [digits.decode(ids) for ids in sentences]
@@ -45,6 +45,6 @@ def prepare(config):
 
         return translate
 
-    settings = {"shrinks": [False, True], "batch_size": [64, 32, 16, 256]}
+    settings = {"long_file": [False, True], "batch_size": [64, 32, 16, 256]}
     facts = {"compiles": True, "latency": {}, "throughput": settings}
     return answers(workload["sentences"], open_with), facts
