@@ -39,7 +39,7 @@ def smoothed_token_nats(labels, logits, label_smoothing):
 
 
 def _passes_are_fused():
-    """Whether XLA, which makes one pass of many by element, compiles this, or torch runs it."""
+    """Whether XLA compiles this, which fuses operations by element. (torch takes the same way.)"""
     return keras.backend.backend() != "tensorflow" or compiled_by_xla()
 
 

@@ -228,7 +228,7 @@ class Translator:
         """Hypotheses of each source; None where the room was too short, unless it is the whole."""
         width = self._width(max(map(len, sources)) + 1)
         repays = self._repays(self._asked[width] * beam_size, width)
-        compiles = keras.backend.backend() != "torch"
+        compiles = keras.backend.backend() != "torch"  # which has nothing to repay
         lengths = COARSE_LENGTHS if compiles and not repays else SOURCE_LENGTHS
         source_ids, max_lengths = self.batch(sources, lengths)
         rows, width = source_ids.shape
