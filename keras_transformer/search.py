@@ -165,9 +165,10 @@ def beam_search(
 
     Each step extends the N unfinished hypotheses and looks at the best 2N candidates. Those
     among the best N that end go to the finished set, where their score is final; the best N that
-    do not end live on. A row is over when N hypotheses have finished, or as soon as none of the
-    living could still enter the `n_best`: their score can only fall, so it is at most
-    `score / penalty(max_length)`.
+    do not end live on. A row is over as soon as none of the living can still enter the `n_best`:
+    their log-probability can only fall, so their score is at most
+    `log-probability / penalty(max_length)`. That N hypotheses have finished is no reason to stop,
+    since all of them may be worse than the one that greedy search follows.
 
     Args:
         step: `(ids [B * N], cache, index) -> (logits [B * N, V], cache)`.
@@ -258,11 +259,11 @@ def beam_search(
         )
         cache = reorder(cache, flat)
 
-        bound = alive_scores[:, 0] / penalty(state.max_lengths)
+        # A beam of 1 is greedy search, which ends with its only hypothesis.
+        bound = IMPOSSIBLE / 2 if beams == 1 else alive_scores[:, 0] / penalty(state.max_lengths)
         hopeless = finished_scores[:, n_best - 1] >= bound
-        full = finished_scores[:, beams - 1] > IMPOSSIBLE / 2
         dead = alive_scores[:, 0] < IMPOSSIBLE / 2
-        done = ops.logical_or(ops.logical_or(hopeless, full), dead)
+        done = ops.logical_or(hopeless, dead)
         return state._replace(
             index=index + 1,
             alive_ids=alive_ids,

@@ -1,13 +1,14 @@
 """Laws of greedy and beam search, on language models small enough to search by hand."""
 
 import functools
+import math
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer import search
+from keras_transformer import search, testing
 
 PAD, END, START = 0, 2, 4
 VOCABULARY, LENGTH, STATES = 7, 8, 1009
@@ -198,9 +199,9 @@ def plain_beam_search(table, source, max_length, beam_size, penalty, n_best):
                 finished.append((ids, score / penalty(length)))
         finished = sorted(finished, key=lambda pair: -pair[1])[:beam_size]
         alive = [(ids, score) for ids, score in candidates if ids[-1] != END][:beam_size]
-        if len(finished) == beam_size or not alive:
+        if not alive:
             break
-        bound = alive[0][1] / penalty(max_length)
+        bound = alive[0][1] / penalty(max_length) if beam_size > 1 else -math.inf
         if len(finished) >= n_best and finished[n_best - 1][1] >= bound:
             break
     return finished
@@ -214,6 +215,83 @@ def test_against_a_plain_beam_search(name, n_best):
     for source, limit, *row in zip(SOURCES, MAX_LENGTHS, *found, strict=True):
         expected = plain_beam_search(table, source, limit, 3, penalty, n_best)
         assert_same(hypotheses(*row), expected)
+
+
+# By hand, the odds of each step; what is not named shares the rest. PATIENT: for 7 steps "a" is
+# nearly certain, and a beam collects endings that are too early. DIPPING: two good endings, then the
+# leader is worse than both, per token, until many sure steps make it the best.
+A = 5
+PATIENT = [{A: 0.97, END: 0.02}] * 7 + [{END: 0.97, A: 0.02}] * 43
+DIPPING = [{A: 0.5, END: 0.49}] * 2 + [{A: 0.2, END: 0.05}] + [{A: 0.999}] * 20 + [{END: 1.0}] * 27
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 4, 6, 8])
+@pytest.mark.parametrize("few", [None, 1])
+@pytest.mark.parametrize(
+    ("odds", "length", "name"), [(PATIENT, 8, "gnmt 0.6"), (DIPPING, 24, "average")]
+)
+def test_a_beam_goes_on_while_the_leader_can_still_win(odds, length, name, beam_size, few):
+    # Fails if: a row is over once N have finished; for DIPPING with 2 beams also if it is over once
+    # they have and the leader's score at its present length is below all of them.
+    odds = [
+        [
+            step.get(i, (1 - sum(step.values())) / (VOCABULARY - len(step)) + 1e-9)
+            for i in range(VOCABULARY)
+        ]
+        for step in odds
+    ]
+    table = ops.log(ops.convert_to_tensor(np.array(odds, "float32")))
+
+    def step(ids, cache, index):
+        logits = ops.take(table, ops.reshape(index, (1,)), axis=0)
+        return ops.broadcast_to(logits, (ids.shape[0], VOCABULARY)), cache
+
+    limits = ops.convert_to_tensor([50, 50])
+    options = {"length": 50, "start_id": START, "end_id": END, "pad_id": PAD, "few": few}
+    options["penalty"] = PENALTIES[name][0]
+    ids, scores, done = search.beam_search(step, (), limits, beam_size=beam_size, **options)
+    assert until_end(ops.convert_to_numpy(ids)[1, 0]) == [A] * (length - 1) + [END]
+    expected = sum(math.log(odds[i][A]) for i in range(length - 1)) + math.log(
+        odds[length - 1][END]
+    )
+    expected /= PENALTIES[name][1](length)
+    np.testing.assert_allclose(ops.convert_to_numpy(scores)[:, 0], expected, rtol=1e-3)
+    assert ops.convert_to_numpy(done).all()
+
+
+def sure_language_model(seed):
+    """Most rows nearly certain of one word and some of an end, as trained models are."""
+    random = np.random.default_rng(seed)
+    table = random.normal(scale=1.5, size=(STATES, VOCABULARY)).astype("float32")
+    table[np.arange(STATES), random.choice([1, 3, 5, 6], STATES)] += 6
+    table[:, END] += np.where(random.random(STATES) < 0.2, 7, 1)
+    return table
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("beam_size", [2, 3, 5])
+def test_a_beam_is_never_worse_than_greedy_search_that_stays_in_it(name, beam_size):
+    # Fails if: a row is over once N have finished.
+    table = sure_language_model(12)
+    length = len(MULTIPLIERS)
+
+    def model(inputs):
+        ids = ops.cast(inputs["target_ids"], "int32")
+        prefix = ops.cumsum((ids + 1) * MULTIPLIERS[: ids.shape[1]], axis=1)
+        state = (57 * ops.cast(inputs["source_ids"], "int32") + prefix) % STATES
+        return ops.take(ops.convert_to_tensor(table), state, axis=0)
+
+    limits = np.full(len(SOURCES), length, "int32")
+    testing.assert_beam_keeps_greedy(
+        lambda sources: beam(table, beam_size, name, 1, sources[:, 0], limits, length),
+        model,
+        SOURCES[:, None],
+        beam_size=beam_size,
+        start_id=START,
+        end_id=END,
+        pad_id=PAD,
+        penalty=PENALTIES[name][0],
+    )
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it():

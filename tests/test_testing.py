@@ -50,7 +50,7 @@ def test_the_transformer_is_certified(dtype, jit, capsys):
     states = [np.array(ops.convert_to_numpy(v)) for v in model.non_trainable_variables]
     names = testing.certify(model, V, jit=jit)
     assert {"causal in training", "cached equals uncached", "loss ignores padding"} < set(names)
-    assert len(names) == 11
+    assert len(names) == 12
     assert capsys.readouterr().out == "".join(f"ok      {name}\n" for name in names)
     # Nothing of the model has changed: neither weights nor the states of its random numbers.
     for before, after in zip(weights, model.get_weights(), strict=True):
@@ -389,3 +389,25 @@ def test_a_source_that_depends_on_those_beside_it_is_seen():
 
     with fails("The batch matters: source row 0 alone gives another score.*in the batch, .* alone"):
         check_search(first_alone)
+
+
+def check_beam(search, sources=SOURCES, beam_size=2):
+    testing.assert_beam_keeps_greedy(
+        search, table_model, sources, beam_size=beam_size, penalty=AVERAGE, **ENDS
+    )
+
+
+def test_a_beam_that_is_worse_than_greedy_search_is_seen():
+    right = broken.greedy(table_model, length=6, **ENDS)
+    check_beam(right)  # greedy's hypotheses themselves
+    check_beam(right, SOURCES[:, [0]] + 20, beam_size=5)
+
+    def cut_short(source_ids):
+        ids, scores = two_hypotheses(source_ids)
+        return ids, scores / 2  # divided by the length of the shorter
+
+    with fails("A beam of 2 is worse than greedy search: source row .*, and it never left the beam"):
+        check_beam(cut_short)
+    left = np.array([[17]], "int32")  # another beam overtakes greedy's hypothesis of this source
+    with pytest.raises(ValueError, match="left the beam of 3 for every source"):
+        check_beam(right, left, beam_size=3)

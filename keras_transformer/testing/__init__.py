@@ -15,7 +15,7 @@ from keras_transformer.testing.certificate import certify, random_inputs
 from keras_transformer.testing.losses import assert_ignores_padding
 from keras_transformer.testing.masking import assert_finite_when_masked, assert_padding_invariant
 from keras_transformer.testing.saving import assert_saves_and_loads
-from keras_transformer.testing.searches import assert_scores_are_final
+from keras_transformer.testing.searches import assert_beam_keeps_greedy, assert_scores_are_final
 from keras_transformer.testing.sequences import (
     assert_batch_invariant,
     assert_causal,
@@ -24,6 +24,7 @@ from keras_transformer.testing.sequences import (
 
 __all__ = [
     "assert_batch_invariant",
+    "assert_beam_keeps_greedy",
     "assert_cached_equals_uncached",
     "assert_causal",
     "assert_finite_when_masked",

@@ -85,7 +85,12 @@ def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
             model.loss, weights=loss_weights
         )
     if isinstance(model, Transformer):
-        checks["scores are final"] = lambda: _certify_search(model, inputs, vocabulary_size)
+        checks["scores are final"] = lambda: _certify_search(
+            searches.assert_scores_are_final, model, inputs, vocabulary_size
+        )
+        checks["beam keeps greedy"] = lambda: _certify_search(
+            searches.assert_beam_keeps_greedy, model, inputs, vocabulary_size, beam_size=3
+        )
 
     failures = []
     for name, check in checks.items():
@@ -101,8 +106,8 @@ def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
     return list(checks)
 
 
-def _certify_search(model, inputs, vocabulary_size):
-    """The translator's own search, to a few tokens beyond the source."""
+def _certify_search(certificate, model, inputs, vocabulary_size, **options):
+    """A certificate of the translator's own search, to a few tokens beyond the source."""
     ids = {"pad_id": 0, "start_id": 1, "end_id": 2}
     tokenizer = types.SimpleNamespace(vocabulary_size=lambda: vocabulary_size, **ids)
     translator = Translator(model, tokenizer)
@@ -115,4 +120,4 @@ def _certify_search(model, inputs, vocabulary_size):
         length = source_ids.shape[1] + 3
         return translator.search_ids(*arrays, length, 3, 3, 0.6)[:2]  # on ids alone
 
-    searches.assert_scores_are_final(beam_of_3, model, inputs["source_ids"], **ids, penalty=penalty)
+    certificate(beam_of_3, model, inputs["source_ids"], **ids, penalty=penalty, **options)

@@ -87,6 +87,132 @@ def assert_scores_are_final(
             )
 
 
+def assert_beam_keeps_greedy(
+    search,
+    model,
+    source_ids,
+    *,
+    beam_size,
+    start_id,
+    end_id,
+    pad_id=0,
+    penalty=None,
+    max_lengths=None,
+    tolerance=None,
+):
+    """A beam search finds nothing worse than greedy search, unless that left the beam.
+
+    ```
+    max_n score[n] >= log P(greedy's ids | source) / penalty(length)
+    ```
+
+    It holds for the sources whose greedy hypothesis is among the best `beam_size` at every step,
+    its end included. A search that stops because `beam_size` hypotheses have finished breaks it:
+    all of them may be worse than the one that is still alive.
+
+    Args:
+        search: `source_ids [B, S] -> (ids, scores)`, ids [B, L] and scores [B], or [B, N, L] and
+            [B, N], best first.
+        model: `{"source_ids": [B, S], "target_ids": [B, T]} -> logits [B, T, V]`.
+        source_ids: integers [B, S].
+        beam_size: the number of hypotheses that the search keeps alive.
+        start_id, end_id, pad_id: the ids that begin and end a target, and padding. The search may
+            choose neither start nor padding.
+        penalty: what log-probabilities are divided by, a function of the length; nothing if not
+            given.
+        max_lengths: integers [B], the search's limits, the end counted; L if not given.
+        tolerance: the largest difference of scores that is none; by default what rounding in the
+            model's compute dtype explains.
+
+    Raises:
+        AssertionError: with the first source whose best hypothesis is worse than greedy's.
+        ValueError: where greedy's hypothesis left the beam for every source.
+
+    Example:
+
+    ```python
+    kt.testing.assert_beam_keeps_greedy(
+        my_beam_search, model, source_ids, beam_size=4, start_id=2, end_id=3,
+        penalty=kt.search.gnmt_penalty(0.6),
+    )
+    ```
+    """
+    source_ids = np.asarray(source_ids)
+    ids, scores = _results(search, source_ids)
+    if max_lengths is None:
+        max_lengths = np.full(len(ids), ids.shape[-1])
+    found, lengths, rounding = _greedy_in_beam(
+        model, source_ids, beam_size, np.asarray(max_lengths), (start_id, end_id, pad_id)
+    )
+    if not lengths.any():
+        raise ValueError(
+            f"Greedy search's hypothesis left the beam of {beam_size} for every source, so nothing "
+            "was compared: give other sources, or a larger beam."
+        )
+    for b in np.flatnonzero(lengths):
+        divisor = 1.0 if penalty is None else float(ops.convert_to_numpy(penalty(int(lengths[b]))))
+        allowed = rounding * lengths[b] / divisor if tolerance is None else tolerance
+        if not scores[b, 0] >= found[b] / divisor - allowed:
+            raise AssertionError(
+                f"A beam of {beam_size} is worse than greedy search: source row {b} scores "
+                f"{scores[b, 0]:.7g}, greedy's hypothesis of {lengths[b]} tokens "
+                f"{found[b] / divisor:.7g} (tolerance {allowed:.2g}), and it never left the beam.\n"
+                "Usual causes: a search that stops once enough hypotheses have finished, although "
+                "a living one could still win; finished hypotheses that take the place of living "
+                "ones; scores compared before the length penalty."
+            )
+
+
+def _greedy_in_beam(model, source_ids, beam_size, max_lengths, ids_of_ends):
+    """Follows greedy search's hypothesis through a beam search that never stops early.
+
+    Returns:
+        Its log-probabilities [B]; its lengths [B], 0 where it left the beam; and what rounding may
+        change in the log-probability of one token.
+    """
+    start_id, end_id, pad_id = ids_of_ends
+    rows, width = len(source_ids), int(max_lengths.max())
+    alive = np.full((rows, beam_size, width + 1), pad_id)
+    alive[:, :, 0] = start_id
+    scores = np.full((rows, beam_size), -np.inf)
+    scores[:, 0] = 0.0
+    place = np.zeros(rows, int)  # greedy's own, -1 once it has ended or left
+    found, lengths, rounding = np.zeros(rows), np.zeros(rows, int), 0.0
+    inputs = {"source_ids": np.repeat(source_ids, beam_size, axis=0)}
+    inputs["target_ids"] = alive[:, :, :-1].reshape(-1, width).astype(source_ids.dtype)
+    run, _, logits = running.runner(model, inputs)
+    for t in range(width):
+        inputs["target_ids"] = alive[:, :, :-1].reshape(-1, width).astype(source_ids.dtype)
+        logits = run(inputs)[:, t].astype("float64")  # [B * N, V]
+        rounding = max(rounding, running.rounding(model, logits))
+        logits -= logits.max(axis=-1, keepdims=True)
+        log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        log_probs[:, [start_id, pad_id]] = -np.inf
+        size = log_probs.shape[-1]
+        log_probs = log_probs.reshape(rows, beam_size, size)
+        log_probs[np.ix_(t + 1 >= max_lengths, np.arange(beam_size), np.arange(size) != end_id)] = (
+            -np.inf
+        )
+        for b in np.flatnonzero(place >= 0):
+            candidates = (scores[b][:, None] + log_probs[b]).ravel()
+            best = np.argsort(-candidates, kind="stable")[: 2 * beam_size]
+            goes_on = best[best % size != end_id][:beam_size]
+            choice = place[b] * size + int(log_probs[b, place[b]].argmax())
+            if choice % size == end_id:
+                if choice in best[:beam_size]:
+                    found[b], lengths[b] = candidates[choice], t + 1
+                place[b] = -1
+            else:
+                place[b] = int(np.argmax(goes_on == choice)) if choice in goes_on else -1
+            alive[b, : len(goes_on)] = alive[b, goes_on // size]
+            alive[b, : len(goes_on), t + 1] = goes_on % size
+            scores[b] = -np.inf
+            scores[b, : len(goes_on)] = candidates[goes_on]
+        if (place < 0).all():
+            break
+    return found, lengths, rounding
+
+
 def _results(search, source_ids):
     """ids [B, N, L] and scores [B, N]."""
     ids, scores = (ops.convert_to_numpy(result) for result in search(source_ids))
