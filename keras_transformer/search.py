@@ -140,6 +140,7 @@ class BeamState(NamedTuple):
     alive_scores: object  # [B, N] sums of log-probabilities, nats
     finished_ids: object  # [B, N, length] finished hypotheses, best first
     finished_scores: object  # [B, N] log-probability / penalty(length); IMPOSSIBLE where none is
+    greedy: object  # [B] the beam of greedy search's hypothesis, -1 once it has ended or left
     done: object  # [B] the search of the row is over
     cache: object  # nest of [B * N, ...]
 
@@ -167,8 +168,9 @@ def beam_search(
     among the best N that end go to the finished set, where their score is final; the best N that
     do not end live on. A row is over as soon as none of the living can still enter the `n_best`:
     their log-probability can only fall, so their score is at most
-    `log-probability / penalty(max_length)`. That N hypotheses have finished is no reason to stop,
-    since all of them may be worse than the one that greedy search follows.
+    `log-probability / penalty(max_length)`. It is over earlier if N hypotheses have finished, all of
+    them at least as good as the leader at its present length, and greedy search's own hypothesis
+    has ended or left the beam. So the result is never worse than a greedy one that stayed in it.
 
     Args:
         step: `(ids [B * N], cache, index) -> (logits [B * N, V], cache)`.
@@ -213,6 +215,7 @@ def beam_search(
         alive_scores=ops.broadcast_to(ops.cast(first, "float32")[None], (rows, beams)),
         finished_ids=ops.full((rows, beams, length), pad_id, dtype="int32"),
         finished_scores=ops.full((rows, beams), IMPOSSIBLE, dtype="float32"),
+        greedy=ops.zeros((rows,), dtype="int32"),
         done=ops.zeros((rows,), dtype="bool"),
         cache=cache,
     )
@@ -252,24 +255,32 @@ def beam_search(
         finished_ids = _pick(finished_ids, kept)
 
         alive_scores, kept = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
+        kept = ops.cast(kept, "int32")
         alive_ids = _pick(ids, kept)
-        origins = ops.take_along_axis(origins, ops.cast(kept, "int32"), axis=1)  # [B, N]
+        # The best candidate of a beam is what greedy search chooses there.
+        chosen = _first(ops.equal(origins, state.greedy[:, None]))
+        lives = ops.logical_and(ops.equal(kept, chosen[:, None]), alive_scores > IMPOSSIBLE / 2)
+        greedy = _first(lives)
+        origins = ops.take_along_axis(origins, kept, axis=1)  # [B, N]
         flat = ops.reshape(
             origins + ops.arange(ops.shape(origins)[0], dtype="int32")[:, None] * beams, (-1,)
         )
         cache = reorder(cache, flat)
 
-        # A beam of 1 is greedy search, which ends with its only hypothesis.
-        bound = IMPOSSIBLE / 2 if beams == 1 else alive_scores[:, 0] / penalty(state.max_lengths)
-        hopeless = finished_scores[:, n_best - 1] >= bound
-        dead = alive_scores[:, 0] < IMPOSSIBLE / 2
-        done = ops.logical_or(hopeless, dead)
+        leader = alive_scores[:, 0]
+        hopeless = finished_scores[:, n_best - 1] >= leader / penalty(state.max_lengths)
+        last = finished_scores[:, beams - 1]
+        full = ops.logical_and(last > IMPOSSIBLE / 2, last >= leader / penalty(index + 1))
+        settled = ops.logical_and(full, greedy < 0)
+        dead = leader < IMPOSSIBLE / 2
+        done = ops.logical_or(ops.logical_or(hopeless, settled), dead)
         return state._replace(
             index=index + 1,
             alive_ids=alive_ids,
             alive_scores=alive_scores,
             finished_ids=finished_ids,
             finished_scores=finished_scores,
+            greedy=greedy,
             done=ops.logical_or(state.done, done),
             cache=cache,
         )
@@ -347,6 +358,12 @@ def _write(ids, tokens, index):
     """`ids` [..., length] with `tokens` [...] at position `index`."""
     here = ops.equal(ops.arange(ops.shape(ids)[-1], dtype="int32"), index)
     return ops.where(here, tokens[..., None], ids)
+
+
+def _first(there):
+    """The index of the first True of each row of booleans [B, M], or -1: [B]."""
+    first = ops.cast(ops.argmax(ops.cast(there, "int32"), axis=1), "int32")
+    return ops.where(ops.any(there, axis=1), first, -1)
 
 
 def _pick(ids, choices):

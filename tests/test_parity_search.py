@@ -6,10 +6,10 @@ its own cache, its own search. Where the two searches are defined otherwise:
 - Penalty. Theirs is length^alpha alone, so alpha 1 is our `"average"` and alpha 0 is our 0; the
   paper's ((5 + length) / 6)^alpha has its law in test_search. Both count the end and not the start.
 - Stopping. Both look at the best 2N candidates, and those among the best N that end are finished.
-  `early_stopping="never"` goes on while any finished one could be replaced: ours to the letter when
-  all N are asked for. Asked for the best alone, ours stops when none of the living can still win,
-  which does not change the best. `early_stopping=True` stops with N finished, so its best is ours
-  or a worse one. Their default is a guess in between.
+  Their default, `early_stopping=False`, stops a sentence with N finished, all at least as good as
+  the leader at its present length. Ours then still waits for greedy search's hypothesis, and
+  stops earlier where none of the living can win; neither changes anything here.
+  `early_stopping=True` stops with N finished, so its best is ours or a worse one.
 - The limit. Ours ends a hypothesis there and pays for the end; their `forced_eos_token_id` is free.
   No hypothesis here comes that far.
 - Padding and start are never chosen here; there only if `suppress_tokens` says so. Neither spreads
@@ -180,7 +180,7 @@ def test_greedy_search_is_theirs(translator, marian, sources):
 def test_beam_search_is_theirs(translator, marian, sources, penalty, alpha):
     options = {"num_beams": BEAMS, "length_penalty": alpha}
     ours = search(translator, sources, BEAMS, BEAMS, penalty)
-    theirs = generate(marian, sources, early_stopping="never", num_return_sequences=BEAMS, **options)
+    theirs = generate(marian, sources, early_stopping=False, num_return_sequences=BEAMS, **options)
     for our_row, their_row in zip(ours, theirs, strict=True):
         assert [ids for ids, _ in our_row] == [ids for ids, _ in their_row]
         scores, expected = ([score for _, score in row] for row in (our_row, their_row))

@@ -186,14 +186,16 @@ def test_a_beam_as_wide_as_the_space_is_exhaustive_search(name):
 
 def plain_beam_search(table, source, max_length, beam_size, penalty, n_best):
     """The documented rule on Python lists, one sentence at a time."""
-    alive, finished = [([], 0.0)], []
+    alive, finished, greedy = [([], 0.0)], [], []
     for length in range(1, max_length + 1):
         candidates = []
         for ids, score in alive:
             for token, log_prob in enumerate(log_probs(table, source, ids)):
                 if token == END or length < max_length and token not in (PAD, START):
                     candidates.append(([*ids, token], score + log_prob))
-        candidates = sorted(candidates, key=lambda pair: -pair[1])[: 2 * beam_size]
+        candidates.sort(key=lambda pair: -pair[1])
+        greedy = next((ids for ids, _ in candidates if ids[:-1] == greedy), None)
+        candidates = candidates[: 2 * beam_size]
         for ids, score in candidates[:beam_size]:
             if ids[-1] == END:
                 finished.append((ids, score / penalty(length)))
@@ -201,8 +203,11 @@ def plain_beam_search(table, source, max_length, beam_size, penalty, n_best):
         alive = [(ids, score) for ids, score in candidates if ids[-1] != END][:beam_size]
         if not alive:
             break
-        bound = alive[0][1] / penalty(max_length) if beam_size > 1 else -math.inf
-        if len(finished) >= n_best and finished[n_best - 1][1] >= bound:
+        leader = alive[0][1]
+        if len(finished) >= n_best and finished[n_best - 1][1] >= leader / penalty(max_length):
+            break
+        full = len(finished) == beam_size and finished[-1][1] >= leader / penalty(length)
+        if full and greedy not in [ids for ids, _ in alive]:
             break
     return finished
 
@@ -232,7 +237,8 @@ DIPPING = [{A: 0.5, END: 0.49}] * 2 + [{A: 0.2, END: 0.05}] + [{A: 0.999}] * 20 
 )
 def test_a_beam_goes_on_while_the_leader_can_still_win(odds, length, name, beam_size, few):
     # Fails if: a row is over once N have finished; for DIPPING with 2 beams also if it is over once
-    # they have and the leader's score at its present length is below all of them.
+    # they have and the leader's score at its present length is below all of them, while greedy
+    # search's hypothesis is alive.
     odds = [
         [
             step.get(i, (1 - sum(step.values())) / (VOCABULARY - len(step)) + 1e-9)
