@@ -11,7 +11,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
 import keras_transformer
 from keras_transformer import pictures
-from keras_transformer.layers.positional_embedding import sinusoids
+from keras_transformer.layers.positional_encoding import sinusoids
 from keras_transformer.pictures import drawn_in_our_fonts
 from keras_transformer.schedules import PaperSchedule
 

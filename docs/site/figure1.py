@@ -17,7 +17,7 @@ BOXES = [
     (
         "Positional Encoding",
         "04-positions",
-        f"{LAYERS}/positional_embedding.py",
+        f"{LAYERS}/positional_encoding.py",
         GREEN,
         ENCODER,
         470,
@@ -42,7 +42,7 @@ BOXES = [
     (
         "Positional Encoding",
         "04-positions",
-        f"{LAYERS}/positional_embedding.py",
+        f"{LAYERS}/positional_encoding.py",
         GREEN,
         DECODER,
         470,

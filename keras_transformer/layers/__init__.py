@@ -7,7 +7,8 @@ from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.masks import causal_mask, padding_mask
 from keras_transformer.layers.patch_embedding import PatchEmbedding
 from keras_transformer.layers.pooling import MeanPooling
-from keras_transformer.layers.positional_embedding import PositionalEmbedding, sinusoids
+from keras_transformer.layers.positional_embedding import PositionalEmbedding
+from keras_transformer.layers.positional_encoding import PositionalEncoding, sinusoids
 from keras_transformer.layers.residual import Residual
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MultiHeadAttention",
     "PatchEmbedding",
     "PositionalEmbedding",
+    "PositionalEncoding",
     "Residual",
     "causal_mask",
     "padding_mask",

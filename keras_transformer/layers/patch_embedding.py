@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_transformer.layers.positional_embedding import Positions
+from keras_transformer.layers.positional_encoding import Positions
 from keras_transformer.layers.products import dense
 
 
@@ -66,7 +66,7 @@ class PatchEmbedding(Positions):
     def __init__(
         self, patch_size, d_model, positions="learned", class_token=True, dropout=0.0, **kwargs
     ):
-        super().__init__(d_model, positions, None, dropout, **kwargs)
+        super().__init__(positions, None, dropout, d_model, **kwargs)
         self.patch_size = patch_size
         self.class_token = class_token
 
@@ -110,5 +110,6 @@ class PatchEmbedding(Positions):
         return {
             **super().get_config(),
             "patch_size": self.patch_size,
+            "d_model": self.d_model,
             "class_token": self.class_token,
         }

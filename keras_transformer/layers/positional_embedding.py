@@ -3,101 +3,10 @@
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_transformer.layers import masks, products
-from keras_transformer.layers.dropout import Dropout
-
-
-def sinusoids(length, d_model, index=0):
-    """The paper's positional encoding (section 3.5), sines and cosines interleaved.
-
-    ```
-    PE(pos, 2i)     = sin(pos / 10000^(2i / d_model))
-    PE(pos, 2i + 1) = cos(pos / 10000^(2i / d_model))
-    ```
-
-    Args:
-        length: number of positions T.
-        d_model: width D.
-        index: the first position, an integer or an integer scalar.
-
-    Returns:
-        [T, D] in float32.
-
-    Example:
-
-    >>> sinusoids(2, 4)  # [[0, 1, 0, 1], [0.841, 0.540, 0.010, 1.000]]
-    """
-    positions = ops.cast(ops.arange(length, dtype="int32") + ops.cast(index, "int32"), "float32")
-    columns = np.arange(d_model)
-    frequencies = np.exp(-math.log(10_000.0) * (columns - columns % 2) / d_model)
-    # cos(x) = sin(x + pi/2): one sine over an interleaved angle gives both.
-    angles = positions[:, None] * ops.convert_to_tensor(frequencies.astype("float32"))
-    even = ops.convert_to_tensor((columns % 2 == 0)[None, :])
-    return ops.where(even, ops.sin(angles), ops.cos(angles))
-
-
-class Positions(keras.layers.Layer):
-    """What layers share that give positions to the vectors they make: of tokens, of patches.
-
-    Args:
-        d_model: width D.
-        positions: `"sinusoidal"`, `"learned"` (row E of Table 3), or None for no positions.
-        max_length: number of learned positions; sinusoids have no limit.
-        dropout: share of the sum of vectors and positions that is dropped in training.
-    """
-
-    def __init__(self, d_model, positions, max_length, dropout, **kwargs):
-        super().__init__(**kwargs)
-        if positions not in ("sinusoidal", "learned", None):
-            raise ValueError(f"positions is 'sinusoidal', 'learned' or None, got {positions!r}.")
-        self.d_model = d_model
-        self.positions = positions
-        self.max_length = max_length
-        self.dropout = dropout
-        self._dropout = Dropout(dropout, dtype=self.dtype_policy)
-
-    def _build_positions(self):
-        if self.positions == "learned":
-            self.position_embeddings = self._embeddings(self.max_length, "position_embeddings")
-
-    def _embeddings(self, count, name):
-        # Standard deviation d_model^-0.5: after their scale tokens have unit variance, like the
-        # sinusoids, and the tied logits start at unit variance too.
-        initializer = keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
-        return self.add_weight((count, self.d_model), initializer=initializer, name=name)
-
-    def _with_positions(self, x, index, training):
-        """Dropout(x + PE): [B, T, D] from position `index` on."""
-        if self.positions is not None:
-            x = x + ops.cast(self._positions(ops.shape(x)[1], index), x.dtype)
-        return self._dropout(x, training=training)
-
-    def _positions(self, length, index):
-        if self.positions == "sinusoidal":
-            return sinusoids(length, self.d_model, index)  # [T, D]
-        self._check_length(length, index)
-        return ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
-
-    def _check_length(self, length, index):
-        if self.positions != "learned" or not isinstance(length, int) or not isinstance(index, int):
-            return
-        if length + index > self.max_length:
-            raise ValueError(
-                f"A sequence of {length + index} tokens is longer than the max_length="
-                f"{self.max_length} positions that were learned. Shorten it, or train with a "
-                "larger max_length."
-            )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "d_model": self.d_model,
-            "positions": self.positions,
-            "dropout": self.dropout,
-        }
+from keras_transformer.layers.positional_encoding import Positions
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -154,9 +63,8 @@ class PositionalEmbedding(Positions):
         mask_zero=True,
         **kwargs,
     ):
-        super().__init__(d_model, positions, max_length, dropout, **kwargs)
-        if positions == "learned" and not max_length:
-            raise ValueError("Learned positions need max_length, the number of positions to learn.")
+        super().__init__(positions, max_length, dropout, d_model, **kwargs)
+        self._require_max_length()
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
         self.mask_zero = mask_zero
@@ -199,6 +107,7 @@ class PositionalEmbedding(Positions):
         return {
             **super().get_config(),
             "vocabulary_size": self.vocabulary_size,
+            "d_model": self.d_model,
             "max_length": self.max_length,
             "pad_id": self.pad_id,
             "mask_zero": self.mask_zero,

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_transformer.layers.positional_embedding import sinusoids
+from keras_transformer.layers.positional_encoding import sinusoids
 from keras_transformer.pictures.fonts import drawn_in_our_fonts
 
 
