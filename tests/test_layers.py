@@ -299,6 +299,71 @@ def test_embedding_masks_another_pad_id():
 # --- ids and vectors
 
 
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "uint32", "int8", "int64", "float16", "float32", "float64"]
+)
+def test_embedding_takes_ids_of_every_dtype_and_masks_their_padding(dtype):
+    layer, pooling = layers.PositionalEmbedding(19, D), layers.MeanPooling()
+    x = layer(IDS.astype(dtype))
+    np.testing.assert_array_equal(array(x), array(layer(IDS)))
+    np.testing.assert_array_equal(array(pooling(x)), array(pooling(layer(IDS))))
+    assert np.abs(array(pooling(x)) - array(x).mean(axis=1)).max() > 1e-3
+    # The output on its way to logits hands its mask on.
+    logits = layer(x, reverse=True)
+    expected = array(pooling(logits, mask=IDS != 0))
+    np.testing.assert_array_equal(array(pooling(logits)), expected)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_embedding_reads_ids_where_nobody_says_a_dtype(policy):
+    layer, pooling = layers.PositionalEmbedding(300, D, dtype=policy), layers.MeanPooling()
+    ids = np.where(IDS, IDS + 280, 0)  # bfloat16 would round these
+    expected = array(pooling(layer(ids)))
+    symbol = keras.Input((T,))  # floats
+    model = keras.Model(symbol, pooling(layer(symbol)))
+    for given in (ids, ids.astype("float32")):
+        np.testing.assert_allclose(array(model.predict(given, verbose=0)), expected, atol=1e-6)
+    if policy == "float32":
+        model = keras.Sequential([layer, pooling, keras.layers.Dense(2)])
+        model.compile("sgd", "mse")
+        model.fit(ids, np.zeros((B, 2)), verbose=0)
+        expected = array(model.layers[-1](pooling(layer(ids))))
+        np.testing.assert_allclose(model.predict(ids, verbose=0), expected, atol=1e-6)
+
+
+@keras.saving.register_keras_serializable(package="test_layers")
+class _Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = layers.PositionalEmbedding(300, D)
+        self.block = layers.EncoderLayer(D, 1, 29)
+
+    def call(self, token_ids):
+        return self.block(self.embedding(token_ids))
+
+
+# Fails if: Keras, which builds what it loads with symbols that are floats, cannot call a layer.
+def test_a_subclassed_model_loads_its_own_weights(tmp_path):
+    model = _Subclassed()
+    expected = array(model(IDS))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(array(loaded(IDS)), expected)
+
+
+def test_ids_that_are_rounded_are_warned_of():
+    layer = layers.PositionalEmbedding(300, D)
+    with pytest.warns(UserWarning, match="ids are bfloat16, which rounds whole numbers above 256"):
+        layer(ops.cast(IDS, "bfloat16"))
+
+
+def test_images_of_bytes_are_read_as_numbers():
+    # Fails if: the kernel is cast to the bytes of the image, which leaves zeros of it.
+    layer = layers.PatchEmbedding(3, D)
+    pixels = RANDOM.integers(0, 255, IMAGES.shape).astype("uint8")
+    np.testing.assert_allclose(array(layer(pixels)), array(layer(pixels.astype("float32"))))
+
+
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
 def test_encoding_adds_the_positions_of_the_embedding_to_vectors(positions):
     length = 11 if positions == "learned" else None
@@ -464,6 +529,9 @@ def test_float16_normalisation_survives_large_values(norm):
         (lambda: layers.Encoder(0, d_model=D, num_heads=1, d_ff=29), "got num_layers=0"),
         (lambda: layers.PositionalEmbedding(19, D, positions="rotary"), "got 'rotary'"),
         (lambda: layers.PositionalEmbedding(19, D, positions="learned"), "need max_length"),
+        (lambda: layers.PositionalEmbedding(19, D)(X), "shape .2, 5, 13.* PositionalEncoding"),
+        (lambda: layers.PositionalEmbedding(19, D)(keras.Input((T, D))), "PositionalEncoding"),
+        (lambda: layers.PositionalEmbedding(19, D)(X[0], reverse=True), "takes vectors"),
         (lambda: layers.PositionalEncoding("rotary"), "got 'rotary'"),
         (lambda: layers.PositionalEncoding("learned"), "need max_length"),
         (lambda: layers.PositionalEncoding()(IDS), "shape .2, 5.* PositionalEmbedding"),

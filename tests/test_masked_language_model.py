@@ -56,6 +56,13 @@ def test_padding_changes_nothing_compiled():
     testing.assert_padding_invariant(model, INPUTS, target="masked_positions", jit=True)
 
 
+def test_ids_and_positions_may_be_floats_as_in_a_model_that_keras_rebuilds():
+    model = language_model()
+    token_ids, positions = (INPUTS[name].astype("float32") for name in INPUTS)
+    found = model.decode(model.encode(token_ids), positions)
+    np.testing.assert_array_equal(array(found), array(model(INPUTS)))
+
+
 def test_they_save_and_load():
     model, classifier = language_model(use_bias=True), text_classifier(dropout=0.3)
     testing.assert_saves_and_loads(model, INPUTS)

@@ -47,7 +47,7 @@ class PatchEmbedding(Positions):
         dropout: share of the sum that is dropped in training.
 
     Call arguments:
-        inputs: floats [B, Y, X, C].
+        inputs: numbers [B, Y, X, C]; bytes are read as they are, from 0 to 255.
 
     Returns:
         [B, S, D], S = (Y / P) * (X / P); with a class token [B, 1 + S, D].
@@ -92,6 +92,7 @@ class PatchEmbedding(Positions):
 
     def call(self, inputs, training=None):
         # The sizes are those of `build`: in `fit` a batch may come without.
+        inputs = ops.cast(inputs, self.compute_dtype)  # bytes too
         inputs = ops.reshape(inputs, (-1, *self.input_spec.shape[1:]))
         x = ops.reshape(cut_patches(inputs, self.patch_size), (-1, self.kernel.shape[0]))
         x = dense(x, self.kernel, self.bias)

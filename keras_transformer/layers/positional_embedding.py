@@ -1,6 +1,7 @@
 """Token embeddings and positions (paper, sections 3.4 and 3.5)."""
 
 import math
+import warnings
 
 import keras
 from keras import ops
@@ -32,7 +33,9 @@ class PositionalEmbedding(Positions):
             implicit mask `ids != pad_id`.
 
     Call arguments:
-        inputs: integer ids [B, T]; with `reverse=True` the decoder's output [B, T, D].
+        inputs: ids [B, T]; with `reverse=True` the decoder's output [B, T, D]. Ids are integers of
+            any kind, or floats that hold whole numbers, as for `keras.layers.Embedding`: Keras
+            makes those where nobody says a dtype. Vectors get positions from `PositionalEncoding`.
         index: position of the first id, an integer or an integer scalar; for cached decoding.
         reverse: whether to map from [B, T, D] to logits [B, T, V].
 
@@ -40,8 +43,8 @@ class PositionalEmbedding(Positions):
         [B, T, D], or logits [B, T, V].
 
     Raises:
-        ValueError: for unknown `positions`, learned ones without `max_length`, or a sequence longer
-            than `max_length`.
+        ValueError: for unknown `positions`, learned ones without `max_length`, a sequence longer
+            than `max_length`, or inputs that are not ids [B, T].
 
     Example:
 
@@ -69,6 +72,8 @@ class PositionalEmbedding(Positions):
         self.pad_id = pad_id
         self.mask_zero = mask_zero
         self.supports_masking = True
+        # Keras would cast ids that are floats to the compute dtype: bfloat16 has no 257.
+        self.autocast = False
 
     def build(self, input_shape):
         self.token_embeddings = self._embeddings(self.vocabulary_size, "token_embeddings")
@@ -76,32 +81,70 @@ class PositionalEmbedding(Positions):
         self.built = True
 
     def call(self, inputs, index=0, reverse=False, training=None):
+        self._check_rank(inputs, reverse)
         if reverse:
-            rows = ops.reshape(inputs, (-1, self.d_model))
-            if inputs.shape[1] == 1:
-                logits = products.logits(rows, self.token_embeddings)
-            else:
-                logits = ops.matmul(rows, ops.transpose(self.token_embeddings))  # [B * T, V]
-            return ops.reshape(logits, (-1, *ops.shape(inputs)[1:-1], self.vocabulary_size))
-        x = ops.take(self.token_embeddings, inputs, axis=0) * math.sqrt(self.d_model)  # [B, T, D]
+            return self._logits(ops.cast(inputs, self.compute_dtype))
+        ids = self._ids(inputs)  # [B, T]
+        x = ops.cast(ops.take(self.token_embeddings, ids, axis=0), self.compute_dtype)
+        x = x * math.sqrt(self.d_model)  # [B, T, D]
         x = self._with_positions(x, index, training)
         if self.mask_zero:
-            real = masks.padding_mask(inputs, self.pad_id)
+            real = masks.padding_mask(ids, self.pad_id)
             x = x * ops.cast(real, x.dtype)[:, :, None]
         return x
 
+    def _check_rank(self, inputs, reverse):
+        rank, shape = len(inputs.shape), tuple(inputs.shape)
+        if rank != 2 and not reverse:
+            raise ValueError(
+                f"PositionalEmbedding takes token ids [B, T], got shape {shape}. Vectors [B, T, D] "
+                "get their positions from PositionalEncoding; reverse=True makes logits of them."
+            )
+        if rank != 3 and reverse:
+            raise ValueError(f"reverse=True takes vectors [B, T, D], got shape {shape}.")
+
+    def _ids(self, inputs):
+        """The ids as int32 or int64, which every backend can look up."""
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        if dtype in ("int32", "int64"):
+            return inputs
+        exact = {"float16": 2**11, "bfloat16": 2**8}.get(dtype, self.vocabulary_size)
+        if exact < self.vocabulary_size - 1:
+            # No error: Keras calls a nested model with such symbols to build what it loads.
+            warnings.warn(
+                f"The ids are {dtype}, which rounds whole numbers above {exact}, but "
+                f"vocabulary_size={self.vocabulary_size}. Give the ids as integers: begin the "
+                'model with keras.Input((None,), dtype="int32").',
+                stacklevel=2,
+            )
+        return ops.cast(inputs, "int32")
+
+    def _logits(self, x):
+        rows = ops.reshape(x, (-1, self.d_model))
+        if x.shape[1] == 1:
+            logits = products.logits(rows, self.token_embeddings)
+        else:
+            embeddings = ops.cast(self.token_embeddings, x.dtype)
+            logits = ops.matmul(rows, ops.transpose(embeddings))  # [B * T, V]
+        return ops.reshape(logits, (-1, ops.shape(x)[1], self.vocabulary_size))
+
+    def compute_output_shape(self, inputs_shape):
+        width = self.d_model if len(inputs_shape) == 2 else self.vocabulary_size
+        return (*inputs_shape[:2], width)
+
     def compute_output_spec(self, inputs, index=0, reverse=False, training=None):
-        # Given, since on torch Keras would try `call` with a length of its own, beyond max_length.
+        # Spelled out, because on torch Keras infers the shape by calling `call` with a made-up
+        # length that may exceed max_length.
+        self._check_rank(inputs, reverse)
         if not reverse:
             self._check_length(inputs.shape[1], index)
-        last = (self.vocabulary_size,) if reverse else (inputs.shape[1], self.d_model)
-        shape = (*inputs.shape[: -1 if reverse else 1], *last)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
     def compute_mask(self, inputs, mask=None):
-        # The decoder's output, on its way to logits, keeps the mask that it carries.
-        ids = "int" in keras.backend.standardize_dtype(inputs.dtype)
-        return masks.padding_mask(inputs, self.pad_id) if ids and self.mask_zero else mask
+        # Vectors on their way to logits keep the mask that they carry.
+        if not self.mask_zero or len(inputs.shape) != 2:
+            return mask
+        return masks.padding_mask(self._ids(inputs), self.pad_id)
 
     def get_config(self):
         return {

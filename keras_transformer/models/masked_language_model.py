@@ -102,7 +102,8 @@ class MaskedLanguageModel(keras.Model):
 
     def decode(self, encoded, masked_positions):
         """From `encode` [B, S, D] and positions [B, P] -> logits [B, P, V]."""
-        x = ops.take_along_axis(encoded, masked_positions[:, :, None], axis=1)  # [B, P, D]
+        positions = ops.cast(masked_positions, "int32")[:, :, None]  # Keras' symbols may be floats
+        x = ops.take_along_axis(encoded, positions, axis=1)  # [B, P, D]
         return self.embedding(x, reverse=True)
 
     def get_config(self):
