@@ -58,6 +58,17 @@ def no_causal_mask():
     return sequence_to_sequence(decoder=_NotCausal(**BLOCK))
 
 
+class MaskOfOneTensor(keras.layers.Layer):
+    """Its mask is named for a call with one tensor; beside a second one Keras fills in another."""
+
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+
+    def call(self, inputs, shift=0, mask=None):
+        return inputs * (1 if mask is None else ops.cast(mask, "float32")[..., None]) + shift
+
+
 class _CausalAtInference(keras.layers.Layer):
     def __init__(self):
         super().__init__()

@@ -14,6 +14,7 @@ from keras_transformer.layers import attention
 B, T, S, D = 2, 5, 7, 13
 RANDOM = np.random.default_rng(1706)
 X, MEMORY = (RANDOM.normal(size=(B, n, D)).astype("float32") for n in (T, S))
+X2, MEMORY2 = (RANDOM.normal(size=(B, n, D)).astype("float32") for n in (T, S))
 IMAGES = RANDOM.normal(size=(B, 6, 9, 2)).astype("float32")
 MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
 MEMORY_MASK = np.array([[1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0]], bool)
@@ -99,6 +100,36 @@ LAYERS = {
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
+PAIRS, CROSS = (RANDOM.random((B, T, n)) < 0.7 for n in (T, S))
+OWN = {"attention_mask": PAIRS}
+BOTH = (
+    {"inputs": X, "memory": MEMORY},
+    {
+        "inputs": ("inputs_mask", MASK),
+        "memory": ("memory_mask", MEMORY_MASK),
+    },
+)
+# Tensors that a layer is called with, their masks, and the further tensors that it can be given.
+MASKS = {
+    "attention": [
+        ({"query": X}, {"query": ("mask", MASK)}, {**OWN, "value": X2}),
+        (
+            {"query": X, "key": MEMORY},
+            {"key": ("key_mask", MEMORY_MASK)},
+            {"attention_mask": CROSS, "value": MEMORY2},
+        ),
+    ],
+    "encoder_layer": [({"inputs": X}, {"inputs": ("mask", MASK)}, OWN)],
+    "encoder": [({"inputs": X}, {"inputs": ("mask", MASK)}, OWN)],
+    "decoder_layer": [(*BOTH, OWN)],
+    "decoder": [(*BOTH, {})],
+    "pooling": [({"inputs": X}, {"inputs": ("mask", MASK)}, {})],
+}
+# Arguments of `call` that are no tensors beside the inputs, or are read in place of them. Keras
+# fills in `query_mask` and `inputs_mask` in place of `mask`.
+SETTINGS = {"training", "causal", "return_attention_weights", "reverse", "cache", "index"}
+SETTINGS |= {"mask", "query_mask", "inputs_mask"}
+
 
 def array(x):
     return ops.convert_to_numpy(ops.cast(x, "float32"))
@@ -112,6 +143,19 @@ def eye(layer):
 
 
 # --- the Keras contract
+
+
+def test_the_contract_holds_every_layer_and_every_argument_of_its_call():
+    # Fails if: a new layer, or a new tensor that an old one takes, is in none of the tables above.
+    exported = {getattr(layers, name) for name in layers.__all__}
+    classes = {each for each in exported if inspect.isclass(each)}
+    assert classes == {layer_class for layer_class, *_ in LAYERS.values()}
+    for name, (layer_class, _, inputs, _) in LAYERS.items():
+        arguments = [each for each in inspect.signature(layer_class.call).parameters][1:]
+        known = {*arguments[: len(inputs)], *SETTINGS}
+        for given, masks, options in MASKS.get(name, []):
+            known |= {*given, *options, *(mask for mask, _ in masks.values())}
+        assert set(arguments) <= known, name
 
 
 @every_layer
@@ -176,6 +220,30 @@ def test_model_of_a_user_saves_and_loads_to_the_bit():
 
 
 # --- masks
+
+
+# Fails if: a second tensor makes Keras look for `inputs_mask`, and the layer has only `mask`.
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_that_a_tensor_carries_is_the_mask_that_is_passed(name):
+    layer_class, arguments, _, _ = LAYERS[name]
+    for given, masks, options in MASKS[name]:
+        layer = layer_class(**arguments)
+        testing.assert_honours_implicit_masks(layer, given, masks, options=options)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("pooling", "patches")])
+def test_the_mask_of_the_first_tensor_is_handed_on(name):
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    options = MASKS[name][-1][2] if name in MASKS else {}
+    if name == "embedding":
+        layer = layer_class(**{**arguments, "mask_zero": True})
+        mask, output = inputs[0] != arguments["pad_id"], layer(*inputs)
+    else:
+        layer = layer_class(**arguments)
+        mask, output = MASK, layer(masked(inputs[0], MASK), *inputs[1:], **options)
+    pooling = layers.MeanPooling()
+    np.testing.assert_array_equal(array(pooling(output)), array(pooling(output, mask=mask)))
+    assert np.abs(array(pooling(output)) - array(pooling(1 * output))).max() > 1e-3
 
 
 def test_implicit_mask_reaches_attention_and_pooling_in_a_users_model():

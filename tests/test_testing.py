@@ -190,6 +190,18 @@ def test_more_rows_that_change_the_others_are_seen():
         )
 
 
+def test_a_mask_that_is_lost_beside_a_second_tensor_is_seen():
+    given, masks = {"inputs": FLOATS}, {"inputs": ("mask", IDS["target_ids"] != 0)}
+    options = {"shift": FLOATS[:, ::-1]}
+    layer = broken.MaskOfOneTensor()
+    testing.assert_honours_implicit_masks(layer, given, masks)
+    with fails("A mask is lost: with shift, .*batch row 1, position 3.*none that is named after"):
+        testing.assert_honours_implicit_masks(layer, given, masks, options=options)
+    with fails("The masks mask change no output"):
+        full = {"inputs": ("mask", np.ones((3, 5), bool))}
+        testing.assert_honours_implicit_masks(layer, given, full)
+
+
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rows_of_padding_that_are_nan_are_seen(jit):
     ids = IDS["source_ids"]

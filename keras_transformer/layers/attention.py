@@ -51,7 +51,10 @@ class MultiHeadAttention(keras.layers.Layer):
             Without: they are those of a memory, from `project_memory`, and used as they are.
         index: position of the first query in the cache, an integer or an integer scalar.
         return_attention_weights: whether to return the weights too.
-        mask: booleans [B, T]; the key mask of self-attention, filled in by Keras.
+        mask: booleans [B, T]; the key mask of self-attention. Filled in by Keras from the implicit
+            mask of `query`; one that is passed wins.
+        query_mask: the same as `mask`; Keras fills in this one where there are more tensors than
+            `query`.
 
     Returns:
         [B, T, D]; followed by the weights [B, H, T, S] if they were asked for, and by the cache
@@ -130,8 +133,10 @@ class MultiHeadAttention(keras.layers.Layer):
         index=None,
         return_attention_weights=False,
         mask=None,
+        query_mask=None,
         training=None,
     ):
+        mask = query_mask if mask is None else mask
         if index is None:
             queries = self._heads(query, self.query_kernel, self.query_bias)  # [B, H, T, K]
         if cache is None:

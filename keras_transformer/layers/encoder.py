@@ -34,14 +34,16 @@ class EncoderLayer(keras.layers.Layer):
     Call arguments:
         inputs: [B, S, D].
         attention_mask: booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend; padding is
-            masked besides.
+            masked besides. See `MultiHeadAttention`.
         causal: whether position t sees only positions up to t.
-        mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask. Not
-            read when a cache is given.
+        mask: booleans [B, S], True = real token. Filled in by Keras from the implicit mask; one
+            that is passed wins. Not read when a cache is given.
         cache: `(keys, values)` from `start_cache`: `inputs` are then the newest positions alone,
             which see those before them in the cache, as with `causal=True`.
         index: position of the first of `inputs`, with a cache.
         return_attention_weights: whether to return the weights too.
+        inputs_mask: the same as `mask`; Keras fills in this one where there are more tensors than
+            `inputs`.
 
     Returns:
         [B, S, D]; followed by the weights [B, H, S, S] if asked for, and by the updated cache if
@@ -133,8 +135,10 @@ class EncoderLayer(keras.layers.Layer):
         cache=None,
         index=0,
         return_attention_weights=False,
+        inputs_mask=None,
         training=None,
     ):
+        mask = inputs_mask if mask is None else mask
         # With a cache the keys are its positions, of which `mask` knows the newest alone.
         keys = {"key_mask": mask} if cache is None else {"cache": cache, "index": index}
         update, *rest = as_tuple(
@@ -193,10 +197,13 @@ class Encoder(keras.layers.Layer):
         inputs: [B, S, D].
         attention_mask: booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend.
         causal: whether position t sees only positions up to t.
-        mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask.
+        mask: booleans [B, S], True = real token. Filled in by Keras from the implicit mask; one
+            that is passed wins.
         cache: L x (keys, values) from `start_cache`, see `EncoderLayer`.
         index: position of the first of `inputs`, with a cache.
         return_attention_weights: whether to return the weights of all layers too.
+        inputs_mask: the same as `mask`; Keras fills in this one where there are more tensors than
+            `inputs`.
 
     Returns:
         [B, S, D]; followed by the weights, L x [B, H, S, S], if asked for, and by the updated cache
@@ -244,8 +251,10 @@ class Encoder(keras.layers.Layer):
         cache=None,
         index=0,
         return_attention_weights=False,
+        inputs_mask=None,
         training=None,
     ):
+        mask = inputs_mask if mask is None else mask
         keep = {"attention_mask": attention_mask, "causal": causal, "training": training}
         keep["return_attention_weights"] = return_attention_weights
         if cache is None:

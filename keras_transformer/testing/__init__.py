@@ -13,7 +13,11 @@ kt.testing.certify(model, vocabulary_size=100)  # all of them
 from keras_transformer.testing.caching import assert_cached_equals_uncached
 from keras_transformer.testing.certificate import certify, random_inputs
 from keras_transformer.testing.losses import assert_ignores_padding
-from keras_transformer.testing.masking import assert_finite_when_masked, assert_padding_invariant
+from keras_transformer.testing.masking import (
+    assert_finite_when_masked,
+    assert_honours_implicit_masks,
+    assert_padding_invariant,
+)
 from keras_transformer.testing.saving import assert_saves_and_loads
 from keras_transformer.testing.searches import assert_beam_keeps_greedy, assert_scores_are_final
 from keras_transformer.testing.sequences import (
@@ -28,6 +32,7 @@ __all__ = [
     "assert_cached_equals_uncached",
     "assert_causal",
     "assert_finite_when_masked",
+    "assert_honours_implicit_masks",
     "assert_ignores_padding",
     "assert_padding_invariant",
     "assert_saves_and_loads",

@@ -177,3 +177,106 @@ def _gradients(model, inputs):
     for variable, gradient in zip(variables, gradients, strict=True):
         if gradient is not None:
             yield variable.path, ops.convert_to_numpy(ops.cast(gradient, "float32"))
+
+
+def assert_honours_implicit_masks(layer, inputs, masks, *, options=None):
+    """A mask that a tensor carries does what the same mask does as an argument.
+
+    ```
+    layer(x carrying m, **options) == layer(x, mask=m, **options)      for every choice of options
+    ```
+
+    Keras fills in `mask` while a layer is called with one tensor, and `<argument>_mask` as soon as
+    there is a second one; a layer that has only the first loses its mask then, without a word. The
+    options are left out, given one by one, and given all together: by plain calls and, with all of
+    them, in a compiled functional model.
+
+    Args:
+        layer: a Keras layer.
+        inputs: `{call argument: floats [B, T, D]}`, what the layer is always called with.
+        masks: `{call argument: (the argument of its mask, booleans [B, T])}`, for one or more of
+            the inputs.
+        options: `{call argument: array}`, further tensors that the layer can be called with.
+
+    Raises:
+        AssertionError: with the first value that differs, and what usually causes it; or if the
+            masks change nothing, so that the law says nothing.
+
+    Example:
+
+    ```python
+    x, mask = np.random.normal(size=(2, 5, 8)), np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
+    kt.testing.assert_honours_implicit_masks(
+        kt.layers.EncoderLayer(d_model=8, num_heads=2, d_ff=16),
+        {"inputs": x},
+        {"inputs": ("mask", mask)},
+        options={"attention_mask": np.tri(5, dtype=bool)[None]},
+    )
+    ```
+    """
+    options = options or {}
+    explicit = {argument: mask for argument, mask in masks.values()}
+    implicit = {name: mask for name, (_, mask) in masks.items()}
+    choices = [{}, *({name: value} for name, value in options.items())]
+    choices += [options] if len(options) > 1 else []
+    for chosen in choices:
+        given = {**inputs, **chosen}
+        how = f"with {' and '.join(chosen)}" if chosen else "with no other tensor"
+        expected = _first(layer(**given, **explicit))
+        if not chosen and (_first(layer(**given)) == expected).all():
+            raise AssertionError(
+                f"The masks {', '.join(explicit)} change no output, so the law says nothing.\n"
+                "Usual causes: a mask that is True everywhere; a layer that does not read it."
+            )
+        found = {"its tensor": _first(layer(**_carrying(given, implicit)))}
+        if chosen is choices[-1]:
+            found["its tensor in a functional model"] = _in_a_model(layer, given, implicit)
+        for carrier, actual in found.items():
+            running.require_same(
+                actual,
+                expected,
+                running.rounding(layer, expected),
+                what=f"A mask is lost: {how}, it does not do what it does as an argument when "
+                f"{carrier} carries it.",
+                causes="`call` has an argument `mask`, and none that is named after the tensor "
+                "(`inputs_mask` for `inputs`), which Keras fills in beside a second tensor; a "
+                "layer before that does not set supports_masking; an operation outside of layers, "
+                "which drops masks",
+            )
+
+
+class _Carrier(keras.layers.Layer):
+    """Hands its input on, carrying the mask that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        return 1 * inputs
+
+
+def _carrying(tensors, masks):
+    return {
+        name: _Carrier()(tensor, mask=masks[name]) if name in masks else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _in_a_model(layer, given, masks):
+    """The first output of the layer as a functional model that Keras compiles for `predict`."""
+    symbols, symbolic_masks = (
+        {name: keras.Input(x.shape[1:], dtype=x.dtype.name) for name, x in arrays.items()}
+        for arrays in (given, masks)
+    )
+    output = layer(**_carrying(symbols, symbolic_masks))
+    model = keras.Model([symbols, symbolic_masks], _first_of(output))
+    return model.predict_on_batch([given, masks])
+
+
+def _first_of(output):
+    return output[0] if isinstance(output, list | tuple) else output
+
+
+def _first(output):
+    return np.array(ops.convert_to_numpy(ops.cast(_first_of(output), "float32")))
