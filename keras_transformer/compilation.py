@@ -94,5 +94,19 @@ def compiled_by_xla():
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
+def values_of(tensor):
+    """The numbers of a tensor as a NumPy array, or None while a backend traces a function of it."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.get_static_value(tensor)  # knows the constants of a graph too
+    if backend == "jax":
+        import jax
+
+        return None if isinstance(tensor, jax.core.Tracer) else ops.convert_to_numpy(tensor)
+    return None if tensor.device.type == "meta" else ops.convert_to_numpy(tensor)
+
+
 def _shapes(arrays):
     return tuple(array.shape for array in arrays)

@@ -246,6 +246,50 @@ def test_the_mask_of_the_first_tensor_is_handed_on(name):
     assert np.abs(array(pooling(output)) - array(pooling(1 * output))).max() > 1e-3
 
 
+# Fails if: TensorFlow repeats the last row of a mask; 0 and -1e9 become False and True.
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_that_does_not_fit_is_an_error_and_floats_of_0_and_1_are_booleans(name):
+    layer_class, arguments, _, _ = LAYERS[name]
+    for given, masks, options in MASKS[name]:
+        layer = layer_class(**arguments)
+        named = {**dict(masks.values()), "attention_mask": options.get("attention_mask")}
+        for argument, mask in named.items():
+            if mask is None:
+                continue
+            expected = array(layer(**given, **{argument: mask}))
+            for same in (mask.astype("float32"), mask.astype("int64")):
+                found = array(layer(**given, **{argument: same}))
+                np.testing.assert_array_equal(found, expected)
+            with pytest.raises(ValueError, match="pass `mask == 0`"):
+                layer(**given, **{argument: np.where(mask, 0.0, -1e9)})
+            with pytest.raises(ValueError, match="shape"):
+                layer(**given, **{argument: mask[:, :-1]})  # too few keys, or queries
+
+
+@pytest.mark.parametrize(
+    "shape", [(B, T), (T - 1, T), (B, T, T + 1), (B + 1, T, T), (B, 2, T, T), (B, 3, T - 2, T)]
+)
+def test_an_attention_mask_of_another_size_is_an_error_that_names_the_right_ones(shape):
+    layer = layers.EncoderLayer(D, 3, 29, key_dim=11)
+    message = r"\[T, S\] = \(5, 5\), \[B, T, S\] = \(2, 5, 5\) or .* is passed as `mask=`"
+    with pytest.raises(ValueError, match=message):
+        layer(X, attention_mask=np.ones(shape, bool))
+    for fits in ((1, T), (T, 1), (1, T, T), (B, 1, 1, T)):  # a size of 1 serves all
+        np.testing.assert_allclose(
+            array(layer(X, attention_mask=np.ones(fits, bool))), array(layer(X)), atol=1e-6
+        )
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch compiles nothing")
+def test_floats_that_are_not_known_yet_are_no_mask():
+    x, mask = keras.Input((T, D)), keras.Input((T,))
+    with pytest.raises(ValueError, match="its values not known yet. Cast a mask"):
+        layers.EncoderLayer(D, 1, 29)(x, mask=mask)
+    mask = keras.ops.cast(mask, "bool")
+    model = keras.Model([x, mask], layers.EncoderLayer(D, 1, 29)(x, mask=mask))
+    assert model.predict([X, MASK], verbose=0).shape == X.shape
+
+
 def test_implicit_mask_reaches_attention_and_pooling_in_a_users_model():
     ids = keras.Input((None,), dtype="int32")
     x = layers.PositionalEmbedding(19, D)(ids)

@@ -42,7 +42,9 @@ class MultiHeadAttention(keras.layers.Layer):
         query: [B, T, D].
         key: [B, S, D]; `query` itself where not given.
         value: [B, S, D]; `key` itself where not given.
-        attention_mask: booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend.
+        attention_mask: booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend; a size of 1
+            serves all. Integers are True unless 0. Floats are taken if they are seen to be 0 and
+            1, which they are not inside a compiled function: cast them to booleans.
         key_mask: booleans [B, S], True = real key. Filled in by Keras from the implicit mask of
             `key`; one that is passed wins.
         causal: whether position t sees only positions up to t (section 3.2.3).
@@ -61,7 +63,7 @@ class MultiHeadAttention(keras.layers.Layer):
         if one was given.
 
     Raises:
-        ValueError: for sizes that do not fit together.
+        ValueError: for sizes that do not fit together, or a mask that does not fit them.
 
     Example:
 
@@ -150,6 +152,12 @@ class MultiHeadAttention(keras.layers.Layer):
             keys = _write(cache[0], _transposed(new_keys), index, axis=3)
             values = _write(cache[1], new_values, index, axis=2)
             cache, causal = (keys, values), True
+        key_length = keys.shape[2] if cache is None else cache[0].shape[3]
+        if key_mask is not None:
+            key_mask = masks.checked_key_mask(key_mask, query.shape[0], key_length)
+        if attention_mask is not None:
+            scores = (query.shape[0], self.num_heads, query.shape[1], key_length)
+            attention_mask = masks.checked_attention_mask(attention_mask, scores)
         keep = {"key_mask": key_mask, "attention_mask": attention_mask, "causal": causal}
         weights, plain = None, not return_attention_weights
         if cache is None and plain:

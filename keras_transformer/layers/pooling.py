@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_transformer.layers import masks
+
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class MeanPooling(keras.layers.Layer):
@@ -41,7 +43,8 @@ class MeanPooling(keras.layers.Layer):
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))  # or float64
         if mask is None:
             return ops.cast(ops.mean(x, axis=1), inputs.dtype)
-        real = ops.cast(mask, x.dtype)[:, :, None]  # [B, S, 1]
+        real = masks.checked_key_mask(mask, *inputs.shape[:2])
+        real = ops.cast(real, x.dtype)[:, :, None]  # [B, S, 1]
         mean = ops.sum(x * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1.0)
         return ops.cast(mean, inputs.dtype)
 
