@@ -190,6 +190,33 @@ def test_symbolic_call_knows_its_shape_and_dtype(name):
 
 
 @every_layer
+def test_output_shape_is_known_before_the_call(name):
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    layer = layer_class(**arguments)
+    output = layer(*inputs)
+    assert tuple(layer.compute_output_shape(*(x.shape for x in inputs))) == tuple(output.shape)
+    unknown = [(None, *x.shape[1:]) for x in inputs]
+    expected = (None, *output.shape[1:])
+    assert tuple(layer.compute_output_shape(*unknown)) == expected
+    symbols = [keras.Input(x.shape[1:], dtype=x.dtype.name) for x in inputs]
+    assert layer(*symbols).shape == expected
+
+
+# Fails if: compute_output_shape is missing, or `call` needs what only `__call__` does.
+@pytest.mark.parametrize("name", [name for name in LAYERS if len(LAYERS[name][2]) == 1])
+def test_time_distributed_applies_a_layer_to_each_of_many_sequences(name):
+    layer_class, arguments, (x,), _ = LAYERS[name]
+    layer = layer_class(**arguments)
+    many = np.stack([x, x[::-1], x], axis=1)  # [B, 3, ...]
+    output = array(keras.layers.TimeDistributed(layer)(many))
+    for i in range(many.shape[1]):
+        np.testing.assert_allclose(output[:, i], array(layer(many[:, i])), atol=1e-5)
+    symbol = keras.Input((None, *x.shape[1:]), dtype=x.dtype.name)
+    distributed = keras.layers.TimeDistributed(layer)(symbol)
+    assert distributed.shape == (None, None, *output.shape[2:])
+
+
+@every_layer
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_mixed_precision_computes_low_keeps_weights_high_and_agrees_with_float32(name, dtype):
     layer_class, arguments, inputs, _ = LAYERS[name]

@@ -180,6 +180,13 @@ class MultiHeadAttention(keras.layers.Layer):
             outputs.append(cache)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
+    def compute_output_shape(self, query_shape, key_shape=None, value_shape=None):
+        return (*query_shape[:-1], self.d_model)
+
+    def compute_output_spec(self, *args, **kwargs):
+        # By calling `call`: weights and a cache may be returned beside the output.
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
     def _project_newest(self, x):
         """Queries, keys and values [B, H, T, ...] of the newest positions, by one product."""
         widths = (self.key_dim, self.key_dim, self.value_dim)

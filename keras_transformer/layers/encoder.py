@@ -155,6 +155,11 @@ class EncoderLayer(keras.layers.Layer):
         x = self._feed(x, training)
         return (x, *rest) if rest else x
 
+    def compute_output_shape(self, inputs_shape, memory_shape=None):
+        return tuple(inputs_shape)
+
+    compute_output_spec = MultiHeadAttention.compute_output_spec
+
     def start_cache(self, rows, length):
         """An empty cache of `length` positions, see `MultiHeadAttention.start_cache`."""
         return self.self_attention.start_cache(rows, length)
@@ -272,6 +277,11 @@ class Encoder(keras.layers.Layer):
             x = self.final_norm(x)
         lists = map(list, zip(*others, strict=True))
         return (x, *lists) if others[0] else x
+
+    def compute_output_shape(self, inputs_shape, memory_shape=None):
+        return tuple(inputs_shape)
+
+    compute_output_spec = MultiHeadAttention.compute_output_spec
 
     def start_cache(self, rows, length):
         """The caches of all layers, for `rows` sequences of up to `length` positions."""

@@ -63,6 +63,9 @@ class Residual(keras.layers.Layer):
         x = inputs + self._dropout(update, training=training)
         return self.layer_norm(x) if self.norm == "post" else x
 
+    def compute_output_shape(self, inputs_shape, update_shape=None):
+        return tuple(inputs_shape)
+
     def get_config(self):
         return {
             **super().get_config(),
