@@ -1,6 +1,9 @@
 """The docs as a site: built without a warning, whole, and readable without a network."""
 
+import html as entities
+import importlib
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -10,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import keras
 import pytest
 
 pytestmark = [
@@ -151,3 +155,58 @@ def test_docstrings_show_their_arguments(site):
     for argument in ("query", "key_mask", "cache"):
         assert re.search(rf"<li[^>]*>\s*<b><code>{argument}</code>", call)
     assert 'class="highlight"' in attention  # its source is below it
+
+
+def shown_signatures(site):
+    """{path of a class: (its signature, how it is called)} on the pages of the reference."""
+    found = {}
+    for page in (site / "api").glob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        for part in html.split('<div class="doc doc-object doc-class">')[1:]:
+            path = re.search(r'id="(keras_transformer[\w.]+)"', part)[1]
+            head, _, body = part.partition('<div class="doc doc-contents')
+            call = body.partition('<span class="doc-section-title">Call arguments')[0]
+            found[path] = plain(head), plain(call)
+    return found
+
+
+def plain(html):
+    """The text of HTML in which spaces and kinds of quotes say nothing."""
+    text = entities.unescape(re.sub(r"<[^>]+>", "", html))
+    return re.sub(r"\s", "", text).replace("'", '"')
+
+
+def arguments(function):
+    """`name=default`, or `name`, of each parameter that has a name."""
+    for each in inspect.signature(function).parameters.values():
+        if each.name != "self" and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
+            default = "" if each.default is each.empty else f"={each.default!r}"
+            yield plain(f"{each.name}{default}")
+
+
+def assert_shown(function, name, text, path):
+    _, _, signature = text.rpartition(f"{name}(")
+    for argument in arguments(function):
+        assert re.search(rf"(^|,){re.escape(argument)}[,)]", signature), f"{path} lacks {argument}"
+
+
+def test_every_class_of_the_reference_shows_its_arguments_and_their_defaults(site):
+    """Of the constructor, and of `call`: what Python itself says of them."""
+    shown = shown_signatures(site)
+    assert len(shown) > 40
+    for path, (constructor, call) in shown.items():
+        module, _, name = path.rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        assert_shown(cls, name, constructor, path)
+        if issubclass(cls, keras.Layer) and not issubclass(cls, keras.Model):
+            assert_shown(cls.call, "layer", call, path)
+        if issubclass(cls, keras.Loss):
+            assert_shown(cls.call, "loss", call, path)
+
+
+def test_the_reference_shows_what_is_handed_on(site):
+    """`*args` and `**options` of our own classes are written out."""
+    shown = shown_signatures(site)
+    for path in ("layers.DecoderLayer", "layers.Encoder", "layers.Decoder"):
+        assert "attention_dropout=0.0," in shown[f"keras_transformer.{path}"][0], path
+    assert "rows_multiple=1," in shown["keras_transformer.data.LabelledPlan"][0]
