@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -122,6 +123,58 @@ def test_formulas_are_mathml(site, pages):
             found += page.formulas
             assert not re.search(r"\$[^$\n]+\$", "".join(page.text)), path.relative_to(site)
     assert found > 50
+
+
+def test_formulas_scroll_by_themselves(site, pages):
+    """A formula of its own line is in a box that scrolls, or it would widen the page."""
+    css = (site / "extra" / "extra.css").read_text(encoding="utf-8")
+    assert re.search(r"\.formula \{[^}]*overflow-x: auto", css)
+    found = 0
+    for path in pages:
+        html = path.read_text(encoding="utf-8")
+        displayed = len(re.findall(r'<math[^>]*display="block"', html))
+        assert displayed == html.count('<span class="formula"><math'), path.relative_to(site)
+        found += displayed
+    assert found > 10
+
+
+# Each page in a frame as wide as a phone; the widths come out in the text of this one.
+FRAMES = """<pre></pre><script>
+const pages = %s, widths = {};
+async function measure() {
+  for (const page of pages) {
+    const frame = document.createElement("iframe");
+    frame.style = "width: 390px; height: 844px; border: 0";
+    frame.src = page;
+    document.body.append(frame);
+    await new Promise(done => frame.onload = done);
+    widths[page] = frame.contentDocument.documentElement.scrollWidth;
+    frame.remove();
+  }
+  document.querySelector("pre").textContent = JSON.stringify(widths);
+}
+measure();
+</script>"""
+
+
+@pytest.mark.slow
+def test_no_page_is_wider_than_a_phone(site, pages, tmp_path):
+    browser = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None
+    )
+    if browser is None:
+        pytest.skip("needs chromium, to lay pages out")
+    read = [path for path in pages if path.relative_to(site).parts[0] != "code"]
+    (tmp_path / "frames.html").write_text(FRAMES % json.dumps([p.as_uri() for p in read]))
+    options = "--headless --no-sandbox --disable-gpu --disable-web-security --dump-dom"
+    done = subprocess.run(
+        [browser, *options.split(), "--allow-file-access-from-files", "--virtual-time-budget=60000",
+         f"--user-data-dir={tmp_path}", (tmp_path / "frames.html").as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    widths = json.loads(re.search(r"<pre>(\{.*?\})</pre>", done.stdout)[1])
+    assert len(widths) == len(read) > 40
+    assert not {page: width for page, width in widths.items() if width > 390}
 
 
 def test_the_search_knows_both_languages_without_a_server(site):

@@ -73,7 +73,9 @@ def on_page_markdown(markdown, page, config, files):
 
 def _mathml(match):
     formula, display = match[1] or match[2], "block" if match[1] else "inline"
-    return latex2mathml.converter.convert(formula.strip(), display=display)
+    math = latex2mathml.converter.convert(formula.strip(), display=display)
+    # A line of its own scrolls by itself where the screen is narrow (extra.css).
+    return f'<span class="formula">{math}</span>' if match[1] else math
 
 
 def on_post_page(output, page, config):
