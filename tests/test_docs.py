@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib.util
 import io
+import json
 import logging
 import os
 import re
@@ -204,3 +205,31 @@ def test_pictures_that_the_walk_through_shows_are_drawn_by_its_code(drawn):
 def test_pictures_lack_no_glyph(drawing):
     """A formula ($...$) has fonts of its own, without Korean: no label mixes the two."""
     assert "lyph" not in drawing[1]
+
+
+def test_chapter_1_shows_the_vanishing_gradient_that_it_speaks_of():
+    """Its picture falls where its text says so, and both languages have the picture's numbers."""
+    spec = importlib.util.spec_from_file_location("family_draw", DOCS / "family" / "draw.py")
+    draw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    [axes] = draw.vanishing_gradient().axes
+    lines = {line.get_label(): np.array(line.get_ydata()) for line in axes.lines}
+    assert lines["plain RNN"][-1] < lines["LSTM"][-1] / 10 < lines["Transformer"][-1] / 100
+    assert np.all(np.diff(lines["plain RNN"]) < 0)  # at every position
+    assert lines["Transformer"].min() > 70
+    for page in (DOCS / "paper/01-before-attention.md", DOCS / "ko/paper/01-before-attention.md"):
+        text = page.read_text(encoding="utf-8")
+        for name in ("plain RNN", "LSTM"):
+            assert f"{lines[name][-1]:.1f} %" in text, name
+        assert "family/vanishing_gradient.png)" in text
+        assert "gradient_reach.png" not in text  # of trained models, where nothing vanishes
+
+
+def test_the_pages_give_the_scores_that_were_measured():
+    """What chapter 1 and the family say of the LSTM above the Transformer, from the report."""
+    report = json.loads((DOCS / "family/multi30k_quality.json").read_text(encoding="utf-8"))
+    best, ours = (f"{report[name]['bleu']:.1f}" for name in ("lstm-dot", "transformer"))
+    pages = "paper/01-before-attention.md", "ko/paper/01-before-attention.md", "family.md"
+    for page in pages:
+        text = (DOCS / page).read_text(encoding="utf-8")
+        assert best in text and ours in text, page

@@ -98,8 +98,28 @@ def measured(name, function, *arguments):
     return getattr(reports, function)(report, *arguments)
 
 
+def vanishing_gradient():
+    """What is left of a gradient k positions back, in encoders that no training has changed yet."""
+    report = json.loads((Path(__file__).parent / "reverse_gradient_reach.json").read_text("utf-8"))
+    figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    for name, title in (("transformer", "Transformer"), ("lstm", "LSTM"), ("rnn", "plain RNN")):
+        _, *norms = report[name]["start"]["encoder"]  # that of k = 0 is the position itself
+        shares = [100 * norm / norms[0] for norm in norms]
+        axes.plot(range(1, len(norms) + 1), shares, label=title)
+        axes.annotate(
+            f"{shares[-1]:.1f} %", (20, shares[-1]), xytext=(5, -3), textcoords="offset points"
+        )
+    axes.set(xlabel="k, positions back", ylabel="gradient, % of that at k = 1", yscale="log")
+    axes.set(xlim=(0, 22.5), xticks=range(0, 21, 5), ylim=(0.3, 300))
+    axes.set_yticks([1, 10, 100], ["1", "10", "100"])
+    axes.grid(alpha=0.3)
+    axes.legend(title="before training")
+    return figure
+
+
 PICTURES = {
     "family.png": family,
+    "vanishing_gradient.png": vanishing_gradient,
     "multi30k_quality.png": partial(measured, "multi30k_quality", "draw_bleu"),
     "multi30k_gradient_reach.png": partial(measured, "multi30k_gradient_reach", "draw_reach"),
     "reverse_quality.png": partial(measured, "reverse_quality", "draw_accuracy", 20),
