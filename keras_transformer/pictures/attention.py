@@ -45,8 +45,11 @@ def attention(weights, queries, keys, title=None):
     names = [f"head {h + 1}" for h in range(heads)] if weights.ndim == 3 else [""]
     weights = weights.reshape(-1, len(queries), len(keys))
     rows = -(-len(weights) // columns)
-    cell = 0.2 if max(len(keys), len(queries)) > 12 else 0.26  # inches
-    longest = [0.09 * max(map(len, labels)) + 0.25 for labels in (queries, keys)]
+    cell, fontsize = (0.2 if max(len(keys), len(queries)) > 12 else 0.26), 7  # inches, points
+    if heads == 1:  # a map by itself can be larger
+        cell, fontsize = 0.3, 10
+    letter = 0.09 * fontsize / 7
+    longest = [letter * max(map(len, labels)) + 0.25 for labels in (queries, keys)]
     size = cell * len(keys) + longest[0], cell * len(queries) + longest[1] + 0.3
     figure = Figure(
         figsize=(columns * size[0] + 0.8, rows * size[1] + (0.4 if title else 0.1)),
@@ -58,8 +61,8 @@ def attention(weights, queries, keys, title=None):
             panel.set_axis_off()
             continue
         image = panel.imshow(weights[number], vmin=0, vmax=1, cmap="viridis", aspect="auto")
-        panel.set_xticks(range(len(keys)), keys, rotation=90, fontsize=7)
-        panel.set_yticks(range(len(queries)), queries, fontsize=7)
+        panel.set_xticks(range(len(keys)), keys, rotation=90, fontsize=fontsize)
+        panel.set_yticks(range(len(queries)), queries, fontsize=fontsize)
         panel.tick_params(length=0)
         if names[number]:
             panel.set_title(names[number], fontsize=8)
