@@ -25,7 +25,7 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format docs pictures clean
+.PHONY: help setup demo test test-all lint format docs pictures notebook clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -78,6 +78,9 @@ docs:  ## the documentation as a site that opens without a network: site/index.h
 
 pictures: setup  ## draw every picture of the documentation again
 	$(RUN) docs/draw.py
+
+notebook: setup  ## run docs/walkthrough.ipynb and store what it prints and shows
+	TF_CPP_MIN_LOG_LEVEL=3 $(RUN) docs/notebook.py
 
 clean:  ## remove .venv, caches and build outputs; never runs/
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .hypothesis .ruff_cache

@@ -199,6 +199,20 @@ def test_the_language_switch_leads_to_the_same_page(site):
         assert f'<html lang="{"ko" if page.startswith("ko/") else "en"}"' in html
 
 
+def test_the_notebook_is_a_page(site, pages):
+    """With what it prints and shows; the file itself is for downloading."""
+    assert '"walkthrough.html"' in (site / "index.html").read_text(encoding="utf-8")
+    page = pages[site / "walkthrough.html"]
+    cells = json.loads((site / "walkthrough.ipynb").read_text(encoding="utf-8"))["cells"]
+    shown = sum("data" in output for cell in cells for output in cell.get("outputs", ()))
+    assert shown == sum(asset.startswith("walkthrough/") for asset in page.assets) == 4
+    for path, other in pages.items():
+        raw = [link for link in other.links if link.endswith(".ipynb")]
+        assert not raw or path.name == "walkthrough.html", path.relative_to(site)
+    html = (site / "walkthrough.html").read_text(encoding="utf-8")
+    assert "byhand:True" in plain(html) and page.formulas == 2
+
+
 def test_docstrings_show_their_arguments(site):
     """Keras' "Call arguments:" too, which the tool does not know by itself."""
     html = (site / "api" / "layers.html").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
-"""What the site has beside MkDocs: code as pages, formulas as MathML, Figure 1 with links."""
+"""What the site has beside MkDocs: code and the notebook as pages, formulas, links in Figure 1."""
 
+import base64
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -11,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("keras_transformer", "recipes", "benchmarks", "tests")
 # A link out of docs/ to a file or folder of the repository.
 OUTSIDE = re.compile(rf"\]\(((?:\.\./)+)((?:{'|'.join(FOLDERS)})\b[\w/.-]*|[\w.-]+)(#[\w-]*)?\)")
+NOTEBOOK_PAGE = "walkthrough.md"
 # Beside Python files, what pages link to.
 OTHERS = ("Makefile", "pyproject.toml", "constraints.txt", "tests/README.md")
 LANGUAGES = {".py": "python", ".toml": "toml", "": "makefile"}
@@ -34,7 +37,33 @@ def on_files(files, config):
         files.append(File.generated(config, f"code/{name}.md", content=head + text))
     text = "---\nsearch:\n  exclude: true\n---\n# All code\n\n" + "\n".join(listed) + "\n"
     files.append(File.generated(config, "code/index.md", content=text))
+    text, pictures = notebook_page()
+    files.append(File.generated(config, NOTEBOOK_PAGE, content=text))
+    for name, picture in pictures.items():
+        files.append(File.generated(config, name, content=picture))
     return files
+
+
+def notebook_page():
+    """The notebook as Markdown, with what its cells print and show, and its pictures by name."""
+    path = ROOT / "docs" / "walkthrough.ipynb"
+    parts, pictures = [], {}
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "stream":
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            else:
+                name = f"walkthrough/{len(pictures) + 1}.png"
+                pictures[name] = base64.b64decode(output["data"]["image/png"])
+                parts.append(f"![what the cell above shows]({name})")
+    title, *rest = parts
+    get = (
+        "This page is a notebook: [download it](walkthrough.ipynb), install what opens it with "
+        "`pip install -e '.[notebook]'` in a copy of the repository, and start `jupyter lab`."
+    )
+    return "\n\n".join([title, get, *rest]) + "\n", pictures
 
 
 def on_page_markdown(markdown, page, config, files):
@@ -58,6 +87,8 @@ def on_page_markdown(markdown, page, config, files):
             return match[0]
         return f"]({posixpath.relpath(found, here or '.')})"
 
+    if page.file.src_uri != NOTEBOOK_PAGE:  # its own link is for downloading
+        markdown = markdown.replace("walkthrough.ipynb)", f"{NOTEBOOK_PAGE})")
     parts = CODE.split(OUTSIDE.sub(code_link, markdown))
     parts[::2] = [FORMULA.sub(_mathml, part) for part in parts[::2]]
     markdown = "".join(parts)
