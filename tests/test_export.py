@@ -216,11 +216,47 @@ def test_the_readme_of_a_ctranslate2_model_translates(
     readme = (tmp_path / "export" / "README.txt").read_text("utf-8")
     code = "".join(f"{line[4:]}\n" for line in readme.splitlines() if line.startswith("    "))
     assert re.findall("import (.*)", code) == ["ctranslate2, sentencepiece, unicodedata"]
-    example = '["A sentence .", "Another ."]'
+    example = '["A sentence .", "", "Another ."]'
     assert example in code and "beam_size=4" in code
     code = code.replace("beam_size=4", "beam_size=3, min_decoding_length=0")
-    exec(code.replace(example, repr(TEXTS)), {})
-    assert capsys.readouterr().out == f"{[found.text for (found,) in beam_of_3]}\n"
+    exec(code.replace(example, repr([*TEXTS, *BLANKS])), {})  # blank lines stay blank
+    expected = [found.text for (found,) in beam_of_3] + [""] * len(BLANKS)
+    assert capsys.readouterr().out == f"{expected}\n"
+
+
+def test_the_readme_of_a_ctranslate2_model_names_its_limits(
+    ctranslate2, source_tokenizer, tmp_path
+):
+    model = small_model(tie_logits=False)
+    kernel = model.logits.kernel.numpy()
+    kernel[:, source_tokenizer.end_id] = 0  # less probable than the best: it never ends
+    model.logits.kernel.assign(kernel)
+    to_ctranslate2(Translator(model, source_tokenizer), tmp_path / "export")
+    readme = " ".join((tmp_path / "export" / "README.txt").read_text("utf-8").split())
+    assert "first 1,024 tokens of a source, the end counted, and writes at most 256" in readme
+    assert "pass max_input_length and max_decoding_length to translate_batch, up to 2,048" in readme
+    engine = opened(ctranslate2, tmp_path / "export")
+    long = pieces(source_tokenizer, np.random.default_rng(3).integers(4, 23, 2047))
+
+    def read(length, **options):
+        [found] = engine.translate_batch(
+            [long[:length]], beam_size=1, max_decoding_length=1, return_scores=True, **options
+        )
+        return found.scores
+
+    assert read(1023) == read(1024) == read(2047) == read(2047, max_input_length=1024)
+    assert read(1022) != read(1023) and read(2047, max_input_length=2048) != read(2047)
+    assert read(2046, max_input_length=2048) != read(2047, max_input_length=2048)
+
+    def written(**options):
+        [found] = engine.translate_batch([long[:5]], beam_size=1, **options)
+        return len(found.hypotheses[0])
+
+    assert (written(), written(max_decoding_length=300)) == (256, 300)
+    learned = small_model(positions="learned", max_length=7)
+    to_ctranslate2(Translator(learned, source_tokenizer), tmp_path / "learned")
+    readme = " ".join((tmp_path / "learned" / "README.txt").read_text("utf-8").split())
+    assert "up to 7 each, the positions that the model has learned; with fewer" in readme
 
 
 def test_int8_is_small_and_near(ctranslate2, source_tokenizer, tmp_path):

@@ -49,14 +49,19 @@ A model for CTranslate2, exported by keras_transformer. To translate with it:
     import ctranslate2, sentencepiece, unicodedata
     source = sentencepiece.SentencePieceProcessor(model_file="{source}")
     target = sentencepiece.SentencePieceProcessor(model_file="{target}")
-    texts = [unicodedata.normalize("NFC", text) for text in ["A sentence .", "Another ."]]
+    texts = ["A sentence .", "", "Another ."]
+    texts = [unicodedata.normalize("NFC", text) if text.strip() else "" for text in texts]
     translator = ctranslate2.Translator(".", device="cpu")  # or "cuda"
     found = translator.translate_batch(source.encode(texts, out_type=str), beam_size=4)
     print([target.decode(each.hypotheses[0]) for each in found])
 
 Pass the pieces alone: start and end tokens are added by the model. An empty list of pieces gives
-an empty translation. length_penalty=0.6 comes closest to keras_transformer's default; 1, the
-default here, is its "average". {limit}
+an empty translation, and blank texts are made empty above. length_penalty=0.6 comes closest to
+keras_transformer's default; 1, the default here, is its "average".
+
+CTranslate2 cuts without a word: it reads the first 1,024 tokens of a source, the end counted, and
+writes at most 256. For longer texts pass max_input_length and max_decoding_length to
+translate_batch, up to {longest} each{learned}.
 """
 
 
@@ -99,15 +104,17 @@ def to_ctranslate2(translator, folder, quantization="float32"):
             raise ValueError(f"Cannot write {quantization} weights: {error}.") from error
         spec.save(str(folder))
         names = _save_tokenizers(translator.tokenizer, translator.target_tokenizer, folder)
-        limit = ""
-        if model.source_embedding.positions == "learned":
-            longest = model.source_embedding.max_length
-            limit = (
-                f"The model has learned {longest} positions: pass\nmax_input_length={longest} and "
-                f"max_decoding_length={longest} to translate_batch."
-            )
-        text = README.format(source=names[0], target=names[-1], limit=limit).strip()
-        (folder / "README.txt").write_text(f"{text}\n", encoding="utf-8")
+        learned = model.source_embedding.positions == "learned"
+        text = README.format(
+            source=names[0],
+            target=names[-1],
+            longest=f"{model.source_embedding.max_length if learned else POSITIONS:,}",
+            learned=", the positions that the model has learned; with fewer than\n"
+            "1,024 or 256 always pass them"
+            if learned
+            else "",
+        )
+        (folder / "README.txt").write_text(text, encoding="utf-8")
 
 
 def _spec(model, source_tokenizer, target_tokenizer):
