@@ -132,12 +132,8 @@ TRAINING = (
 
 
 def read(path):
-    if not path.is_file():
-        raise ValueError(f"no such file: {path}; give a UTF-8 text file to learn from")
-    text = path.read_text(encoding="utf-8")
-    if not text:
-        raise ValueError(f"{path} is empty: give a text file to learn from")
-    return text
+    """The whole text."""
+    return "".join(f"{line}\n" for line in kt.data.read_lines(path))
 
 
 def to_ids(text, characters):

@@ -136,8 +136,7 @@ def learn(args, run, tokenizer, train, test):
 
     unlabelled = train
     if args.unlabelled:
-        lines = args.unlabelled.read_text(encoding="utf-8").splitlines()
-        lines += [texts[i] for i in rest]
+        lines = kt.data.read_lines(args.unlabelled) + [texts[i] for i in rest]
         unlabelled = kt.data.encode_texts(lines, tokenizer, max_length=args.max_length)
     keras.utils.set_random_seed(args.seed)
     pretrained = kt.models.MaskedLanguageModel(**sizes)

@@ -18,6 +18,8 @@ import zlib
 from pathlib import Path
 from xml.sax.saxutils import unescape
 
+from keras_transformer.data.lines import decode_line
+
 HOME = "https://www.statmt.org"
 # Archive, and its member for a target language and the language of a side.
 TRAINING = (
@@ -95,18 +97,17 @@ def archives(folder, target):
 def lines(path, member):
     """The lines of one member of a tar archive, by its exact name; unpacked where it ends in .gz.
 
-    Lines end with "\\n" and nothing else, as in `kt.data.read_parallel`.
+    Lines are read as by `kt.data.read_lines`.
     """
     try:
         with tarfile.open(path) as archive:
             for info in archive:
                 if info.name.removeprefix("./") == member and info.isfile():
                     file = archive.extractfile(info)
-                    for line in gzip.open(file) if member.endswith(".gz") else file:
-                        yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                    file = gzip.open(file) if member.endswith(".gz") else file
+                    for number, line in enumerate(file, start=1):
+                        yield decode_line(line.removesuffix(b"\n"), number, f"{path}: {member}")
                     return
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: {member} is not UTF-8 in {error.object!r}") from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = str(error).partition("\n")[0]  # of several lines where no format fits
         raise ValueError(

@@ -1,6 +1,7 @@
 """The command line, in this process: what each verb reads, writes and prints, and how it fails."""
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -10,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import keras
@@ -25,7 +28,8 @@ from keras_transformer.cli import evaluate as evaluate_verb
 from keras_transformer.cli import preparation, training
 from keras_transformer.cli import score as score_verb
 from keras_transformer.text import Tokenizer
-from keras_transformer.translator import Translator
+from keras_transformer.cli import translate as translate_verb
+from keras_transformer.translator import Hypothesis, Translator
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -702,11 +706,76 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
         assert_one_line(*status_and_err(capsys, *arguments), part)
 
 
-def test_input_that_is_not_utf8_names_its_line(run, uncompiled, monkeypatch, capsys):
-    pipe(monkeypatch, b"ba\ndo\nf\xfcr\n")
-    status, out, err = main(capsys, "translate", run, "--beam-size", 1)
-    assert_one_line(status, err, "line 3 of the input is not UTF-8")
-    assert out.count("\n") <= 2  # those before it may have been answered
+class Echo:
+    """A translator that gives back what it is given."""
+
+    compiled_shapes, weights = 0, "last"
+
+    def n_best(self, texts, *search):
+        return [[Hypothesis(text, [], 0.0)] for text in texts]
+
+    def translate(self, texts, *search):
+        return list(texts)
+
+
+@pytest.fixture
+def echo(monkeypatch):
+    for verb in (translate_verb, evaluate_verb):
+        monkeypatch.setattr(verb, "load_translator", lambda run, args: Echo())
+
+
+def test_lines_before_one_that_is_not_utf8_are_translated(echo, monkeypatch, capsys):
+    pipe(monkeypatch, b"ba\n\xef\xbb\xbfdo\nf\xfcr\nde\n")
+    status, out, err = main(capsys, "translate", "run")
+    assert_one_line(status, err, "standard input, line 3: byte 0xfc is not UTF-8")
+    assert out == "ba\ndo\n"  # without the byte order mark
+
+
+def test_output_that_cannot_be_written_is_said_before_translating(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(evaluate_verb, "load_translator", lambda run, args: 1 / 0)
+    source, blank = (write(tmp_path / name, [line]) for name, line in (("source", "a"), ("b", " ")))
+    command = ["evaluate", "run", "--source", source, "--reference", source]
+    output = tmp_path / "absent" / "x.txt"
+    assert_one_line(*status_and_err(capsys, *command, "--output", output), "make it first")
+    no_text = (*command[:-1], blank)
+    assert_one_line(*status_and_err(capsys, *no_text), "references without any text")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    output = tmp_path / "x.txt"
+    assert_one_line(*status_and_err(capsys, *command, "--output", output), "cannot be written to")
+
+
+def test_what_was_translated_is_kept_where_its_file_cannot_be_written(
+    echo, monkeypatch, tmp_path, capsys
+):
+    source, folder = write(tmp_path / "source", ["ba", "나는"]), tmp_path / "folder"
+    folder.mkdir()
+
+    def translate_and_lose(self, texts, *search):
+        folder.rmdir()  # in the meantime
+        return list(texts)
+
+    monkeypatch.setattr(Echo, "translate", translate_and_lose)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = ["evaluate", "run", "--source", source, "--reference", source]
+    status, err = status_and_err(capsys, *command, "--output", folder / "x.txt")
+    assert_one_line(status, err, "The text is in ")
+    kept = re.search(r"The text is in (.*)\.$", err.strip())[1]
+    assert open(kept, encoding="utf-8").read() == "ba\n나는\n"
+
+
+def test_output_is_utf8_whatever_the_locale(echo, monkeypatch, tmp_path):
+    source = write(tmp_path / "source", ["ba"])
+    for command, expected in (
+        (["translate", "run"], "한글\n"),
+        (["evaluate", "런", "--source", source, "--reference", source], '"run": "런"'),
+    ):
+        pipe(monkeypatch, "한글\n".encode())
+        streams = {name: io.TextIOWrapper(io.BytesIO(), "ascii") for name in ("stdout", "stderr")}
+        with monkeypatch.context() as patch:
+            for name, stream in streams.items():
+                patch.setattr(sys, name, stream)
+            assert cli.main(command) == 0
+        assert expected in streams["stdout"].buffer.getvalue().decode("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -799,3 +868,33 @@ def test_a_reader_that_leaves_is_no_error(run):
     err = process.stderr.read().decode()
     process.stderr.close()
     assert process.wait() == 141 and "Error" not in err
+
+
+def test_ctrl_c_while_stdin_is_open_ends_with_130():
+    """Fails if: a thread that reads stdin holds its lock when Python ends (SIGABRT, status 134)."""
+    code = (
+        "import sys; from keras_transformer import cli; from keras_transformer.cli import translate"
+        "\nfrom keras_transformer.translator import Hypothesis\n"
+        f"{inspect.getsource(Echo)}\n"
+        "translate.load_translator = lambda run, args: Echo()\n"
+        'sys.exit(cli.main(["translate", "run"]))'
+    )
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdin.write("나는\n".encode())
+        process.stdin.flush()
+        assert process.stdout.readline().decode() == "나는\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == b"keras-transformer translate: interrupted\n"
+
+
+def test_an_error_while_stdin_is_open_leaves_no_thread(echo, monkeypatch, capsys):
+    reading, writing = os.pipe()
+    with open(reading, encoding="utf-8") as stdin, open(writing, "wb", buffering=0) as typed:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        typed.write(b"ba\n\xff\nde\n")
+        before = threading.enumerate()
+        status, out, err = main(capsys, "translate", "run")
+        assert_one_line(status, err, "line 2: byte 0xff is not UTF-8")
+        assert out == "ba\n" and threading.enumerate() == before

@@ -1,12 +1,17 @@
 """Laws of reading, encoding and describing parallel text."""
 
 import gzip
+import io
+import os
 import unicodedata
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keras_transformer import data
+from keras_transformer.data.lines import arriving_lines
 
 pytestmark = pytest.mark.tensorflow_only  # no backend at all
 
@@ -36,6 +41,64 @@ def test_lines_end_with_newline_only(tmp_path):
     source = write(tmp_path / "a.txt", "\ufeff" + "\r\n".join(lines) + "\r\n")
     target = write(tmp_path / "b.txt", "\n".join(lines))  # no newline at its end
     assert data.read_parallel(source, target) == [(line, line) for line in lines]
+
+
+MARK = "\ufeff"
+# Each line begins with a mark, as where marked files were put together; one is inside, as text.
+MARKED = f"{MARK}a\n{MARK}b{MARK}c\r\n{MARK}\n{MARK}{MARK}d\nlast"
+UNMARKED = ["a", f"b{MARK}c", "", f"{MARK}d", "last"]
+
+
+def test_files_and_pipes_are_read_alike(tmp_path):
+    packed = write(tmp_path / "a.gz", gzip.compress(MARKED.encode()))
+    plain = write(tmp_path / "a.txt", MARKED)
+    assert data.read_lines(plain) == data.read_lines(packed) == UNMARKED
+    assert data.read_parallel(plain, packed) == list(zip(UNMARKED, UNMARKED, strict=True))
+    assert data.read_tsv(write(tmp_path / "a.tsv", f"{MARK}a\tb\n{MARK}c\td\n")) == [
+        ("a", "b"),
+        ("c", "d"),
+    ]
+    [(lines, size)] = arriving_lines(io.BytesIO(MARKED.encode()), most=9)
+    assert lines == UNMARKED and size == len(MARKED.encode()) + 1
+    with open(plain, "rb") as file:
+        assert [lines for lines, _ in arriving_lines(file, most=2)] == [
+            UNMARKED[:2],
+            UNMARKED[2:4],
+            UNMARKED[4:],
+        ]
+
+
+def test_a_pipe_gives_what_has_arrived():
+    reading, writing = os.pipe()
+    with open(reading, "rb") as reader, open(writing, "wb", buffering=0) as writer:
+        arriving = arriving_lines(reader, most=9)
+        writer.write("가\nb\nhal".encode())
+        assert next(arriving) == (["가", "b"], 6)
+        writer.write(b"f\n")
+        assert next(arriving) == (["half"], 5)
+        writer.write(b"c\n\xff\nd\n")
+        assert next(arriving) == (["c"], 2)  # what stands before a bad line comes first
+        with pytest.raises(ValueError, match="standard input, line 5: byte 0xff is not UTF-8"):
+            next(arriving)
+
+
+# All but what ends a line, and surrogates, which are no text.
+TEXTS = st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]), max_size=9)
+TEXTS |= st.sampled_from(["a\tb", "\r", "a\r\r", MARK, MARK + "a", "a\u2028b", "", "\x85\x0b"])
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5))
+def test_pairs_that_are_written_are_read_again(tmp_path_factory, pairs):
+    folder = tmp_path_factory.mktemp("pairs")
+    data.write_parallel(pairs, folder / "a", folder / "b")
+    assert data.read_parallel(folder / "a", folder / "b") == pairs
+
+
+def test_what_no_line_can_hold_is_not_written(tmp_path):
+    for pairs, message in (([("a", "b\nc")], "cannot hold"), ([], "nothing to write")):
+        with pytest.raises(ValueError, match=message):
+            data.write_parallel(pairs, tmp_path / "a", tmp_path / "b")
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_one_carriage_return_is_stripped(tmp_path):
@@ -88,6 +151,27 @@ def test_wrong_encoding_names_file_line_and_cure(tmp_path, text, encoding, line,
     with pytest.raises(ValueError, match=rf"a{suffix}, line {line}: .*iconv") as error:
         data.read_parallel(path, path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (gzip.compress(b"a"), "begins like gzip"),
+        (b"PK\x03\x04\xff", "begins like zip"),
+        ("a\n가".encode("utf-16"), "-f UTF-16 "),
+        ("ab\ncd\n".encode("utf-16-le"), "-f UTF-16LE "),
+        ("\nab\n".encode("utf-16-be"), "-f UTF-16LE .*UTF-16BE"),
+        ("a\n나는 집에 간다 (3)\n".encode("cp949"), "Korean in CP949.* -f CP949 "),
+        ("뷁 똠방각하\n".encode("cp949"), "-f CP949 "),
+        ("für Änderungen, naïve façade\n".encode("latin-1"), "-f ISO-8859-1 "),
+        ("ÄÖ\xff\n".encode("latin-1"), "-f ISO-8859-1 "),
+    ],
+)
+def test_what_the_bytes_look_like_decides_the_advice(tmp_path, content, advice):
+    with pytest.raises(ValueError, match=rf"a, line \d: .*{advice}"):
+        data.read_lines(write(tmp_path / "a", content))
+    with pytest.raises(ValueError, match=rf"standard input, line \d: .*{advice}"):
+        list(arriving_lines(io.BytesIO(content), 9))
 
 
 @pytest.mark.parametrize(

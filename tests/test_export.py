@@ -473,7 +473,7 @@ def test_nothing_is_overwritten_and_nothing_left_behind(
     output.unlink()
 
     status, said = export(capsys, run, tmp_path / "no" / "output")
-    assert status == 1 and said.endswith(f"No folder {tmp_path / 'no'} to write output in.")
+    assert status == 1 and f"No folder {tmp_path / 'no'} to write output in: make" in said
 
     def full(*_, **__):
         assert len(list(tmp_path.iterdir())) == 2  # half of it is written

@@ -176,7 +176,7 @@ def damage(path, how):
         ("member missing", "has no commoncrawl.de-en.en"),
         ("short", "commoncrawl.de-en.en has no line 2, its other side has"),
         ("long", "commoncrawl.de-en.de has no line 3, its other side has"),
-        ("latin-1", r"commoncrawl.de-en.en is not UTF-8 in b'\\xe9\\n'"),
+        ("latin-1", "commoncrawl.de-en.en, line 1: byte 0xe9 is not UTF-8"),
     ],
 )
 def test_a_damaged_archive_is_named(how, says, tmp_path):

@@ -1,6 +1,7 @@
 """How programs end, the command and the recipes: by what to type next, or by what went wrong."""
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -11,6 +12,8 @@ from keras_transformer import progress
 @contextlib.contextmanager
 def program(name, interrupted="interrupted"):
     """Runs a program, `with` it or as a decorator of its `main`; its long jobs are shown.
+
+    Its output is UTF-8, whatever the locale.
 
     What the user can mend (a path, an option, a broken run) ends it as one line on stderr and
     status 1, Ctrl-C as 130. With KERAS_TRANSFORMER_TRACEBACK set, errors keep their traceback.
@@ -29,6 +32,7 @@ def program(name, interrupted="interrupted"):
     def main(): ...
     ```
     """
+    _write_utf8()
     try:
         with progress.shown():
             yield
@@ -45,6 +49,14 @@ def program(name, interrupted="interrupted"):
         if os.environ.get("KERAS_TRANSFORMER_TRACEBACK"):
             raise
         raise SystemExit(f"{name}: error: {' '.join(str(error).split())}") from None
+
+
+def _write_utf8():
+    """As texts are read: a locale without the characters of a translation would lose it."""
+    # What Python makes of a file name that is not UTF-8 goes back to its bytes.
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # not so in a notebook
+            stream.reconfigure(encoding="utf-8", errors=errors)
 
 
 def beside_results():

@@ -54,28 +54,31 @@ def add_arguments(parser):
 
 
 def run(args):
-    from pathlib import Path
-
     from keras_transformer import data, evaluation
+    from keras_transformer.evaluation.lines import checked
+    from keras_transformer.export.folder import refuse_existing, write_new_file
 
     _check(args)
-    if args.output and Path(args.output).exists():
-        raise ValueError(f"--output {args.output} exists already: name another file, or remove it.")
-    evaluation.bleu(["a"], ["a"], tokenize=args.tokenize)  # fails now, not after translating
-    files, translators = {}, {}
+    # What can fail fails now, not after translating.
+    if args.output:
+        refuse_existing(args.output)
+    evaluation.bleu(["a"], ["a"], tokenize=args.tokenize)
+    files = {}
     for file in args.hypotheses:
         pairs = data.read_parallel(file, args.reference)
         files[file] = [hypothesis for hypothesis, _ in pairs], {"hypotheses": file}
     if args.run:
         pairs = data.read_parallel(args.source, args.reference)
-        translators = {run: load_translator(run, args) for run in args.run}
     sources, references = zip(*pairs, strict=True)
+    checked(references, references)
+    translators = {run: load_translator(run, args) for run in args.run}
     runs = {run: _translate(args, run, each, sources) for run, each in translators.items()}
     systems = runs | files  # name -> (hypotheses, settings)
     hypotheses = {name: lines for name, (lines, _) in systems.items()}
     if args.output:
-        text = "".join(f"{line}\n" for line in hypotheses[args.run[0]])
-        Path(args.output).write_text(text, encoding="utf-8")
+        lines = (line.replace("\n", " ") for line in hypotheses[args.run[0]])  # one a source
+        text = "".join(f"{line}\n" for line in lines)
+        write_new_file(args.output, text)
     options = {
         "tokenize": args.tokenize,
         "lowercase": args.lowercase,

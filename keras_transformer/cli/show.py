@@ -42,13 +42,14 @@ def run(args):
     if args.output is not None:
         refuse_existing(args.output)  # before the work
     translator = Translator.load(args.run, args.weights)
+    folder = Path(args.output) if args.output is not None else _next(Path(args.run) / "show")
+    refuse_existing(folder)
     found = show.explain(
         translator, args.sentence, args.target, args.beam_size, args.length_penalty
     )
-    folder = Path(args.output) if args.output is not None else _next(Path(args.run) / "show")
-    names = show.write(found, folder)
     print(found.target)
     sys.stdout.flush()
+    names = show.write(found, folder)
     say(
         f"\n{folder}: {len(names)} files, {names[0]} and {len(names) - 1} pictures\n"
         f"Open:  {(folder / 'index.html').absolute().as_uri()}"

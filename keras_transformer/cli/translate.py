@@ -11,10 +11,8 @@ numbers from 0, the score being the log-probability in nats divided by the lengt
 
 import argparse
 import os
-import queue
 import stat
 import sys
-import threading
 import time
 
 # Lines taken at once: enough to sort by length, few enough to answer soon.
@@ -88,6 +86,7 @@ def penalty(text):
 
 def run(args):
     from keras_transformer.cli.ends import beside_results, command, say_next
+    from keras_transformer.data.lines import arriving_lines
     from keras_transformer.progress import say, work
 
     if args.n_best > args.beam_size:
@@ -100,7 +99,7 @@ def run(args):
     total = _bytes_left(sys.stdin.buffer)
     unit = "lines" if total is None else "bytes"
     with beside_results(), work("translating", total, unit, ends=False) as done:
-        for lines, size in _arriving(sys.stdin.buffer):
+        for lines, size in arriving_lines(sys.stdin.buffer, LINES_AT_ONCE):
             begin = time.perf_counter()
             first = first or next((line for line in lines if line.strip()), None)
             with done.part(len(lines) if total is None else size):
@@ -131,41 +130,3 @@ def _bytes_left(stream):
     except OSError:  # not of the operating system
         return None
     return status.st_size - stream.tell() if stat.S_ISREG(status.st_mode) else None
-
-
-def _arriving(stream):
-    """(lines, bytes): lists of what has arrived, in order, without waiting for a full list."""
-    arrived = queue.Queue(maxsize=2 * LINES_AT_ONCE)
-
-    def read():
-        for line in stream:
-            arrived.put(line)
-        arrived.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    number, line = 0, b""
-    while line is not None:
-        line = arrived.get()
-        lines, size = [], 0
-        while line is not None:
-            number += 1
-            size += len(line)
-            lines.append(_decode(line, number))
-            if len(lines) == LINES_AT_ONCE:
-                break
-            try:
-                line = arrived.get(timeout=0.05)
-            except queue.Empty:
-                break
-        if lines:
-            yield lines, size
-
-
-def _decode(line, number):
-    try:
-        return line.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"line {number} of the input is not UTF-8: convert it first, for example with "
-            "iconv -f LATIN1 -t UTF-8."
-        ) from error

@@ -5,8 +5,10 @@ import random
 import sys
 
 from keras_transformer import corpus
+from keras_transformer.cli.ends import program
 
 
+@program("corpus")
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m keras_transformer.corpus",

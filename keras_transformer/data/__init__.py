@@ -1,7 +1,8 @@
 """Parallel text: files -> pairs -> ids -> token-budget batches with a bounded set of shapes.
 
 ```
-read_parallel / read_tsv    files -> [(source, target), ...]
+read_parallel / read_tsv    files -> [(source, target), ...]; read_lines reads a single file
+write_parallel              pairs -> two files that read_parallel reads back
 report                      what is in them: duplicates, overlap with validation, lengths
 encode_pairs                pairs -> flat arrays of ids, once, cached in a file
 SubwordSampling             other pieces of the same text in each epoch (BPE-dropout)
@@ -17,8 +18,9 @@ LabelledPlan                texts and their classes
 
 from keras_transformer.data.batches import BatchPlan, token_batches
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs
-from keras_transformer.data.files import read_parallel, read_tsv
+from keras_transformer.data.files import read_parallel, read_tsv, write_parallel
 from keras_transformer.data.images import ImagePlan
+from keras_transformer.data.lines import read_lines
 from keras_transformer.data.masked import MaskedPlan, mask_tokens
 from keras_transformer.data.report import Report, report
 from keras_transformer.data.sampling import SubwordSampling
@@ -38,8 +40,10 @@ __all__ = [
     "encode_pairs",
     "encode_texts",
     "mask_tokens",
+    "read_lines",
     "read_parallel",
     "read_tsv",
     "report",
     "token_batches",
+    "write_parallel",
 ]

@@ -1,16 +1,16 @@
 """Reading parallel text: two aligned files, or one of tab-separated columns."""
 
-import gzip
-import zlib
 from pathlib import Path
+
+from keras_transformer.checkpoint_files import replacing
+from keras_transformer.data.lines import MARK, read_lines
 
 
 def read_parallel(source_path, target_path):
     """Read two aligned files: line i of one is the translation of line i of the other.
 
-    Lines end with "\\n" and nothing else: U+2028 or a vertical tab inside a line stays in it. One
-    "\\r" at the end is removed. Pairs with an empty side are kept here; `encode_pairs` drops and
-    counts them.
+    Lines are read as by `read_lines`. Pairs with an empty side are kept here; `encode_pairs` drops
+    and counts them.
 
     Args:
         source_path: UTF-8 text, a sentence a line; unpacked if the name ends with ".gz".
@@ -30,13 +30,50 @@ def read_parallel(source_path, target_path):
     pairs[0]     # ("two young men .", "zwei junge männer .")
     ```
     """
-    sources, targets = _read_lines(source_path), _read_lines(target_path)
+    sources, targets = read_lines(source_path), read_lines(target_path)
     if len(sources) != len(targets):
         raise ValueError(
             f"parallel files need the same number of lines, but {source_path} has {len(sources)} "
             f"and {target_path} has {len(targets)}; align them line by line"
         )
     return list(zip(sources, targets, strict=True))
+
+
+def write_parallel(pairs, source_path, target_path):
+    """Write pairs to two aligned files, from which `read_parallel` reads the same pairs.
+
+    Tabs, "\\r", U+2028 and U+FEFF inside a text all come back as they were. Existing files are
+    replaced.
+
+    Args:
+        pairs: A list of `(source, target)` strings.
+        source_path: The file for the sources: UTF-8 text, a sentence a line.
+        target_path: The file for the targets.
+
+    Raises:
+        ValueError: If there is no pair, or a text holds "\\n", which ends a line.
+
+    Example:
+
+    ```python
+    kt.data.write_parallel([("a b", "c d")], "valid.en", "valid.de")
+    ```
+    """
+    if not pairs:
+        raise ValueError("there is nothing to write: pairs is empty")
+    sides = ["".join(map(_as_line, side)).encode() for side in zip(*pairs, strict=True)]
+    for path, side in zip((source_path, target_path), sides, strict=True):
+        with replacing(Path(path)) as file:
+            file.write(side)
+
+
+def _as_line(text):
+    """The line that reads as `text`: reading removes one byte order mark and one "\\r"."""
+    if "\n" in text:
+        raise ValueError(
+            f'a text of one line cannot hold "\\n", got {text[:80]!r}; replace it by a space'
+        )
+    return MARK * text.startswith(MARK) + text + "\r" * text.endswith("\r") + "\n"
 
 
 def read_tsv(path, source_column=0, target_column=1):
@@ -69,7 +106,7 @@ def read_tsv(path, source_column=0, target_column=1):
         )
     needed = max(source_column, target_column) + 1
     pairs = []
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         columns = line.split("\t")
         if len(columns) < needed:
             raise ValueError(
@@ -79,36 +116,3 @@ def read_tsv(path, source_column=0, target_column=1):
             )
         pairs.append((columns[source_column], columns[target_column]))
     return pairs
-
-
-def _read_lines(path):
-    data = _read_bytes(Path(path)).removeprefix(b"\xef\xbb\xbf")  # a UTF-8 byte order mark
-    if not data:
-        raise ValueError(f"{path} is empty; expected UTF-8 text, one sentence a line")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file, "
-            f"for example: iconv -f ISO-8859-1 -t UTF-8 {path} > converted.txt (-f: its encoding)"
-        ) from error
-    # str.splitlines would also split at U+2028, \x0b and others, and misalign the two files.
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-
-
-def _read_bytes(path):
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path} (looked in {Path.cwd()} if it is relative)")
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; expected a text file, one sentence a line")
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path} ends with .gz but is not a whole gzip file ({error}); "
-            "rename it if it is plain text, or fetch it again"
-        ) from error

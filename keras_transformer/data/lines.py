@@ -1,0 +1,184 @@
+"""Bytes to lines of text: the one place that reads text, from files and from pipes."""
+
+import gzip
+import os
+import re
+import select
+import zlib
+from pathlib import Path
+
+MARK = "\ufeff"
+# The first bytes of what text is packed in, and what unpacks it.
+PACKED = {
+    b"\x1f\x8b": "gzip (unpack it: gunzip, zcat)",
+    b"PK\x03\x04": "zip (unpack it: unzip)",
+    b"BZh": "bzip2 (unpack it: bunzip2, bzcat)",
+    b"\xfd7zXZ": "xz (unpack it: unxz, xzcat)",
+    b"\x28\xb5\x2f\xfd": "zstd (unpack it: unzstd, zstdcat)",
+}
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# Korean syllables as EUC-KR has them, and all pairs of high bytes.
+KOREAN, PAIR = re.compile(rb"[\xb0-\xc8][\xa1-\xfe]"), re.compile(rb"[\xa1-\xfe][\xa1-\xfe]")
+
+
+def read_lines(path):
+    """Read a text file: a list of its lines, without their ends.
+
+    Lines end with "\\n" and nothing else: U+2028 or a vertical tab inside a line stays in it. One
+    "\\r" at the end of a line is removed, and one byte order mark (U+FEFF) at its beginning, so
+    that files put together with `cat` read as each of them. U+FEFF elsewhere is text.
+
+    Args:
+        path: UTF-8 text, a sentence a line; unpacked if the name ends with ".gz".
+
+    Returns:
+        A list of strings.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is empty or not UTF-8.
+
+    Example:
+
+    ```python
+    sources = kt.data.read_lines("test.en")
+    ```
+    """
+    data = _read_bytes(Path(path))
+    if data in (b"", MARK.encode()):
+        raise ValueError(f"{path} is empty; expected UTF-8 text, one sentence a line")
+    lines = data.removesuffix(b"\n").split(b"\n")
+    return [decode_line(line, number, path) for number, line in enumerate(lines, start=1)]
+
+
+def decode_line(line, number, path=None):
+    """One line of bytes, without its "\\n", as text.
+
+    Args:
+        line: Bytes.
+        number: Its number, from 1, for errors.
+        path: Its file, for errors; standard input if not given.
+
+    Raises:
+        ValueError: If it is not UTF-8; says what it looks like, and how to convert it.
+    """
+    place = f"{path or 'standard input'}, line {number}"
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        fault = f"byte 0x{line[error.start]:02x} is not UTF-8"
+        raise ValueError(f"{place}: {fault}; {_advice(line, path)}") from error
+    if "\0" in text and _every_other_is_zero(line):  # Latin letters in UTF-16
+        raise ValueError(f"{place}: every other byte is 0; {_advice(line, path)}")
+    return text.removesuffix("\r").removeprefix(MARK)
+
+
+def arriving_lines(stream, most):
+    """Yields the lines of standard input as they arrive, without waiting for a full list.
+
+    Lines are read as by `read_lines`. Those before a line that is not UTF-8 are yielded before the
+    error. Nothing is read by another thread: one that waits for input would hold the lock of
+    `stream` when Python ends, which aborts the process.
+
+    Args:
+        stream: `sys.stdin.buffer`; read through its file descriptor where it has one.
+        most: How many lines are yielded at once, at most.
+
+    Yields:
+        A list of strings, and how many bytes they were.
+
+    Raises:
+        ValueError: If a line is not UTF-8.
+    """
+    lines, size, number = [], 0, 0
+    for line in _arriving(stream):
+        if line is not None:
+            number += 1
+            try:
+                lines.append(decode_line(line, number))
+            except ValueError:
+                if lines:
+                    yield lines, size
+                raise
+            size += len(line) + 1
+        if lines and (line is None or len(lines) == most):
+            yield lines, size
+            lines, size = [], 0
+    if lines:
+        yield lines, size
+
+
+def _arriving(stream):
+    """Yields lines of bytes, without their "\\n", and None where no more has arrived yet."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # not of the operating system
+        yield from (line.removesuffix(b"\n") for line in stream)
+        return
+    rest = b""
+    while data := os.read(descriptor, 2**16):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+        if not _has_more(descriptor):
+            yield None
+    if rest:
+        yield rest
+
+
+def _has_more(descriptor):
+    """Whether there is more to read within a twentieth of a second, or the end."""
+    if os.name == "nt":  # where only sockets can be waited for
+        return False
+    return bool(select.select([descriptor], [], [], 0.05)[0])
+
+
+def _advice(line, path):
+    """What a line that is not UTF-8 looks like, and how to convert its file."""
+    for beginning, packed in PACKED.items():
+        if line.startswith(beginning):
+            return f"it begins like {packed}; a file that gzip packed may also be named .gz"
+    convert = "iconv -f {} -t UTF-8 " + f"{path or 'FILE'} > converted.txt"
+    if line.startswith(UTF16_MARKS):
+        return f"it begins like UTF-16; convert it: {convert.format('UTF-16')}"
+    if b"\0" in line:
+        return (
+            "its zero bytes look like UTF-16 without a byte order mark; convert it: "
+            f"{convert.format('UTF-16LE')} (or UTF-16BE)"
+        )
+    if _looks_korean(line):
+        korean = "it may be Korean in CP949 (EUC-KR)"
+        return f"{korean}; convert it: {convert.format('CP949')} (-f: its encoding)"
+    return f"convert it, for example: {convert.format('ISO-8859-1')} (-f: its encoding)"
+
+
+def _every_other_is_zero(line):
+    halves = line[::2], line[1::2]
+    return len(line) > 2 and any(
+        all(letters) and not any(zeros) for letters, zeros in (halves, halves[::-1])
+    )
+
+
+def _looks_korean(line):
+    """Whether it can be CP949, and most pairs of its high bytes are Korean syllables there."""
+    try:
+        line.decode("cp949")
+    except UnicodeDecodeError:
+        return False
+    return 2 * len(KOREAN.findall(line)) > len(PAIR.findall(line))
+
+
+def _read_bytes(path):
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path} (looked in {Path.cwd()} if it is relative)")
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; expected a text file, one sentence a line")
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            return file.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path} ends with .gz but is not a whole gzip file ({error}); "
+            "rename it if it is plain text, or fetch it again"
+        ) from error
