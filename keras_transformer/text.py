@@ -423,5 +423,10 @@ def _training_error(message, vocabulary_size, model_type):
     return prefix + f"SentencePiece says {message}"
 
 
+def comparable(text):
+    """What texts have in common that are one to a reader: NFC, without spaces at either end."""
+    return _nfc(text).strip()
+
+
 def _nfc(text):
     return unicodedata.normalize("NFC", text)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import unicodedata
 
 import keras
 import numpy as np
@@ -27,8 +28,8 @@ from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.cli import evaluate as evaluate_verb
 from keras_transformer.cli import preparation, training
 from keras_transformer.cli import score as score_verb
-from keras_transformer.text import Tokenizer
 from keras_transformer.cli import translate as translate_verb
+from keras_transformer.text import Tokenizer
 from keras_transformer.translator import Hypothesis, Translator
 
 pytestmark = pytest.mark.tensorflow_only
@@ -237,9 +238,7 @@ def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
         *("--hold-out", 5, "--run-dir", path, *TINY),
     )
     assert status == 0
-    held_out = [
-        tuple(line.split("\t")) for line in (path / "held_out.tsv").read_text().splitlines()
-    ]
+    held_out = data.read_parallel(path / "held_out.source.txt", path / "held_out.target.txt")
     tokenizer = Tokenizer.load(path / "tokenizer.model")
     read = preparation.read_text(json.loads((path / "settings.json").read_text()))
     assert held_out == read.valid and len(held_out) == 10
@@ -249,6 +248,22 @@ def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
     with np.load(path / "ids" / "train.npz", allow_pickle=False) as ids:
         encoded = tokenizer.decode(np.split(ids["source_ids"], ids["source_offsets"][1:-1]))
     assert sorted(encoded) == sorted(source for source, _ in read.train)
+
+
+def test_held_out_text_is_whole_and_in_no_other_form_in_training(tmp_path, monkeypatch, capsys):
+    """Fails if: decomposed Korean or spaces at the ends pass for another source; tabs split it."""
+    monkeypatch.setattr(training, "fit", lambda *arguments: None)
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
+    sources = [f"{a}{b}\t{a}" for a in "가나다라" for b in "마바사"]
+    forms = [*sources, *(unicodedata.normalize("NFD", source) for source in sources)]
+    forms += [f"{source} \u3000" for source in sources]
+    options = [f"--train-{side}={write(tmp_path / side, forms)}" for side in ("source", "target")]
+    path = tmp_path / "run"
+    status, _, err = main(capsys, "train", *options, "--hold-out", 5, "--run-dir", path, *TINY)
+    assert status == 0 and "15 pairs, also in training: 0 pairs, 0 sources" in err
+    held_out = data.read_parallel(path / "held_out.source.txt", path / "held_out.target.txt")
+    assert held_out == [(form, form) for form in forms if (form, form) in held_out]
+    assert len(held_out) == 15
 
 
 def test_out_of_memory_names_the_batch_and_what_to_try(parallel, tmp_path, monkeypatch, capsys):
@@ -319,7 +334,7 @@ def test_evaluate_prints_one_line_of_json(run, parallel, uncompiled, tmp_path, c
     assert "tok:13a" in json.loads(out)["bleu_signature"]
     assert json.loads(out)["weights"] == "3"
     status, out, err = main(capsys, *command, "--output", output)
-    assert_one_line(status, err, "exists already")
+    assert_one_line(status, err, "exists and is not overwritten")
     assert out == ""
     _, out, _ = main(capsys, *command, "--weights", "3,average", "--ensemble", run)
     assert json.loads(out)["weights"] == ["3", "average"]

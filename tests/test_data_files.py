@@ -392,6 +392,17 @@ def test_report_counts():
     assert result.dropped_empty is None and "dropped" not in str(result)
 
 
+def test_the_report_compares_as_a_reader_does():
+    """Fails if: composed and decomposed Korean, or spaces at the ends, make two texts of one."""
+    pairs = [("나는 간다", "I go"), ("너는 간다", "you go")]
+    other = [
+        (unicodedata.normalize("NFD", f" {source}\u3000"), f"{target} ") for source, target in pairs
+    ]
+    found = data.report(pairs, validation=other)
+    assert (found.validation_pairs_seen, found.validation_sources_seen) == (2, 2)
+    assert data.report(pairs + other).duplicate_pairs == 2
+
+
 def test_report_of_encoded_pairs():
     pairs = [("a b c d e", "a"), ("a", "b c"), ("", "a"), ("a b c d e f g", "a")]
     result = data.report(pairs, data.encode_pairs(pairs, Words(), max_length=6))

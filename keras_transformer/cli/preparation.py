@@ -67,7 +67,8 @@ def _read_side(settings, name):
 
 def _hold_out(pairs, count, seed):
     """Splits by source, so that no held-out sentence is trained on in another translation."""
-    sources = list(dict.fromkeys(source for source, _ in pairs))
+    keys = [text.comparable(source) for source, _ in pairs]
+    sources = list(dict.fromkeys(keys))
     if count >= len(sources):
         raise ValueError(
             f"--hold-out {count} leaves nothing to train on: there are {len(sources)} different "
@@ -76,8 +77,8 @@ def _hold_out(pairs, count, seed):
     chosen = np.random.default_rng(seed).choice(len(sources), count, replace=False)
     held_out = {sources[i] for i in chosen}
     return Text(
-        [pair for pair in pairs if pair[0] not in held_out],
-        [pair for pair in pairs if pair[0] in held_out],
+        [pair for pair, key in zip(pairs, keys, strict=True) if key not in held_out],
+        [pair for pair, key in zip(pairs, keys, strict=True) if key in held_out],
     )
 
 

@@ -39,7 +39,7 @@ def add_arguments(parser):
         type=positive,
         metavar="N",
         help="without validation files: hold out N sources with all their translations; they are "
-        "written to RUN/held_out.tsv",
+        "written to RUN/held_out.source.txt and RUN/held_out.target.txt",
     )
     text.add_argument("--source-column", type=int, default=0, help="of the TSV, from 0")
     text.add_argument("--target-column", type=int, default=1, help="of the TSV, from 0")

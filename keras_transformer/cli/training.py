@@ -46,7 +46,8 @@ def train(settings):
     settings = {**settings, "text_sha256": _digest(pairs)}
     with RunDirectory.start(settings["run_dir"], settings, CHANGEABLE) as run:
         if settings["hold_out"]:
-            _write_lines(run.path / "held_out.tsv", ("\t".join(pair) for pair in pairs.valid))
+            names = (f"held_out.{side}.txt" for side in ("source", "target"))
+            data.write_parallel(pairs.valid, *(run.path / name for name in names))
         initial = initial and initial.keep(run.path)
         ready = prepare(settings, pairs, run.path, initial)
         _write_lines(run.path / "report.txt", [describe(settings, pairs, ready)])

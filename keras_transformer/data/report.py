@@ -1,18 +1,19 @@
 """What is in a parallel corpus: look at it before training on it."""
 
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
+
+from keras_transformer.text import comparable
 
 
 @dataclass(frozen=True)
 class Report:
     """Figures of a corpus; `str(report)` is a readable block of lines.
 
-    Texts are compared after NFC. Lengths are in `unit`, "tokens" (without start and end) or
-    "characters", each as (mean, 95th percentile, longest). A ratio is target length / source
-    length. Counts that were not asked for are None.
+    Texts are compared after NFC and without the spaces at their ends. Lengths are in `unit`,
+    "tokens" (without start and end) or "characters", each as (mean, 95th percentile, longest). A
+    ratio is target length / source length. Counts that were not asked for are None.
     """
 
     pairs: int
@@ -77,7 +78,7 @@ def report(pairs, encoded=None, validation=None):
     """
     if not pairs:
         raise ValueError("nothing to report on: pairs is empty")
-    pairs = _nfc(pairs)
+    pairs = _comparable(pairs)
     sources, targets = {s for s, _ in pairs}, {t for _, t in pairs}
     distinct = set(pairs)
     if encoded is None:
@@ -92,7 +93,7 @@ def report(pairs, encoded=None, validation=None):
     if encoded is not None:
         optional |= {"dropped_empty": encoded.dropped_empty, "dropped_long": encoded.dropped_long}
     if validation is not None:
-        validation = _nfc(validation)
+        validation = _comparable(validation)
         optional |= {
             "validation_pairs": len(validation),
             "validation_pairs_seen": sum(pair in distinct for pair in validation),
@@ -112,8 +113,8 @@ def report(pairs, encoded=None, validation=None):
     )
 
 
-def _nfc(pairs):
-    return [tuple(unicodedata.normalize("NFC", text) for text in pair) for pair in pairs]
+def _comparable(pairs):
+    return [tuple(map(comparable, pair)) for pair in pairs]
 
 
 def _statistics(lengths):
