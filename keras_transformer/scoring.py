@@ -6,26 +6,24 @@ import numpy as np
 LONGEST_OF_A_FULL_BATCH = 64
 
 
-def encode_pairs(pairs, tokenizer, target_tokenizer):
+def encode_pairs(pairs, encode_sources, target_tokenizer):
     """Pairs of strings to pairs of ids, without start and end; a blank side has none.
 
-    A target may also be a list of ids.
+    `encode_sources` maps a list of texts to lists of ids. A target may also be a list of ids.
     """
     pairs = list(pairs)
     for pair in pairs:
         if isinstance(pair, str) or len(pair) != 2:
             raise ValueError(f"score takes a list of (source, target) pairs, got {pair!r}.")
 
-    def encode(text, tokenizer):
-        return tokenizer.encode(text if text.strip() else "")
-
-    return [
-        (
-            encode(source, tokenizer),
-            encode(target, target_tokenizer) if isinstance(target, str) else list(target),
-        )
-        for source, target in pairs
+    sources = encode_sources([source for source, _ in pairs])
+    targets = [
+        target_tokenizer.encode(target if target.strip() else "")
+        if isinstance(target, str)
+        else list(target)
+        for _, target in pairs
     ]
+    return list(zip(sources, targets, strict=True))
 
 
 def in_batches(ids, batch_size):

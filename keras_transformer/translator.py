@@ -95,7 +95,7 @@ class Translator:
         self._asked = collections.Counter()  # sentences so far of each width
         self.weights = None
         self._seen = None
-        self._warned = False
+        self._said = set()  # kinds of remarks on sources
 
     @classmethod
     def load(cls, run, weights=None):
@@ -172,8 +172,7 @@ class Translator:
                 "Raise beam_size, or ask for fewer."
             )
         texts = list(texts)
-        sources = self.tokenizer.encode([text if text.strip() else "" for text in texts])
-        self._warn_of_unseen(texts, sources)
+        sources = self.encode_sources(texts)
         results = [[Hypothesis("", [], 0.0)] * n if not ids else None for ids in sources]
 
         def search(chosen, whole):
@@ -210,19 +209,32 @@ class Translator:
         """
         return sum(len(each.shapes) for each in self._searches.values())
 
-    def _warn_of_unseen(self, texts, sources):
-        """Says once, on stderr, that a sentence has words or pieces that training never saw."""
-        if self._seen is None or self._warned:
-            return
+    def encode_sources(self, texts):
+        """Texts to lists of ids, without the end; a blank text has none.
+
+        Of a run that knows what its training saw, spaces and invisible characters that it never
+        saw are read as a space or left out. Says once, on stderr, what else it never saw.
+        """
+        seen = self._seen
+        plain = texts if seen is None else [seen.plain(text) for text in texts]
+        sources = self.tokenizer.encode([text if text.strip() else "" for text in plain])
         for text, ids in zip(texts, sources, strict=True):
-            unseen = self._seen.unseen(text, self.tokenizer) if ids else []
-            if unseen:
-                progress.say(
-                    f"warning: never seen in training: {', '.join(unseen)} (in {text[:80]!r}); "
-                    "expect poor translations of such text. Said once."
-                )
-                self._warned = True
-                return
+            if seen is None or len(self._said) == len(seen.REMARKS):
+                break
+            for kind, remark in seen.remarks(text, ids, self.tokenizer, self._said).items():
+                progress.say(f"warning: {remark} Said once.")
+                self._said.add(kind)
+        return sources
+
+    def remarks(self, text):
+        """What training never saw of a source text: a list of sentences.
+
+        Empty if it saw the like, and for a model that does not come from a run.
+        """
+        if self._seen is None:
+            return []
+        [ids] = self.tokenizer.encode([self._seen.plain(text)])
+        return list(self._seen.remarks(text, ids, self.tokenizer).values())
 
     def _search(self, sources, n, beam_size, length_penalty, whole):
         """Hypotheses of each source; None where the room was too short, unless it is the whole."""
@@ -418,8 +430,7 @@ class Translator:
             A list of lists of floats.
         """
         pairs = list(pairs)
-        ids = scoring.encode_pairs(pairs, self.tokenizer, self.target_tokenizer)
-        self._warn_of_unseen([source for source, _ in pairs], [source for source, _ in ids])
+        ids = scoring.encode_pairs(pairs, self.encode_sources, self.target_tokenizer)
         if "score" not in self._searches:
 
             def run(sources, targets):

@@ -15,6 +15,7 @@ import keras_transformer as kt
 from keras_transformer import pictures, show
 from keras_transformer.cli import main
 from keras_transformer.models import Transformer
+from keras_transformer.seen import Seen
 from keras_transformer.show import page, shapes, tree
 from keras_transformer.show.words import over_words, words_of
 from keras_transformer.text import train_tokenizer
@@ -264,11 +265,22 @@ def test_the_command_writes_a_new_folder_each_time(model, tokenizer, tmp_path, c
     with kt.RunDirectory.start(run, {}) as directory:
         directory.save_checkpoint(model, 1, {})
     tokenizer.save(run / "tokenizer.model")
-    for number in ("1", "2"):
-        assert main(["show", str(run), TEXT, "--beam-size", "2"]) == 0
-        assert (run / "show" / number / "index.html").exists()
+    seen = Seen.of([source for source, _ in PAIRS], tokenizer)
+    seen.longest = 99
+    seen.save(run)
+    for number, sentence, remarks in (("1", TEXT, 0), ("2", "나는\u3000집에 홍차", 2)):
+        assert main(["show", str(run), sentence, "--beam-size", "2"]) == 0
+        text = (run / "show" / number / "index.html").read_text(encoding="utf-8")
         printed = capsys.readouterr()
         assert printed.out.strip() and f"{number}/index.html" in printed.err
+        # What training never saw is said on the page and on stderr.
+        said = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
+        shown = data_of(text)["warnings"]
+        assert said == [f"{line[0].lower()}{line[1:]} Said once." for line in shown]
+        assert len(said) == remarks
+    assert "홍차" in said[0] and "U+3000" in said[1]
+    with pytest.raises(ValueError, match="nothing to show"):
+        show.explain(kt.Translator.load(run), "\u200e")
     for arguments, message in (
         ([str(run), " "], "nothing to show"),
         ([str(tmp_path / "none"), TEXT], "none"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_transformer import Translator, scoring
+from keras_transformer import Translator, scoring, show
 from keras_transformer.checkpoints import RunDirectory
 from keras_transformer.models import Transformer
 from keras_transformer.text import Tokenizer, train_tokenizer
@@ -472,3 +472,27 @@ def test_what_training_never_saw_is_said_once(run, uncompiled, capsys):
     assert line.startswith("warning: never seen in training: q (in 'a qb')")
     translator.translate(["q"], beam_size=1)
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_reads_its_sources_as_its_training_text(run, tmp_path, capsys, monkeypatch):
+    """Fails if: a way in reads sources in another way than the others do."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "seen.json").write_text('{"longest": 6, "invisible": []}')
+    translator = Translator.load(copy)
+    texts, plain = ["\u200ea\u3000b  ab", "\u200e", " "], ["a b ab", "", ""]
+    assert translator.encode_sources(texts) == translator.tokenizer.encode(plain)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "U+200E LEFT-TO-RIGHT MARK (left out)" in line
+    translator.encode_sources(texts)
+    assert capsys.readouterr().err == ""  # said already
+    translator.encode_sources(["ab" * 6])
+    assert "far longer than any sentence of training" in capsys.readouterr().err
+
+    monkeypatch.setattr(translator, "encode_sources", lambda texts: 1 / 0)
+    for read in (
+        lambda: translator.translate(texts),
+        lambda: translator.score([("a", "b")]),
+        lambda: show.explain(translator, "a"),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            read()

@@ -108,7 +108,8 @@ class Initial(NamedTuple):
         if copy == self:
             return self
         copy.folder.mkdir(exist_ok=True)
-        names = ("settings.json", "model.json", SHARED, *SIDES, "seen_ids.npy", "seen_words.txt")
+        names = ("settings.json", "model.json", SHARED, *SIDES)
+        names += ("seen_ids.npy", "seen_words.txt", "seen.json")
         files = {name: self.folder / name for name in names if (self.folder / name).exists()}
         # The weights come last: where they are, all is there.
         for name, path in {**files, copy.weights.name: self.weights}.items():

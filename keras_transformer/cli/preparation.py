@@ -105,7 +105,7 @@ def prepare(settings, pairs, folder=None, initial=None):
     train_ids, valid_ids = encoded
     if folder is not None:
         sources = [source for source, _ in pairs.train]
-        seen = Seen.of(sources, tokenizer, train_ids.source_ids)
+        seen = Seen.of(sources, tokenizer, train_ids)
         if initial is not None:
             seen = initial.seen_with(seen)
         if seen is not None:

@@ -40,6 +40,7 @@ class Explanation(NamedTuple):
     node_pieces: list
     best: int
     shapes: list  # of (Call, letters)
+    warnings: list  # sentences: what training never saw of the source
 
     @property
     def log_probability(self):
@@ -74,10 +75,10 @@ def explain(translator, text, target=None, beam_size=4, length_penalty=0.6):
         raise ValueError(
             f"One model is looked into at a time, got an ensemble of {len(translator.models)}."
         )
-    if not isinstance(text, str) or not text.strip():
+    source = translator.encode_sources([text])[0] if isinstance(text, str) else []
+    if not source:
         raise ValueError(f"There is nothing to show of an empty sentence: got {text!r}.")
     [model], tokenizer, other = translator.models, translator.tokenizer, translator.target_tokenizer
-    [source] = tokenizer.encode([text])
     nodes, best = beam_tree(translator, source, beam_size, length_penalty)
     if target is None:
         ids = list(nodes[best].ids[:-1])
@@ -130,4 +131,5 @@ def explain(translator, text, target=None, beam_size=4, length_penalty=0.6):
         node_pieces=[other.id_to_piece(node.ids[-1]) if node.ids else "" for node in nodes],
         best=best,
         shapes=tensor_shapes(model, len(source_ids), len(inputs)),
+        warnings=translator.remarks(text),
     )

@@ -94,6 +94,7 @@ def _data(explanation):
             f"{len(found.weights['encoder'])} + {len(found.weights['decoder'])} layers of "
             f"{found.weights['encoder'].shape[1]} heads."
         ),
+        "warnings": [f"Warning: {sentence}" for sentence in found.warnings],
         "source_pieces": found.source_pieces,
         "source_ids": found.source_ids,
         "inputs_pieces": found.input_pieces,
