@@ -131,8 +131,10 @@ class Seen:
             tokenizer: its `Tokenizer`.
             but: kinds of `REMARKS` to leave out.
         """
+        if not ids:  # blank: nothing is translated
+            return {}
         found, plain, where = {}, self.plain(text), f"(in {text[:80]!r})"
-        if "unseen" not in but and ids and (unseen := self.unseen(plain, tokenizer)):
+        if "unseen" not in but and (unseen := self.unseen(plain, tokenizer)):
             found["unseen"] = (
                 f"never seen in training: {', '.join(unseen)} {where}; expect poor translations of "
                 "such text."

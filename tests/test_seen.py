@@ -117,7 +117,7 @@ def test_remarks_name_what_is_strange(tokenizer):
     def remarks(text, but=()):
         return known.remarks(text, tokenizer.encode(known.plain(text)), tokenizer, but)
 
-    for line in TRAINED_ON:
+    for line in [*TRAINED_ON, "", "   ", "\u3000\t"]:
         assert remarks(line) == {}
     found = remarks("A\u3000bird\u200e  a beard")
     assert {"unseen", "invisible"} <= found.keys() and "beard (in " in found["unseen"]
