@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_transformer.compilation import compiled_by_xla
+from keras_transformer.labels import counts, integer_labels, label_weights
 
 
 def label_logits(labels, logits):
@@ -165,22 +166,23 @@ class SmoothedCrossentropy(keras.losses.Loss):
     targets are made. The result is the sum of `loss_t * weight_t`: with the weights of
     `kt.data`, 1 / (target tokens of the update), that is the mean over real target tokens, and
     micro-batches and replicas add up exactly. Without weights it is the mean over the labels that
-    are not `ignore_class`: padding counts nowhere.
+    are not `ignore_class`, of all replicas together: padding counts nowhere.
 
     Args:
         label_smoothing: eps; 0.1 in the paper. Below 1.
-        ignore_class: the label of padding.
+        ignore_class: The label of padding; any integer, for example 0, 255 or -100. None: every
+            label counts, unless Keras' implicit mask of the logits excludes its position.
 
     Call arguments:
-        y_true: integer labels [B, T].
+        y_true: integer labels [B, T] or [B, T, 1].
         y_pred: logits [B, T, V].
-        sample_weight: [B, T] or None.
+        sample_weight: [B, T], or [B] with one weight for each row, or None.
 
     Returns:
         A scalar in nats.
 
     Raises:
-        ValueError: for a smoothing outside 0 <= eps < 1.
+        ValueError: for a smoothing outside 0 <= eps < 1, or one-hot labels.
 
     Example:
 
@@ -200,15 +202,18 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.ignore_class = ignore_class
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        if sample_weight is None:
-            real = ops.cast(ops.not_equal(y_true, self.ignore_class), "float32")
-            sample_weight = real / ops.maximum(ops.sum(real), 1.0)
-        return super().__call__(y_true, y_pred, sample_weight)
+        # Keras would first make floats of the labels, and multiply by the mask of the logits.
+        y_pred = ops.convert_to_tensor(y_pred)
+        labels = integer_labels(y_true, y_pred)
+        real = counts(labels, y_pred, self.ignore_class)
+        weights = label_weights(labels, real, sample_weight)
+        return ops.cast(ops.sum(self.call(labels, y_pred) * weights), self.dtype)
 
     def call(self, y_true, y_pred):
-        nats = smoothed_token_nats(y_true, y_pred, self.label_smoothing)  # [B, T]
-        real = ops.cast(ops.not_equal(y_true, self.ignore_class), nats.dtype)
-        return nats * real
+        real = counts(y_true, y_pred, self.ignore_class)
+        labels = ops.where(real, y_true, 0)  # -100 is no index of a logit
+        nats = smoothed_token_nats(labels, y_pred, self.label_smoothing)  # [B, T]
+        return nats * ops.cast(real, nats.dtype)
 
     def get_config(self):
         return {

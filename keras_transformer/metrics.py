@@ -3,11 +3,13 @@
 Keras averages `metrics=` over rows and never shows them the weights. These keep a sum and a count
 of real target tokens (a label other than `ignore_class`, of weight above 0): the value over an
 epoch is the exact mean over its tokens, whatever the batches' sizes and the weights' scale.
+`ignore_class` and the labels' shapes are as in `kt.losses.SmoothedCrossentropy`.
 """
 
 import keras
 from keras import ops
 
+from keras_transformer.labels import counts, integer_labels, label_weights
 from keras_transformer.losses import label_logits, token_nats
 
 
@@ -15,19 +17,19 @@ class TokenMean(keras.metrics.Metric):
     """Mean of a value per target token. Subclasses say which, in `values`."""
 
     def __init__(self, name, ignore_class=0, dtype=None):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=name, dtype=dtype or "float32")  # float16 cannot count to 100,000
         self.ignore_class = ignore_class
         self.total = self.add_variable((), initializer="zeros", name="total")
         self.count = self.add_variable((), initializer="zeros", name="count")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        real = ops.not_equal(y_true, self.ignore_class)
+        y_pred = ops.convert_to_tensor(y_pred)
+        labels = integer_labels(y_true, y_pred)
+        real = counts(labels, y_pred, self.ignore_class)
         if sample_weight is not None:
-            weights = ops.convert_to_tensor(sample_weight)
-            if len(weights.shape) < len(real.shape):  # a weight a row
-                weights = ops.expand_dims(weights, -1)
-            real = ops.logical_and(real, weights > 0)
-        values = ops.where(real, ops.cast(self.values(y_true, y_pred), self.dtype), 0.0)
+            real = label_weights(labels, real, sample_weight) > 0
+        labels = ops.where(real, labels, 0)  # -100 is no index of a logit
+        values = ops.where(real, ops.cast(self.values(labels, y_pred), self.dtype), 0.0)
         self.total.assign_add(ops.sum(values))
         self.count.assign_add(ops.sum(ops.cast(real, self.dtype)))
 
@@ -43,7 +45,7 @@ class NatsPerToken(TokenMean):
     """Cross-entropy in nats per target token, without label smoothing.
 
     Args:
-        ignore_class: the label of padding.
+        ignore_class: the label of padding; None where every label counts.
 
     Example:
 
@@ -64,7 +66,7 @@ class Perplexity(NatsPerToken):
     """exp(nats per target token), of the cross-entropy without label smoothing.
 
     Args:
-        ignore_class: the label of padding.
+        ignore_class: the label of padding; None where every label counts.
 
     Example:
 
@@ -85,7 +87,7 @@ class TokenAccuracy(TokenMean):
     """Share of target tokens whose label has the highest logit (one that ties for it counts).
 
     Args:
-        ignore_class: the label of padding.
+        ignore_class: the label of padding; None where every label counts.
 
     Example:
 

@@ -16,6 +16,7 @@ from keras_transformer.compilation import (
     compiles_each_shape,
     runs_on_processor,
 )
+from keras_transformer.labels import check_special_ids
 from keras_transformer.losses import token_nats
 from keras_transformer.memory import keep_freed_memory
 from keras_transformer.seen import Seen
@@ -57,7 +58,8 @@ class Translator:
         target_tokenizer: the vocabulary of the target.
 
     Raises:
-        ValueError: for a vocabulary larger than a model's, or models of different vocabularies.
+        ValueError: for a vocabulary larger than a model's, models of different vocabularies, or a
+            target's start or end that is padding.
 
     Example:
 
@@ -84,6 +86,8 @@ class Translator:
                         f"The tokenizer has {vocabulary.vocabulary_size()} pieces and the model "
                         f"{embedding.vocabulary_size}: this tokenizer is not the model's."
                     )
+        target = self.target_tokenizer
+        check_special_ids(target.start_id, target.end_id, target.pad_id)
         sizes = {each.target_embedding.vocabulary_size for each in self.models}
         if len(sizes) != 1:
             raise ValueError(

@@ -130,7 +130,7 @@ def fit(args, task, training, valid, classes, begin):
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, args.updates - warmup, alpha=0.01, warmup_target=args.rate, warmup_steps=warmup
     )
-    none = {"ignore_class": -1}  # every class is one to learn, and every image has a label
+    none = {"ignore_class": None}  # every class is one to learn, and every image has a label
     model.compile(
         optimizer=kt.optimizers.PaperAdam(
             learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.05, global_clipnorm=1.0

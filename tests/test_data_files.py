@@ -288,6 +288,18 @@ def test_a_cache_refuses_what_can_be_read_only_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("special", ["start", "end"])
+def test_a_start_or_an_end_that_is_padding_is_refused(special):
+    words = Words()
+    setattr(words, f"{special}_id", 0)
+    with pytest.raises(ValueError, match=f"{special} id is 0.*padding"):
+        data.encode_pairs([("a", "b")], Words(), words)
+    data.encode_pairs([("a", "b")], Words())
+    words.special_ids, words.encode = list, lambda text: [4]
+    with pytest.raises(ValueError, match=f"{special} id is 0.*padding"):
+        data.encode_texts(["a"], words)
+
+
 def test_nothing_left_and_wrong_pad_are_errors():
     with pytest.raises(
         ValueError, match="1 of 2 have an empty side, 1 are longer than max_length=2"

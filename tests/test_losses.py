@@ -146,6 +146,63 @@ def test_ignore_class_is_any_label():
     np.testing.assert_allclose(float(value), nats[labels != 4].mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("ignore_class", [-100, 255, None])
+def test_a_label_outside_the_vocabulary_is_padding(ignore_class, weighted, jit):
+    labels, logits, weights = sample(7)
+    labels[:, 0] = 0  # a class as any other
+    nats, slopes = reference(labels, logits, 0.1)
+    real = np.ones_like(labels, bool)
+    if ignore_class is not None:
+        real[0, 2:], real[2, 1] = False, False
+        labels[~real] = ignore_class
+    expected = real * (weights if weighted else 1 / real.sum())
+    loss = SmoothedCrossentropy(0.1, ignore_class=ignore_class)
+    given = [weights] if weighted else []
+    value, gradient = value_and_gradient(lambda x: loss(labels, x, *given), logits, jit=jit)
+    np.testing.assert_allclose(value, (nats * expected).sum(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, slopes * expected[..., None], atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_labels_of_any_dtype_and_with_a_last_axis_of_one(dtype):
+    labels, logits, weights = sample(7, padded=2)
+    loss = SmoothedCrossentropy(0.1)
+    for given in ([], [weights]):
+        expected = float(loss(labels, logits, *given))
+        column = [each[..., None] for each in given]
+        assert float(loss(labels[..., None].astype(dtype), logits, *column)) == expected
+
+
+def test_a_weight_for_each_row_is_that_of_its_tokens():
+    labels, logits, weights = sample(7, padded=2)
+    loss, rows = SmoothedCrossentropy(0.1), weights[:, 0]
+    whole = np.repeat(rows[:, None], T, axis=1)
+    assert float(loss(labels, logits, rows)) == float(loss(labels, logits, whole))
+
+
+def test_one_hot_labels_are_explained():
+    labels, logits, _ = sample(7)
+    for wrong in (np.eye(V)[labels], labels[:, 0]):
+        with pytest.raises(ValueError, match=r"labels of shape \(3, 5\).*argmax"):
+            SmoothedCrossentropy(0.1)(wrong, logits)
+
+
+@pytest.mark.parametrize("ignore_class", [0, None])
+def test_keras_mask_decides_only_where_no_label_is_padding(ignore_class):
+    """A target that begins with the padding's id is masked there; its first label counts."""
+    labels, logits, _ = sample(7)
+    logits = ops.convert_to_tensor(logits)
+    mask = np.ones((B, T), bool)
+    mask[:, 0] = False
+    logits._keras_mask = ops.convert_to_tensor(mask)
+    nats, _ = reference(labels, ops.convert_to_numpy(logits), 0.1)
+    value = SmoothedCrossentropy(0.1, ignore_class=ignore_class)(labels, logits)
+    expected = nats.mean() if ignore_class == 0 else nats[mask].mean()
+    np.testing.assert_allclose(float(value), expected, rtol=1e-5)
+
+
 @given(seed=st.integers(0, 2**31), padded=st.integers(0, T - 1))
 @settings(max_examples=10)
 def test_without_weights_the_mean_over_real_tokens(seed, padded):

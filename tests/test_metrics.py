@@ -112,6 +112,28 @@ def test_another_label_may_be_padding():
     assert result(accuracy) == 1
 
 
+@pytest.mark.parametrize("ignore_class", [-100, 255, None])
+@pytest.mark.parametrize("metric", METRICS)
+def test_padding_may_lie_outside_the_vocabulary(metric, ignore_class):
+    [(labels, logits)] = ragged(3, [(3, 5)])
+    one, other = metric(ignore_class=ignore_class), metric(ignore_class=None)
+    if ignore_class is None:
+        np.copyto(labels, 2, where=labels == 0)
+        expected = reference([(labels, logits)])
+        labels = np.where(labels == 2, 0, labels)  # class 0 counts as any other
+        logits = logits[..., [2, 1, 0, *range(3, V)]]
+    else:
+        expected = reference([(labels, logits)])
+        labels = np.where(labels == 0, ignore_class, labels)
+    one.update_state(labels, logits)
+    assert result(one) == pytest.approx(expected[METRICS.index(metric)], rel=1e-5)
+
+    other.update_state(np.abs(labels[..., None]) % V, logits)  # a last axis of 1 is dropped
+    assert result(other) > 0
+    with pytest.raises(ValueError, match="argmax"):
+        one.update_state(np.eye(V)[labels % V], logits)
+
+
 def test_without_a_token_nothing_is_divided_by_zero():
     for metric, empty in zip(METRICS, (0, 1, 0), strict=True):
         one = metric()

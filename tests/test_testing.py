@@ -280,7 +280,9 @@ def mean_weights(labels):
 def test_losses_that_ignore_padding_pass():
     testing.assert_ignores_padding(losses.SmoothedCrossentropy(0.1))
     testing.assert_ignores_padding(losses.SmoothedCrossentropy(0.1), weights=mean_weights)
-    testing.assert_ignores_padding(losses.SmoothedCrossentropy(0.1, ignore_class=4), pad_id=4)
+    for pad_id in (4, 255, -100):
+        loss = losses.SmoothedCrossentropy(0.1, ignore_class=pad_id)
+        testing.assert_ignores_padding(loss, pad_id=pad_id)
     theirs = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
     testing.assert_ignores_padding(theirs)
 

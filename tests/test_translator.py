@@ -2,6 +2,7 @@
 
 import collections
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -410,6 +411,11 @@ def test_what_cannot_be_translated_is_refused(translator, source_tokenizer):
             translator.n_best(["abc"], n, beam_size=3)
     with pytest.raises(ValueError, match="at least 0, got -1"):
         translator.translate(["abc"], length_penalty=-1)
+    starts_with_padding = types.SimpleNamespace(
+        vocabulary_size=lambda: 13, pad_id=0, start_id=0, end_id=3
+    )
+    with pytest.raises(ValueError, match="start id is 0.*padding"):
+        Translator(translator.models, source_tokenizer, starts_with_padding)
     larger = character_tokenizer("abcdefghijklmnopqrstuvwxyz")
     with pytest.raises(ValueError, match="has 31 pieces and the model 23: this tokenizer is not"):
         Translator(translator.models, larger)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_transformer import progress
+from keras_transformer.labels import check_special_ids
 
 _PAIRS_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
 _FORMAT = "keras_transformer.EncodedPairs.1"
@@ -27,6 +28,9 @@ class EncodedPairs:
         source_end_id, target_start_id, target_end_id: The ids that batches add to sentences.
         max_length: The limit that pairs were filtered by, in tokens with start or end.
         dropped_empty, dropped_long: How many pairs `encode_pairs` left out.
+
+    Raises:
+        ValueError: If the target's start or end has id 0, which is padding.
     """
 
     source_ids: np.ndarray
@@ -39,6 +43,9 @@ class EncodedPairs:
     max_length: int
     dropped_empty: int
     dropped_long: int
+
+    def __post_init__(self):
+        check_special_ids(self.target_start_id, self.target_end_id)
 
     def __len__(self):
         return len(self.source_offsets) - 1

@@ -9,6 +9,7 @@ import numpy as np
 from keras_transformer import progress
 from keras_transformer.data.batches import BatchPlan, filled_rows, spread
 from keras_transformer.data.feed import one_pass
+from keras_transformer.labels import check_special_ids
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,6 +24,9 @@ class EncodedTexts:
         special_ids: Ids that stand for no text.
         max_length: The longest row that a batch may have, start and end included.
         cut: How many texts were longer and lost their ends.
+
+    Raises:
+        ValueError: If the start or the end has id 0, which is padding.
     """
 
     ids: np.ndarray
@@ -33,6 +37,9 @@ class EncodedTexts:
     special_ids: tuple
     max_length: int
     cut: int
+
+    def __post_init__(self):
+        check_special_ids(self.start_id, self.end_id)
 
     def __len__(self):
         return len(self.offsets) - 1
