@@ -16,7 +16,9 @@ class PaperAdam(keras.optimizers.Adam):
       Keras counts micro-batches, and a moving average of the weights moves only with updates;
     - skips an update whose gradient is not finite and counts it, so that one bad batch does not
       destroy the weights (the schedule goes on);
-    - keeps the gradient's norm for display.
+    - keeps the gradient's norm for display;
+    - computes in float32 where variables are float16 or bfloat16, and keeps their moments in
+      float32: epsilon and the squares of small gradients are 0 in float16.
 
     Args:
         d_model: width of the model, for the schedule.
@@ -86,9 +88,10 @@ class PaperAdam(keras.optimizers.Adam):
         self.skipped_updates = self.add_variable((), dtype="int32", name="skipped_updates")
         self.skipped_in_a_row = self.add_variable((), dtype="int32", name="skipped_in_a_row")
 
-    def add_variable(self, *args, aggregation="only_first_replica", **kwargs):
+    def add_variable(self, *args, aggregation="only_first_replica", dtype=None, **kwargs):
         # All replicas compute the same values; MirroredStrategy wants to be told.
-        return super().add_variable(*args, aggregation=aggregation, **kwargs)
+        dtype = _at_least_float32(dtype or keras.config.floatx())
+        return super().add_variable(*args, aggregation=aggregation, dtype=dtype, **kwargs)
 
     @property
     def updates(self):
@@ -99,6 +102,10 @@ class PaperAdam(keras.optimizers.Adam):
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.updates + 1)
         return super()._get_current_learning_rate()
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        grads = [ops.cast(g, _at_least_float32(g.dtype)) for g in grads]
+        super()._backend_apply_gradients(grads, trainable_variables)
 
     # The gradient is complete, summed over replicas and micro-batches, only in these two hooks;
     # Keras would clip each replica's part.
@@ -154,6 +161,9 @@ class PaperAdam(keras.optimizers.Adam):
         scalars = {}
         for gradient, variable in grads_and_vars:
             dtype = variable.dtype
+            if _at_least_float32(dtype) != keras.backend.standardize_dtype(dtype):
+                self.update_step(gradient, variable, learning_rate)
+                continue
             if dtype not in scalars:
                 finite, step = ops.cast(self.finite, dtype), ops.cast(self.iterations + 1, dtype)
                 scalars[dtype] = {
@@ -179,19 +189,21 @@ class PaperAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Adam, with every change times `finite`: 0 leaves weights and moments as they are."""
-        dtype = variable.dtype
+        m = self._momentums[self._get_variable_index(variable)]
+        v = self._velocities[self._get_variable_index(variable)]
+        dtype = m.dtype  # of a float16 variable float32
+        value = ops.cast(ops.convert_to_tensor(variable), dtype)
         finite = ops.cast(self.finite, dtype)
         gradient = ops.cast(gradient, dtype)
         step = ops.cast(self.iterations + 1, dtype)
         rate = finite * ops.cast(learning_rate, dtype)
-        m = self._momentums[self._get_variable_index(variable)]
-        v = self._velocities[self._get_variable_index(variable)]
         if self.weight_decay and self._use_weight_decay(variable):
-            self.assign_sub(variable, variable * (rate * self.weight_decay))
+            value = value - value * (rate * self.weight_decay)
         correction = ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(self.beta_1, step))
         self.assign_add(m, (gradient - m) * (finite * (1 - self.beta_1)))
         self.assign_add(v, (ops.square(gradient) - v) * (finite * (1 - self.beta_2)))
-        self.assign_sub(variable, m * (rate * correction) / (ops.sqrt(v) + self.epsilon))
+        value = value - m * (rate * correction) / (ops.sqrt(v) + self.epsilon)
+        self.assign(variable, ops.cast(value, variable.dtype))
 
     def _update_model_variables_moving_average(self, trainable_variables):
         every = self.gradient_accumulation_steps or 1
@@ -202,12 +214,23 @@ class PaperAdam(keras.optimizers.Adam):
         for variable, average in zip(
             trainable_variables, self._model_variables_moving_average, strict=True
         ):
-            value = ops.convert_to_tensor(variable)
+            value = ops.cast(ops.convert_to_tensor(variable), average.dtype)
             average.assign_add((value - average) * ops.cast(share, average.dtype))
+
+    def _overwrite_model_variables_with_average_value(self, trainable_variables):
+        for variable, average in zip(
+            trainable_variables, self._model_variables_moving_average, strict=True
+        ):
+            variable.assign(ops.cast(ops.convert_to_tensor(average), variable.dtype))
 
     def finalize_variable_values(self, var_list):
         if int(self.updates - self.skipped_updates) > 0:  # else there is no average yet
             super().finalize_variable_values(var_list)
+
+
+def _at_least_float32(dtype):
+    dtype = keras.backend.standardize_dtype(dtype)
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
 def _sum_of_squares(gradient):

@@ -142,6 +142,47 @@ def test_equals_keras_adam_at_a_constant_rate(decay):
         assert_close(arrays(ours), arrays(theirs), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_variables_are_float32_arithmetic_rounded(dtype, accumulate):
+    """Fails if: epsilon, a square, a power of beta or the clipping's scale underflows or rounds."""
+
+    def rounded(values):
+        return arrays(ops.cast(ops.cast(value, dtype), "float32") for value in values)
+
+    def batch(step):
+        grads = gradients(step, scale=1e-2)
+        grads[0][0], grads[0][1] = 0.0, 1e-6
+        return rounded(grads)
+
+    weights = [keras.Variable(ops.cast(w, dtype), dtype=dtype) for w in variables()]
+    ours = PaperAdam(
+        learning_rate=0.02,
+        weight_decay=0.01,
+        global_clipnorm=1e-3,
+        use_ema=True,
+        ema_momentum=0.999,
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
+    )
+    theirs = NumpyAdam(rounded(variables()), lambda step: 0.02, decay=0.01)
+    apply, average = updater(ours, weights), None
+    for update in range(3):
+        grads = [batch(update * accumulate + i) for i in range(accumulate)]
+        for each in grads:
+            apply([ops.cast(g, dtype) for g in each])
+        mean = [np.mean(each, axis=0) for each in zip(*grads, strict=True)]
+        theirs.apply([g * min(1, 1e-3 / norm_of(mean)) for g in mean])
+        step = {"float16": 2.0**-10, "bfloat16": 2.0**-7}[dtype]
+        found = arrays(ops.cast(w, "float32") for w in weights)
+        assert_close(found, theirs.weights, rtol=0.51 * step, atol=1e-6)  # half a last place
+        theirs.weights = [w.astype("float64") for w in found]
+        average = average or found
+        average = [a + (w - a) / 1000 for a, w in zip(average, found, strict=True)]
+    assert_close(arrays(ours._model_variables_moving_average), average)
+    ours.finalize_variable_values(weights)
+    assert_same(arrays(ops.cast(w, "float32") for w in weights), rounded(average))
+
+
 def test_weight_decay_spares_what_is_excluded():
     weights = variables()
     before = arrays(weights)
