@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from random_pairs import random_pairs
 
-from keras_transformer import data, models
-from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer import data, models, testing
+from keras_transformer.losses import SmoothedCrossentropy, token_nats
 from keras_transformer.metrics import NatsPerToken
 from keras_transformer.optimizers import PaperAdam
 
@@ -74,11 +74,47 @@ def train(devices, tied):
     valid = model.evaluate(
         plan.evaluation(random_pairs(17, V, seed=1)), verbose=0, return_dict=True
     )
+    nats = [each[name] for each in ({k: v[0] for k, v in logs.items()}, valid) for name in logs]
     weights = model.get_weights()  # the moving average: fit ends with it
     moments = optimizer._momentums + optimizer._velocities
     moments = [keras.ops.convert_to_numpy(variable) for variable in moments]
-    nats = [logs["nats_per_token"][0], valid["nats_per_token"]]
     return np.array(curve.points), nats, weights, moments
+
+
+def without_weights(loss, kind=keras.Model):
+    """What `fit` and `evaluate` show for labels without weights, and the weights after it.
+
+    Each row has 3 labels fewer than the row before it, so that replicas have unequal parts.
+    """
+    random = np.random.default_rng(3)
+    ids, labels = random.integers(1, V, (2, 12, 19)).astype("int32")
+    if isinstance(loss, SmoothedCrossentropy):
+        labels[np.arange(19) >= 19 - 3 * (np.arange(12)[:, None] % 6)] = 0
+    token_ids = keras.Input((19,), dtype="int32")
+    model = kind(token_ids, keras.layers.Dense(V)(keras.layers.Embedding(V, 5)(token_ids)))
+    model.set_weights([np.random.default_rng(1).normal(size=w.shape) for w in model.get_weights()])
+    model.compile(keras.optimizers.SGD(0.01), loss)
+    shown = model.fit(ids, labels, batch_size=6, epochs=2, shuffle=False, verbose=0)
+    valid = model.evaluate(ids, labels, batch_size=6, verbose=0)
+    return [*shown.history["loss"], valid], model.get_weights()
+
+
+class Exact(models.LossPerLabel, keras.Model):
+    pass
+
+
+def losses_without_weights():
+    """Keras' own loss is the yardstick: ours has to be as independent of the devices."""
+    theirs = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    cases = (theirs, keras.Model), (SmoothedCrossentropy(0.1), keras.Model)
+    return [without_weights(*case) for case in (*cases, (SmoothedCrossentropy(0.1), Exact))]
+
+
+def compare_losses(one, many):
+    for (shown, weights), (other_shown, other_weights) in zip(one, many, strict=True):
+        np.testing.assert_allclose(other_shown, shown, rtol=1e-5)
+        for a, b in zip(other_weights, weights, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def compare(one, many):
@@ -92,6 +128,18 @@ def compare(one, many):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6)
 
 
+def certify_losses(strategy):
+    ours, theirs = SmoothedCrossentropy(0.1), keras.losses.SparseCategoricalCrossentropy(True)
+    testing.assert_replicas_add_up(ours, strategy)
+    testing.assert_replicas_add_up(ours, strategy, weights=lambda y: (y != 0) / (y != 0).sum())
+    for loss in (SmoothedCrossentropy(0.1, ignore_class=None), theirs):
+        testing.assert_replicas_add_up(loss, strategy, pad_id=None)
+    with pytest.raises(AssertionError, match="of 2 replicas do not add up"):
+        testing.assert_replicas_add_up(
+            lambda y, x: keras.ops.sum(token_nats(y, x)) / np.prod(y.shape), strategy
+        )
+
+
 def on_tensorflow(devices):
     import tensorflow as tf
 
@@ -101,6 +149,11 @@ def on_tensorflow(devices):
     tf.config.set_visible_devices(cpu)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
     assert strategy.num_replicas_in_sync == devices
+    one = losses_without_weights()
+    with strategy.scope():
+        many = losses_without_weights()
+    compare_losses(one, many)
+    certify_losses(strategy)
     for tied in (False, True):
         one = train(devices, tied)
         with strategy.scope():
@@ -112,10 +165,11 @@ def on_jax(devices):
     import jax
 
     assert len(jax.devices()) == devices
-    one = [train(devices, tied) for tied in (False, True)]
+    one, losses = [train(devices, tied) for tied in (False, True)], losses_without_weights()
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=jax.devices()))
     for tied in (False, True):
         compare(one[tied], train(devices, tied))
+    compare_losses(losses, losses_without_weights())
 
 
 @pytest.mark.slow

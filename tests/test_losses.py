@@ -169,9 +169,9 @@ def test_a_label_outside_the_vocabulary_is_padding(ignore_class, weighted, jit):
 def test_labels_of_any_dtype_and_with_a_last_axis_of_one(dtype):
     labels, logits, weights = sample(7, padded=2)
     loss = SmoothedCrossentropy(0.1)
-    for given in ([], [weights]):
-        expected = float(loss(labels, logits, *given))
-        column = [each[..., None] for each in given]
+    for weighed in ([], [weights]):
+        expected = float(loss(labels, logits, *weighed))
+        column = [each[..., None] for each in weighed]
         assert float(loss(labels[..., None].astype(dtype), logits, *column)) == expected
 
 

@@ -18,6 +18,7 @@ from keras_transformer.testing.masking import (
     assert_honours_implicit_masks,
     assert_padding_invariant,
 )
+from keras_transformer.testing.replicas import assert_replicas_add_up
 from keras_transformer.testing.saving import assert_saves_and_loads
 from keras_transformer.testing.searches import assert_beam_keeps_greedy, assert_scores_are_final
 from keras_transformer.testing.sequences import (
@@ -35,6 +36,7 @@ __all__ = [
     "assert_honours_implicit_masks",
     "assert_ignores_padding",
     "assert_padding_invariant",
+    "assert_replicas_add_up",
     "assert_saves_and_loads",
     "assert_scores_are_final",
     "assert_source_sensitive",
