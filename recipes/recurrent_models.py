@@ -13,10 +13,11 @@ from recurrent_layers import RecurrentDecoder, RecurrentEncoder
 
 from keras_transformer.layers import PositionalEmbedding
 from keras_transformer.layers.masks import padding_mask
+from keras_transformer.models import LossPerLabel
 
 
 @keras.saving.register_keras_serializable(package="compare_seq2seq")
-class RecurrentSeq2Seq(keras.Model):
+class RecurrentSeq2Seq(LossPerLabel, keras.Model):
     """A recurrent encoder-decoder from source ids and shifted target ids to logits.
 
     ```

@@ -45,7 +45,8 @@ class IntervalMeter:
 
     Keras' metrics are averages since the epoch began. Each keeps a sum (`total`) and a weight
     (`count`), so the differences between two readings give the average over the interval itself:
-    nats over target tokens, not over batches. The loss is weighted as Keras weighs it, by rows.
+    nats over target tokens, not over batches. So is the loss of a `kt.models.LossPerLabel`, as the
+    models of this package are; Keras weights that of other models by rows.
     It looks for `keras_transformer.metrics` of the default names, and for Keras' `"accuracy"` of
     classes; what is missing is left out.
 

@@ -37,8 +37,8 @@ class Progress(keras.callbacks.Callback):
     In a terminal the line is rewritten in place and each epoch leaves one finished line; in a pipe
     or a log file every interval is a plain line of its own. Nats and accuracy are averages over the
     target tokens of the interval (in the epoch's line: of the validation data), `ppl` is e^nats of
-    the unsmoothed cross-entropy, `loss` is the training objective (label smoothing and all, in
-    nats, weighted by rows), `lr` is the rate really applied, `grad` the gradient norm before
+    the unsmoothed cross-entropy, `loss` is the training objective (with label smoothing, in nats
+    per target token), `lr` is the rate really applied, `grad` the gradient norm before
     clipping, `tokens/s` counts real target tokens, `left` goes by the speed of this call of `fit`.
 
     Args:

@@ -142,9 +142,10 @@ class BatchPlan:
     def evaluation(self, encoded):
         """What `validation_data=` and `evaluate` take: every pair once, in a fixed order.
 
-        Budget and shapes are those of the plan. Weights are `mask * batches / (target tokens of
-        the pass)`, the same for every token, so that metrics which keep a sum and a count are
-        exact over the corpus; they sum to the number of batches.
+        Budget and shapes are those of the plan. Weights are `mask * (rows of the pass) / (rows of
+        the batch * target tokens of the pass)`. Keras' `val_loss` is the mean over batches, each
+        weighted by its rows: so with a loss that sums it is the loss per target token of the
+        whole corpus, in any Keras model.
 
         Args:
             encoded: `EncodedPairs`, of the training corpus' `max_length` or a smaller one.
@@ -159,11 +160,12 @@ class BatchPlan:
         _check_fits(_longest(encoded), self._bounds[-1], "the plan's longest row")
         layout = self._lay_out(encoded)
         order = layout.order()
-        weight = len(layout) / self._counted(encoded, np.arange(len(encoded)))
+        rows = layout.shapes(order)[:, 0]
+        weights = self._evaluation_weights(rows, self._counted(encoded, np.arange(len(encoded))))
 
         def batch(position):
             members, shape = layout.batch(order, position)
-            return self._arrays(encoded, members, shape, weight, (_EVALUATION, position))
+            return self._arrays(encoded, members, shape, weights[position], (_EVALUATION, position))
 
         return one_pass(batch, len(layout))
 
@@ -244,6 +246,10 @@ class BatchPlan:
         """How many labels of these members the loss counts."""
         lengths = encoded.target_offsets[members + 1] - encoded.target_offsets[members]
         return (lengths + 1).sum()
+
+    def _evaluation_weights(self, rows, counted):
+        """The weight of a label in each batch of a pass: `rows` [batches], `counted` labels."""
+        return rows.sum() / (rows * counted)
 
     def _arrays(self, encoded, members, shape, weight, draw):
         """The batch of these members; `draw` is two integers that no other batch has."""

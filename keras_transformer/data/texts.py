@@ -196,12 +196,18 @@ class LabelledPlan(BatchPlan):
         super().__init__(encoded, tokens_per_batch, **options)
 
     def evaluation(self, encoded):
-        """What `validation_data=` and `evaluate` take: every text once, see `BatchPlan`."""
+        """What `validation_data=` and `evaluate` take: every text once, see `BatchPlan`.
+
+        All texts have the same weight, so that Keras' own weighted metrics are exact as well.
+        """
         _check_labels(encoded)
         return super().evaluation(encoded)
 
     def _counted(self, encoded, members):
         return len(members)
+
+    def _evaluation_weights(self, rows, counted):
+        return np.full(len(rows), len(rows) / counted)
 
     def _arrays(self, encoded, members, shape, weight, draw):
         places = spread(len(members), shape[0])

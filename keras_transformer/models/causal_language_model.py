@@ -2,11 +2,12 @@
 
 import keras
 
+from keras_transformer.models.loss_per_label import LossPerLabel
 from keras_transformer.models.parts import embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class CausalLanguageModel(keras.Model):
+class CausalLanguageModel(LossPerLabel, keras.Model):
     """A stack of self-attention that sees no later position, from ids to logits.
 
     ```

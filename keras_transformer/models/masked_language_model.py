@@ -3,11 +3,12 @@
 import keras
 from keras import ops
 
+from keras_transformer.models.loss_per_label import LossPerLabel
 from keras_transformer.models.parts import embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class MaskedLanguageModel(keras.Model):
+class MaskedLanguageModel(LossPerLabel, keras.Model):
     """An encoder that says which tokens stood where a text has masks (section 3.1 there).
 
     ```

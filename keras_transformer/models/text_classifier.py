@@ -4,11 +4,12 @@ import keras
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.pooling import MeanPooling
+from keras_transformer.models.loss_per_label import LossPerLabel
 from keras_transformer.models.parts import embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class TextClassifier(keras.Model):
+class TextClassifier(LossPerLabel, keras.Model):
     """The encoder of `MaskedLanguageModel`, the mean of its outputs, and a class for the text.
 
     ```

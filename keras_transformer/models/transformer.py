@@ -12,11 +12,12 @@ from keras_transformer.layers.encoder import Encoder
 from keras_transformer.layers.masks import padding_mask
 from keras_transformer.layers.positional_embedding import PositionalEmbedding
 from keras_transformer.memory import keep_freed_memory
+from keras_transformer.models.loss_per_label import LossPerLabel
 from keras_transformer.models.presets import PRESETS
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class Transformer(keras.Model):
+class Transformer(LossPerLabel, keras.Model):
     """Encoder and decoder, from source ids and shifted target ids to logits (Figure 1).
 
     ```

@@ -7,10 +7,11 @@ from keras import ops
 
 from keras_transformer.layers.encoder import Encoder, as_tuple
 from keras_transformer.layers.patch_embedding import PatchEmbedding
+from keras_transformer.models.loss_per_label import LossPerLabel
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class VisionTransformer(keras.Model):
+class VisionTransformer(LossPerLabel, keras.Model):
     """An image cut into patches, the encoder over them as over words, and a linear classifier.
 
     ```

@@ -1,0 +1,95 @@
+"""The figures `loss` and `val_loss` of `fit` and `evaluate` as means over labels."""
+
+import keras
+from keras import ops
+
+from keras_transformer.labels import (
+    counts,
+    integer_labels,
+    label_weights,
+    replicas,
+    sum_over_replicas,
+)
+from keras_transformer.losses import SmoothedCrossentropy
+
+
+class LossPerLabel:
+    """Mixin for a Keras model: `loss` and `val_loss` are means over the labels they are made of.
+
+    Keras displays the mean over batches, each weighted by its rows. That is no mean over tokens
+    where batches are cut by tokens: long sentences make few rows. With this mixin a loss that sums
+    is divided by the weights of its batch and averaged over the labels that count, of all batches
+    and replicas. So training and validation show the same figure for the same weights and data,
+    whatever the batches and the accumulation steps. Gradients stay as they are.
+
+    Losses that do not sum, or sum without weights, are displayed as Keras does it;
+    `SmoothedCrossentropy` needs no weights. Among labels of different weights, each batch
+    counts by its number of labels.
+
+    Example:
+
+    ```python
+    class Mine(LossPerLabel, keras.Model):
+        pass
+
+
+    model = Mine(inputs, outputs)  # what keras.Model(inputs, outputs) is, with exact losses
+    ```
+    """
+
+    @property
+    def _loss_tracker(self):
+        return self.__dict__.get("_loss_tracker")
+
+    @_loss_tracker.setter
+    def _loss_tracker(self, tracker):
+        # `compile` sets a tracker of Keras'. Overriding `compile` instead would keep Keras from
+        # compiling a loaded model, and another attribute would be saved with the weights.
+        self.__dict__["_loss_tracker"] = tracker and _MeanLoss()
+
+    def _compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        # Keras' steps call this around `compute_loss`, which users may override.
+        value = super()._compute_loss(x, y, y_pred, sample_weight, training)
+        self._loss_tracker.add(self.loss, value, y, y_pred, sample_weight)
+        return value
+
+
+class _MeanLoss(keras.metrics.Mean):
+    """Total loss and number of labels, for `LossPerLabel`."""
+
+    def __init__(self):
+        super().__init__(name="loss", dtype="float32")
+        self._counts_labels = False
+
+    def add(self, loss, value, y_true, y_pred, sample_weight):
+        """Counts a batch by its labels, if the `value` of its loss is a sum over them."""
+        self._counts_labels = _sums_over_labels(loss, y_pred, sample_weight)
+        if not self._counts_labels:
+            return
+        ignore_class = getattr(loss, "ignore_class", None)
+        if ignore_class is None:
+            labels = ops.zeros(ops.shape(y_pred)[:-1], dtype="int32")
+        else:
+            labels = integer_labels(y_true, y_pred)
+        real = counts(labels, y_pred, ignore_class)
+        weights = label_weights(labels, real, sample_weight)
+        number = ops.sum(ops.cast(weights > 0, "float32"))
+        number, weight = ops.unstack(
+            sum_over_replicas(ops.stack([number, ops.sum(weights)])), num=2
+        )
+        # In a step Keras displays the mean of the replicas' results, after an epoch their sums'.
+        # Both are right if every replica counts the same number of labels.
+        self.total.assign_add(ops.stop_gradient(value) * ops.divide_no_nan(number, weight))
+        self.count.assign_add(number / replicas())
+
+    def update_state(self, values, sample_weight=None):
+        """Counts a batch by its rows, as Keras' steps call it, unless its labels were counted."""
+        if not self._counts_labels:
+            super().update_state(values, sample_weight)
+
+
+def _sums_over_labels(loss, y_pred, sample_weight):
+    if not isinstance(loss, keras.losses.Loss) or keras.tree.is_nested(y_pred):
+        return False
+    weighted = sample_weight is not None or isinstance(loss, SmoothedCrossentropy)
+    return loss.reduction == "sum" and weighted
