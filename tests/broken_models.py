@@ -69,6 +69,13 @@ class MaskOfOneTensor(keras.layers.Layer):
         return inputs * (1 if mask is None else ops.cast(mask, "float32")[..., None]) + shift
 
 
+class ImplicitMaskWins(MaskOfOneTensor):
+    """It reads the mask that Keras fills in before the one that is passed."""
+
+    def call(self, inputs, shift=0, mask=None, inputs_mask=None):
+        return super().call(inputs, shift, mask if inputs_mask is None else inputs_mask)
+
+
 class _CausalAtInference(keras.layers.Layer):
     def __init__(self):
         super().__init__()

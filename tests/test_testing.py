@@ -197,6 +197,8 @@ def test_a_mask_that_is_lost_beside_a_second_tensor_is_seen():
     testing.assert_honours_implicit_masks(layer, given, masks)
     with fails("A mask is lost: with shift, .*batch row 1, position 3.*none that is named after"):
         testing.assert_honours_implicit_masks(layer, given, masks, options=options)
+    with fails("A mask that is passed gives way, with no other tensor, to another"):
+        testing.assert_honours_implicit_masks(broken.ImplicitMaskWins(), given, masks)
     with fails("The masks mask change no output"):
         full = {"inputs": ("mask", np.ones((3, 5), bool))}
         testing.assert_honours_implicit_masks(layer, given, full)

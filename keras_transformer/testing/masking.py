@@ -180,10 +180,11 @@ def _gradients(model, inputs):
 
 
 def assert_honours_implicit_masks(layer, inputs, masks, *, options=None):
-    """A mask that a tensor carries does what the same mask does as an argument.
+    """A mask that a tensor carries does what the same mask does as an argument, which wins.
 
     ```
     layer(x carrying m, **options) == layer(x, mask=m, **options)      for every choice of options
+    layer(x carrying another, mask=m, **options) == the same
     ```
 
     Keras fills in `mask` while a layer is called with one tensor, and `<argument>_mask` as soon as
@@ -231,6 +232,14 @@ def assert_honours_implicit_masks(layer, inputs, masks, *, options=None):
         found = {"its tensor": _first(layer(**_carrying(given, implicit)))}
         if chosen is choices[-1]:
             found["its tensor in a functional model"] = _in_a_model(layer, given, implicit)
+        another = {name: np.logical_not(mask) for name, mask in implicit.items()}
+        running.require_same(
+            _first(layer(**_carrying(given, another), **explicit)),
+            expected,
+            running.rounding(layer, expected),
+            what=f"A mask that is passed gives way, {how}, to another that its tensor carries.",
+            causes="`call` prefers the argument that Keras fills in",
+        )
         for carrier, actual in found.items():
             running.require_same(
                 actual,
