@@ -168,9 +168,9 @@ def beam_search(
     among the best N that end go to the finished set, where their score is final; the best N that
     do not end live on. A row is over as soon as none of the living can still enter the `n_best`:
     their log-probability can only fall, so their score is at most
-    `log-probability / penalty(max_length)`. It is over earlier if N hypotheses have finished, all of
-    them at least as good as the leader at its present length, and greedy search's own hypothesis
-    has ended or left the beam. So the result is never worse than a greedy one that stayed in it.
+    `log-probability / penalty(max_length)`. It is over earlier if N hypotheses have finished, all
+    at least as good as the leader at its present length, and greedy search's own hypothesis has
+    ended or left the beam. So the result is never worse than a greedy one that stayed in it.
 
     Args:
         step: `(ids [B * N], cache, index) -> (logits [B * N, V], cache)`.

@@ -223,8 +223,8 @@ def test_against_a_plain_beam_search(name, n_best):
 
 
 # By hand, the odds of each step; what is not named shares the rest. PATIENT: for 7 steps "a" is
-# nearly certain, and a beam collects endings that are too early. DIPPING: two good endings, then the
-# leader is worse than both, per token, until many sure steps make it the best.
+# nearly certain, and a beam collects endings that are too early. DIPPING: two good endings, then
+# the leader is worse than both, per token, until many sure steps make it the best.
 A = 5
 PATIENT = [{A: 0.97, END: 0.02}] * 7 + [{END: 0.97, A: 0.02}] * 43
 DIPPING = [{A: 0.5, END: 0.49}] * 2 + [{A: 0.2, END: 0.05}] + [{A: 0.999}] * 20 + [{END: 1.0}] * 27

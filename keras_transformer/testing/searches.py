@@ -190,9 +190,9 @@ def _greedy_in_beam(model, source_ids, beam_size, max_lengths, ids_of_ends):
         log_probs[:, [start_id, pad_id]] = -np.inf
         size = log_probs.shape[-1]
         log_probs = log_probs.reshape(rows, beam_size, size)
-        log_probs[np.ix_(t + 1 >= max_lengths, np.arange(beam_size), np.arange(size) != end_id)] = (
-            -np.inf
-        )
+        log_probs[
+            np.ix_(t + 1 >= max_lengths, np.arange(beam_size), np.arange(size) != end_id)
+        ] = -np.inf
         for b in np.flatnonzero(place >= 0):
             candidates = (scores[b][:, None] + log_probs[b]).ravel()
             best = np.argsort(-candidates, kind="stable")[: 2 * beam_size]
