@@ -76,6 +76,7 @@ def main():
             run.save_checkpoint(model, update, {"update": update})
             run.prune(keep_last=5)
 
+        board = kt.callbacks.TensorBoard(run_dir, probes=kt.callbacks.Probes(valid[:2], tokenizer))
         if done >= args.updates:
             print(f"{run_dir} is trained already, {done:,} updates")
         else:
@@ -89,10 +90,9 @@ def main():
                 verbose=0,
                 callbacks=[
                     kt.callbacks.StopOnNonFinite(),
+                    translation_score(model, tokenizer, valid[:50], tokenize, board.samples),
                     kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(
-                        run_dir, probes=kt.callbacks.Probes(valid[:2], tokenizer)
-                    ),
+                    board,
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )
@@ -127,6 +127,21 @@ def main():
             "Your text": f"keras-transformer train {own}",
         }
     )
+
+
+def translation_score(model, tokenizer, pairs, tokenize, samples):
+    """Translates a few sentences at each validation: TensorBoard's BLEU, chrF and Text."""
+    translator = kt.Translator(model, tokenizer)
+
+    def translate(lines):
+        return translator.translate(lines, beam_size=1)
+
+    def scores(hypotheses, references):
+        bleu = kt.evaluation.bleu(hypotheses, references, tokenize=tokenize)
+        return {"bleu": bleu.value, "chrf": kt.evaluation.chrf(hypotheses, references).value}
+
+    sources, references = zip(*pairs, strict=True)
+    return kt.callbacks.TranslationScore(translate, sources, references, scores, samples=samples)
 
 
 def shuffled(pairs, seed):

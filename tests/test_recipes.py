@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_transformer.checkpoint_files import read_arrays
 
@@ -96,6 +97,12 @@ def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path):
         "Translate", "Look at one", "TensorBoard", "Its words", "Your text",
     ]  # fmt: skip
     assert commands[0].endswith(f" | keras-transformer translate {run}")
+    events = EventAccumulator(str(run)).Reload()
+    for score in ("bleu", "chrf"):
+        assert [event.step for event in events.Scalars(f"validation/{score}")] == [1, 2]
+    first, *_ = events.Tensors("translations")
+    rows = first.tensor_proto.string_val[0].decode().split("\n")
+    assert rows[0] == "| source | reference | translation |" and len(rows) > 3
     if not direction:
         again = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert again.returncode == 0 and "is trained already, 2 updates" in again.stdout

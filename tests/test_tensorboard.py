@@ -39,12 +39,19 @@ def trained(tmp_path_factory):
     tokenizer = kt.text.train_tokenizer(PAIRS, 320, character_coverage=1.0)
     encoded = kt.data.encode_pairs(PAIRS, tokenizer)
     plan = kt.data.BatchPlan(encoded, tokens_per_batch=64, seed=1)
+    keras.utils.set_random_seed(7)
     model = small(tokenizer)
+    translator = kt.Translator(model, tokenizer)
+
+    def translate(lines):
+        translator.translate(lines, beam_size=1)
+        return [line[::-1] for line in lines]
+
     board = TensorBoard(
         str(folder), 2, Probes(PAIRS[:2], tokenizer), picture_share=1, hparams={"seed": 3}
     )
     score = TranslationScore(
-        lambda lines: [line[::-1] for line in lines],
+        translate,
         *zip(*PAIRS[:2], strict=True),
         lambda hypotheses, references: {"bleu": 12.5, "chrf": 34.0},
         samples=board.samples,
@@ -115,24 +122,26 @@ def test_waiting_is_the_time_that_batches_were_not_there():
 
 
 def test_images_have_every_layer_and_head(events):
+    once = {"view/masks", "view/positional encoding"}
     assert set(events.Tags()["images"]) == {
-        "masks",
-        "positional encoding",
-        *(f"attention {n}/{kind}" for n in (1, 2) for kind in Probes.KINDS),
+        *once,
+        *(f"view/attention {n}: {kind}, mean of heads" for n in (1, 2) for kind in Probes.KINDS),
+        *(f"view/heads {n}: {kind}" for n in (1, 2) for kind in Probes.KINDS),
     }
     for tag in events.Tags()["images"]:
         found = events.Images(tag)
-        assert [e.step for e in found] == ([3, 6] if "attention" in tag else [0])
+        assert [e.step for e in found] == ([0] if tag in once else [3, 6])
         assert all(e.encoded_image_string.startswith(b"\x89PNG") for e in found)
 
 
 def test_what_is_drawn_is_what_the_model_attends_to(trained, monkeypatch):
     _, model, tokenizer, _ = trained
-    drawn = {}
+    drawn, pixels = {}, {}
 
     class Events:
-        def image(self, update, tag, figure):
+        def image(self, update, tag, figure, dpi=80):
             drawn[tag] = figure
+            pixels[tag] = dpi * figure.get_figwidth()
 
         def histogram(self, *arguments):
             pass
@@ -141,7 +150,7 @@ def test_what_is_drawn_is_what_the_model_attends_to(trained, monkeypatch):
     source = [*tokenizer.encode(PAIRS[0][0]), tokenizer.end_id]
     target = [tokenizer.start_id, *tokenizer.encode(PAIRS[0][1])]
     weights = model.attention_weights(np.array([source]), np.array([target]))
-    [axes] = drawn["attention 1/cross"].axes
+    [axes] = drawn["view/heads 1: cross"].axes
     image = np.asarray(axes.images[0].get_array().filled(np.nan))
     for head in range(2):
         left = head * (len(source) + 1)
@@ -150,6 +159,38 @@ def test_what_is_drawn_is_what_the_model_attends_to(trained, monkeypatch):
         )
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == [tokenizer.id_to_piece(i) for i in source] * 2
+
+    mean = drawn["view/attention 1: cross, mean of heads"]
+    image = np.asarray(mean.axes[0].images[0].get_array())
+    np.testing.assert_allclose(image, weights["cross"][-1, 0].mean(axis=0), rtol=1e-5)
+    # TensorBoard shows a picture 350 pixels wide, and does not smooth what it scales.
+    assert pixels["view/attention 1: cross, mean of heads"] == pytest.approx(350)
+    letters = [label.get_fontsize() / 72 for label in mean.axes[0].get_yticklabels()]
+    assert min(letters) * 350 / mean.get_figwidth() > 9  # pixels
+
+
+def test_curves_come_before_pictures(events):
+    """TensorBoard's first page sorts all kinds together, by name."""
+    tags = events.Tags()
+    assert max(tags["scalars"]) < min(tags["images"]) < min(tags["histograms"])
+
+
+def test_watching_changes_nothing_in_training(trained):
+    """Pictures and translations draw from no seed that training draws from."""
+    _, model, tokenizer, plan = trained
+    keras.utils.set_random_seed(7)
+    alone = small(tokenizer)
+    validation = plan.evaluation(kt.data.encode_pairs(PAIRS, tokenizer))
+    alone.fit(
+        plan.dataset(0),
+        validation_data=validation,
+        epochs=2,
+        steps_per_epoch=3,
+        shuffle=False,
+        verbose=0,
+    )
+    for watched, other in zip(model.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_array_equal(watched, other)
 
 
 def test_texts_show_translations_one_row_each(events):

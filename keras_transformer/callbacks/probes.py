@@ -8,14 +8,21 @@ from keras import ops
 
 from keras_transformer.checkpoint_files import replacing
 
+# Pixels across that TensorBoard gives a picture. It scales without smoothing, so letters are only
+# readable in a picture of just this width.
+FRAME = 350
+
 
 class Probes:
     """Fixed pairs of sentences that `TensorBoard` looks at again and again.
 
-    Images: what each layer and head attends to when it reads them, teacher-forced, with the tokens
-    on the axes; once the masks of the first pair and the positional encoding. Graphs: the layers,
-    and what flows between them. Histograms: every weight matrix. Projector: the target embedding,
-    each row with its token.
+    Images: what the last layer attends to when it reads them, teacher-forced, as a mean over its
+    heads with the tokens on the axes, and the same of each layer and head; once the masks of the
+    first pair and the positional encoding. Graphs: the layers, and what flows between them.
+    Histograms: every weight matrix. Projector: the target embedding, each row with its token.
+
+    TensorBoard sorts by name, so the pictures are under `view/`: after the curves, which are under
+    `train/` and `validation/`.
 
     Args:
         pairs: A list of (source, target).
@@ -58,11 +65,11 @@ class Probes:
 
         source, target = self._pieces[0]
         padded = [*source, "<pad>"], [*target, "<pad>"]
-        events.image(0, "masks", pictures.masks(*padded))
+        events.image(0, "view/masks", pictures.masks(*padded))
         embedding = model.target_embedding
         if embedding.positions == "sinusoidal":
             figure = pictures.positional_encoding(64, embedding.d_model)
-            events.image(0, "positional encoding", figure)
+            events.image(0, "view/positional encoding", figure)
 
     def draw(self, events, model, update):
         """Attention, and histograms of the weights, as they are now."""
@@ -76,8 +83,12 @@ class Probes:
             axes = {"encoder": (source, source), "decoder": (target, target)}
             axes["cross"] = (target, source)
             for kind in self.KINDS:
-                figure = pictures.attention(weights[kind][:, 0], *axes[kind])
-                events.image(update, f"attention {number}/{kind}", figure)
+                maps = weights[kind][:, 0]  # [L, H, T, S]
+                mean = pictures.attention(maps[-1].mean(axis=0), *axes[kind])
+                name = f"view/attention {number}: {kind}, mean of heads"
+                events.image(update, name, mean, dpi=FRAME / mean.get_figwidth())
+                heads = pictures.attention(maps, *axes[kind])
+                events.image(update, f"view/heads {number}: {kind}", heads)
         for variable in model.trainable_variables:
             if len(variable.shape) > 1:
                 values = ops.convert_to_numpy(ops.cast(variable, "float32"))
