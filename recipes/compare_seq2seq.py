@@ -243,7 +243,7 @@ def compare(path, args, task, settings):
             lambda model: measures.model_reach(model, sequences),
         )
         reach[name] = {"start": start, "end": measures.model_reach(model, sequences)}
-        trained = [each for each in log if each["event"] == "epoch"]
+        trained = [each for each in log if each["event"] == "validation"]
         speed[name] = {
             "parameters": model.count_params(),
             "updates": args.updates,

@@ -269,7 +269,7 @@ def test_killed_and_resumed_it_trains_what_is_left_and_reports(
     assert starts == [1, 1, 2, 1]
     for folder in folders:
         log = kt.RunDirectory.open(folder).read_log()
-        assert [each["update"] for each in log if each["event"] == "epoch"] == [2, 4]
+        assert [each["update"] for each in log if each["event"] == "validation"] == [2, 4]
     assert (run / "tokenizer.model").stat().st_mtime_ns == vocabulary.st_mtime_ns
 
     # The one that was stopped is as one that never was.

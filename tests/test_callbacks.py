@@ -168,7 +168,6 @@ def test_interval_figures_are_exact(accumulation):
     )
     rows = intervals(records)
     assert [r["update"] for r in rows] == [2, 4, 5, 6, 8, 10]
-    assert [r["epoch"] for r in rows] == [1, 1, 1, 2, 2, 2]
     start = 0
     for row in rows:
         end = row["update"] * k
@@ -200,7 +199,7 @@ def test_epoch_record_has_validation_and_is_json(model):
     )
     record = json.loads(json.dumps(records[-1]))
     tokens, nats_per_token, accuracy = expected(model, [validation])
-    assert record["event"] == "epoch" and record["epoch"] == 1 and record["update"] == 3
+    assert (record["event"], record["validation"], record["update"]) == ("validation", 1, 3)
     np.testing.assert_allclose(record["val_nats_per_token"], nats_per_token, rtol=1e-5)
     np.testing.assert_allclose(record["val_perplexity"], math.exp(nats_per_token), rtol=1e-5)
     np.testing.assert_allclose(record["val_token_accuracy"], accuracy, rtol=1e-5)
@@ -213,17 +212,21 @@ def test_plain_stream_has_whole_lines_and_a_terminal_is_rewritten(model, monkeyp
     fit(model, make_batches(8), callbacks, epochs=2, validation=make_batches(1)[0])
     lines = plain.getvalue().splitlines()
     assert "\r" not in plain.getvalue() and "\x1b" not in plain.getvalue()
-    assert len(lines) == 6  # per epoch two intervals and the epoch's line
-    assert lines[0].startswith("epoch 1/2  update 2/8  left 0:00:")
-    assert lines[4].startswith("epoch 2/2  update 8/8  left 0:00:00  loss ")
+    assert len(lines) == 8  # the first update, and for each validation two intervals and its line
+    assert lines[0] == "update 0/8  compiling the first update"
+    assert lines[1].startswith("update 1/8  the first update took ")
+    assert lines[2].startswith("update 2/8  left 0:00:")
+    assert lines[6].startswith("update 8/8  left 0:00:00  loss ")
     for part in (" nats/token ", " ppl ", " acc ", " lr ", " grad ", " tokens/s"):
-        assert part in lines[0]
-    for part in ("update 8/8  validation:", " ppl ", " acc ", " in 0:00:"):
-        assert part in lines[5]
+        assert part in lines[2]
+    for part in ("update 8/8  validation 2/2:", " ppl ", " acc ", " in 0:00:"):
+        assert part in lines[7]
+    # Fails if: the time between two validations is called an epoch, which is a pass over the data.
+    assert "epoch" not in plain.getvalue()
     assert "skipped" not in plain.getvalue()
     rows = terminal.getvalue().split("\r")[1:]
-    assert len(rows) == 6
-    assert [row.endswith("\x1b[K\n") for row in rows] == [False, False, True] * 2
+    assert len(rows) == 8
+    assert [row.endswith("\x1b[K\n") for row in rows] == [False] * 4 + [True, False, False, True]
     for row in rows:
         assert row.endswith("\n") or (row.endswith("\x1b[K") and len(row) - 3 < 79)
 
@@ -233,10 +236,12 @@ def test_resumed_run_goes_on_with_epochs_updates_and_total(model):
     fit(model, make_batches(5), [], epochs=1)
     progress = Progress(every=3, stream=stream, log=records.append)
     fit(model, make_batches(10), [progress], epochs=3, initial_epoch=1)
-    assert [(r["epoch"], r["update"]) for r in intervals(records)] == [
-        (2, 6), (2, 9), (2, 10), (3, 12), (3, 15),
-    ]  # fmt: skip
-    assert stream.getvalue().startswith("epoch 2/3  update 6/15  ")
+    assert [r["update"] for r in intervals(records)] == [6, 9, 10, 12, 15]
+    assert [r["validation"] for r in records if r["event"] == "validation"] == [2, 3]
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "update 5/15  compiling the first update"
+    assert lines[1].startswith("update 6/15  the first update took ")
+    assert lines[2].startswith("update 6/15  loss ")
 
 
 def test_plain_optimizer_leaves_its_columns_out():
@@ -369,8 +374,8 @@ def test_skipped_updates_are_shown(model):
     stream = io.StringIO()
     batches = break_batches(make_batches(4), {1, 2})
     fit(model, batches, [Progress(every=2, stream=stream)])
-    assert "skipped 1 " in stream.getvalue().splitlines()[0]
-    assert "skipped 2 " in stream.getvalue().splitlines()[1]
+    assert "skipped 1 " in stream.getvalue().splitlines()[2]
+    assert "skipped 2 " in stream.getvalue().splitlines()[3]
 
 
 def test_translation_score_reaches_later_callbacks_and_the_history(model, tmp_path):
@@ -391,13 +396,49 @@ def test_translation_score_reaches_later_callbacks_and_the_history(model, tmp_pa
     ]
     history = fit(model, make_batches(12), callbacks, epochs=4)
     assert history.history["val_bleu"] == [50.0, 50.0]
-    assert [r.get("val_bleu") for r in records if r["event"] == "epoch"] == [None, 50, None, 50]
+    assert [r.get("val_bleu") for r in records if r["event"] == "validation"] == [
+        None,
+        50,
+        None,
+        50,
+    ]
     assert all(r["val_bleu_seconds"] >= 0 for r in records if "val_bleu" in r)
     assert read_events(tmp_path)["validation/bleu"] == [(6, 50.0), (12, 50.0)]
     assert [(e["epoch"], e["update"]) for e in callbacks[3].state] == [(2, 6), (4, 12)]
     assert samples == [(u, [("a", "A", "A"), ("b", "C", "B")]) for u in (6, 12)]
     assert [update for update, _ in saved] == [3, 6, 9, 12]
     assert saved[1][1]["val_bleu"] == 50.0 and "loss" in saved[1][1]
+
+
+def test_nothing_is_translated_until_the_loss_is_worth_it(capsys):
+    translated = []
+    score = TranslationScore(translated.extend, ["a"], ["A"], lambda *_: 1.0, below=2.5)
+    score.set_model(SimpleNamespace(optimizer=None))
+    for nats, worth in ((math.nan, False), (2.6, False), (2.5, True), (3.0, False)):
+        logs = {"val_nats_per_token": nats}
+        score.on_epoch_end(0, logs)
+        assert ("val_bleu" in logs) == worth
+    assert translated == ["a"]
+
+
+class Slow(keras.callbacks.Callback):
+    """A clock that each update moves on by a second, and the first one, compiled, by a minute."""
+
+    now = 0.0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.now += 1 if self.now else 60
+
+
+def test_the_first_updates_say_how_long_training_takes(model, monkeypatch):
+    stream, slow = io.StringIO(), Slow()
+    monkeypatch.setattr("keras_transformer.callbacks.progress.time.perf_counter", lambda: slow.now)
+    fit(model, make_batches(40), [Progress(every=30, stream=stream), slow])
+    first, second, third, *_ = stream.getvalue().splitlines()
+    assert first == "update 0/40  compiling the first update"
+    assert second == "update 1/40  the first update took 60.0 s with its compilation"
+    # 29 updates are left, a second each. Fails if: the compilation counts as if it came again.
+    assert third == "update 11/40  left 0:00:29"
 
 
 def test_translation_score_wants_as_many_references_as_sources():

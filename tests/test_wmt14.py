@@ -338,7 +338,7 @@ def finish(process):
 
 def epochs(run):
     records = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
-    return [record for record in records if record["event"] == "epoch"]
+    return [record for record in records if record["event"] == "validation"]
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def main(folder):
     fresh = Transformer.from_config({**model.get_config(), "name": "fresh"})
     found = explain(translator, SENTENCE)
     tests = corpus.generate(1, corpus.SIZE, 100)["random"][:50]
-    epochs = [each for each in run.read_log() if each["event"] == "epoch"]
+    epochs = [each for each in run.read_log() if each["event"] == "validation"]
     figures = {
         "neighbours": {
             "before": neighbours(

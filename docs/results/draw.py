@@ -36,7 +36,7 @@ def curve(log):
     for record in log:
         if record["event"] == "interval":
             tokens += record["target_tokens"]
-        elif record["event"] == "epoch":
+        elif record["event"] == "validation":
             names = ("update", "nats_per_token", "val_nats_per_token", "val_bleu")
             update, nats, validation, bleu = (record.get(name) for name in names)
             rows.append(

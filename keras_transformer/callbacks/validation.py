@@ -1,4 +1,4 @@
-"""What happens between epochs: translations are scored, the run is saved."""
+"""What happens after a validation: translations are scored, the run is saved."""
 
 import time
 
@@ -9,7 +9,10 @@ from keras_transformer.progress import passing
 
 
 class TranslationScore(keras.callbacks.Callback):
-    """Translates the validation sources at the end of an epoch and adds the score to the logs.
+    """Translates the validation sources after a validation and adds the score to the logs.
+
+    That is at the end of what `fit` calls an epoch. Translate the pairs that the validation loss
+    counts, those of `kt.data.kept_pairs`.
 
     `logs[name]` and `logs[name + "_seconds"]` (translating and scoring) are then seen by the
     callbacks that come later in the list and by the `History` that `fit` returns: Keras hands the
@@ -21,10 +24,13 @@ class TranslationScore(keras.callbacks.Callback):
         references: List of str, one per source.
         score: Callable, (hypotheses, references) -> float, or a dictionary of several, which
             are then `logs["val_" + key]`.
-        every: Score every n-th epoch (the n-th, the 2n-th, ...).
+        every: Score after every n-th validation (the n-th, the 2n-th, ...).
         name: Key in the logs.
         samples: Callable that gets `update` and a list with a `(source, reference, hypothesis)`
             for every source.
+        below: Nats per token. Nothing is translated while `logs["val_nats_per_token"]` is higher:
+            an untrained model writes noise up to the longest length, which takes long. None
+            translates always.
 
     Example:
 
@@ -32,7 +38,15 @@ class TranslationScore(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, translate, sources, references, score, every=1, name="val_bleu", samples=None
+        self,
+        translate,
+        sources,
+        references,
+        score,
+        every=1,
+        name="val_bleu",
+        samples=None,
+        below=None,
     ):
         super().__init__()
         if len(sources) != len(references):
@@ -47,12 +61,15 @@ class TranslationScore(keras.callbacks.Callback):
         self.every = every
         self.name = name
         self.samples = samples
+        self.below = below
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every:
             return
+        if self.below is not None and not logs["val_nats_per_token"] <= self.below:
+            return
         start = time.perf_counter()
-        with passing():  # the epoch has a line of its own
+        with passing():  # the validation has a line of its own
             hypotheses = self.translate(self.sources)
         scores = self.score(hypotheses, self.references)
         if isinstance(scores, dict):
@@ -66,7 +83,9 @@ class TranslationScore(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Calls `save(update, logs)` at the end of every epoch. Last in the list: `logs` is complete.
+    """Calls `save(update, logs)` after every validation, at the end of what `fit` calls an epoch.
+
+    Put it last in the list of callbacks, where `logs` is complete.
 
     `update` is the position in the data (`plan(seed, update)`) where a resumed run goes on. It is
     counted in batches, not asked of the optimizer: an update that float16's loss scaling skips has
