@@ -224,14 +224,15 @@ def read_arrays(path: Path) -> list[tuple[str, np.ndarray]]:
 
 
 def read_note(path: Path, name: str) -> list:
-    """Reads one of the notes that were given to `write_arrays`, as a list."""
-    return _read_npz(path, [name])[name].tolist()
+    """Reads one of the notes that were given to `write_arrays`, as a list; empty without it."""
+    notes = _read_npz(path, [name])
+    return notes[name].tolist() if name in notes else []
 
 
 def _read_npz(path: Path, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in keys or archive.files}
+            return {key: archive[key] for key in archive.files if keys is None or key in keys}
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no .npz file ({error}): copy it again.") from error
 

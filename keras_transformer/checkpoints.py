@@ -31,8 +31,8 @@ from pathlib import Path
 
 import keras
 
+from keras_transformer import averages, progress, run_settings
 from keras_transformer import checkpoint_files as files
-from keras_transformer import progress
 from keras_transformer.checkpoint_files import Checkpoint, average, load_weights
 from keras_transformer.compilation import runs_on_processor
 
@@ -66,35 +66,51 @@ class RunDirectory:
 
     @classmethod
     def start(
-        cls, path: str | os.PathLike, settings: dict, changeable: Iterable[str] = ()
+        cls,
+        path: str | os.PathLike,
+        settings: dict,
+        changeable: Iterable[str] = (),
+        vocabulary_from: Iterable[str] | None = None,
     ) -> "RunDirectory":
         """Creates a run, or opens it for resuming where its settings are the same.
+
+        A folder in which nothing has been trained yet, since an earlier start failed, takes other
+        settings too. The vocabulary that such a start made is then removed, to be made anew.
 
         Args:
             path: the folder; it and its parents are made where missing.
             settings: every option, resolved; JSON values, paths or NumPy scalars.
-            changeable: keys that may differ on resuming (such as the number of updates);
-                `settings.json` keeps the first values, `versions.json` records the new ones.
+            changeable: keys that may differ on resuming, such as the number of updates, or paths
+                of a text whose SHA-256 is another key; `settings.json` keeps the first values,
+                `versions.json` records the new ones.
+            vocabulary_from: keys that the vocabulary is made from. It is kept where only others
+                differ. By default all.
 
         Returns:
             The run, locked against other trainers until `close()` or the end of the process.
 
         Raises:
-            ValueError: the folder holds something else or a run with other settings (then nothing
-                is touched), or another process is training in it.
+            ValueError: the folder holds something else or a trained run with other settings (then
+                nothing is touched), or another process is training in it.
         """
         path, settings = Path(path), json.loads(files.to_json(settings))
-        _recorded_settings(path, settings, changeable)  # refuse before touching anything
+        changeable = frozenset(changeable)
+        run_settings.recorded(path, settings, changeable)  # refuse before touching anything
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, settings)
         run._lock = _take_lock(path / "lock")
         # Again under the lock: another process may have started a run here in between.
-        recorded = _recorded_settings(path, settings, changeable)
-        if recorded is None:
+        recorded = run_settings.recorded(path, settings, changeable)
+        changed = {} if recorded is None else run_settings.differences(recorded, settings)
+        others = run_settings.fatal(recorded or {}, settings, changeable) if changed else {}
+        if others:
+            named = run_settings.listed(others)
+            progress.say(f"{path}: nothing was trained by an earlier start, so it is new ({named})")
+            run_settings.discard_prepared(path, others, vocabulary_from)
+        if others or recorded is None:
             files.write_json(path / "settings.json", settings)
         versions = path / "versions.json"
         starts = files.read_json(versions) if versions.exists() else []
-        changed = {} if recorded is None else _differences(recorded, settings)
         files.write_json(versions, [*starts, _environment() | {"changed_settings": changed}])
         return run
 
@@ -140,7 +156,7 @@ class RunDirectory:
         """
         if hasattr(model, "jax_state_sync"):  # on JAX `fit` keeps the newest values to itself
             model.jax_state_sync()
-        if not (self.path / "model.json").exists():
+        if not (self.path / "model.json").exists() or not self._folders():
             config = keras.saving.serialize_keras_object(model)
             config.pop("compile_config", None)  # translating needs no loss and no optimizer
             files.write_json(self.path / "model.json", config)
@@ -183,21 +199,43 @@ class RunDirectory:
 
     # --- weights for translation ---
 
-    def save_average(self, checkpoints: Sequence[Checkpoint]):
-        """Writes the mean of the checkpoints' weights to `averaged.npz`, replacing an older one."""
+    def save_average(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        model: keras.Model | None = None,
+        validation=None,
+    ):
+        """Writes the mean of the checkpoints' weights to `averaged.npz`, replacing an older one.
+
+        While a model still learns fast, its last weights are better than the average. With `model`
+        and `validation` both are evaluated and their nats per token kept in the file, so that
+        `default_weights` can choose the better ones. Without them the average is the default.
+
+        Args:
+            checkpoints: The checkpoints to average, as `checkpoints()` returns them.
+            model: A compiled model of this run with a `NatsPerToken` metric. Its weights are the
+                same afterwards.
+            validation: What `model.evaluate` takes, such as `plan.evaluation(encoded)`.
+        """
         arrays = average(checkpoints)
         names = [name for name, _ in files.read_arrays(checkpoints[-1].path / "weights.npz")]
+        notes = {"updates": [checkpoint.update for checkpoint in checkpoints]}
+        if model is not None:
+            last = files.read_arrays(self.latest_checkpoint().path / "weights.npz")
+            notes["nats_per_token"] = averages.nats_per_token(
+                model, validation, [arrays, [array for _, array in last]]
+            )
         with files.replacing(self.path / "averaged.npz") as file:
-            updates = [checkpoint.update for checkpoint in checkpoints]
-            files.write_arrays(file, zip(names, arrays, strict=True), updates=updates)
+            files.write_arrays(file, zip(names, arrays, strict=True), **notes)
+        if model is not None:
+            progress.say(averages.comparison(*notes.values()))
 
     def load_model(self, weights: str | int | None = None, dtype: str | None = None) -> keras.Model:
         """The model, not compiled, for translating and evaluating.
 
         Args:
             weights: `"average"` (averaged.npz), `"best"` (the `best_update` of the latest
-                checkpoint's state), `"last"`, or an update. By default the average where there is
-                one, else the last.
+                checkpoint's state), `"last"`, or an update. By default `default_weights()`.
             dtype: name of a dtype policy. By default that of training; but what was trained in
                 mixed precision computes in float32 on a processor, where XLA is quicker with it.
         """
@@ -219,14 +257,23 @@ class RunDirectory:
         load_weights(model, source)
         return model
 
+    def default_weights(self) -> str:
+        """`"average"`, or `"last"` where there is no average or it was worse in validation."""
+        averaged = self.path / "averaged.npz"
+        if not averaged.exists():
+            return "last"
+        nats = files.read_note(averaged, "nats_per_token")
+        return "last" if averages.worse(nats) and self._folders() else "average"
+
     def weights_file(self, weights: str | int | None = None) -> Path:
         """The file of the weights that `load_model` would load; an update may be a string too."""
         if isinstance(weights, str) and weights.isdigit():
             weights = int(weights)
         averaged = self.path / "averaged.npz"
         if weights is None:
-            weights = "average" if averaged.exists() else "last"
-            self._warn_if_outdated(averaged)
+            weights = self.default_weights()
+            if weights == "average":
+                self._warn_if_outdated(averaged)
         if weights == "average" and not averaged.exists():
             raise ValueError(f"{self.path} has no averaged.npz: make one with `average`.")
         return averaged if weights == "average" else self._find(weights).path / "weights.npz"
@@ -250,7 +297,7 @@ class RunDirectory:
 
     def _warn_if_outdated(self, averaged: Path):
         newest = max(map(_update, self._folders()), default=0)
-        updates = files.read_note(averaged, "updates") if averaged.exists() else [newest]
+        updates = files.read_note(averaged, "updates")
         if max(updates) < newest:
             progress.say(
                 f"warning: {averaged} averages updates {updates}, the run is at {newest}: "
@@ -268,13 +315,16 @@ class RunDirectory:
             file.write(files.to_json(record) + "\n")
 
     def read_log(self) -> list[dict]:
-        """The records of log.jsonl, oldest first; a half-written last line is left out."""
+        """The records of log.jsonl, oldest first; a half-written last line is left out.
+
+        A validation was once called an epoch: old records come with the names of today.
+        """
         path = self.path / "log.jsonl"
         lines = path.read_bytes().splitlines() if path.exists() else []
         records = []
         for number, line in enumerate(lines, start=1):
             try:
-                records.append(json.loads(line))
+                records.append(run_settings.renamed(json.loads(line)))
             except ValueError as error:
                 if number < len(lines):
                     raise ValueError(f"{path}, line {number}, is not JSON: {error}.") from error
@@ -289,44 +339,6 @@ class RunDirectory:
 
 def _update(folder: Path) -> int:
     return int(folder.name.removeprefix("update-"))
-
-
-def _recorded_settings(path: Path, settings: dict, changeable: Iterable[str]) -> dict | None:
-    """The settings of the run at `path`; None where a new run can start; an error otherwise."""
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file, expected a folder: give another --run-dir.")
-    if not (path / "settings.json").exists():
-        # "lock" and the temporary file alone are a start that was killed.
-        names = {p.name for p in path.iterdir()} if path.exists() else set()
-        if names - {"lock", "settings.json.tmp"}:
-            raise ValueError(
-                f"{path} is not empty and not a run (no settings.json), so nothing was written: "
-                "give another --run-dir."
-            )
-        return None
-    recorded = files.read_json(path / "settings.json")
-    different = _differences(recorded, settings)
-    fatal = [
-        f"{key}: {old} there, {new} here"
-        for key, (old, new) in different.items()
-        if key not in set(changeable)
-    ]
-    if fatal:
-        raise ValueError(
-            f"{path} holds a run with other settings ({'; '.join(fatal)}): give another --run-dir, "
-            "or the old values to resume it."
-        )
-    return recorded
-
-
-def _differences(old: dict, new: dict) -> dict:
-    """{key: [old JSON, new JSON]} where they differ, "(absent)" where one side has none.
-
-    None is none: a run that is older than an option goes on where that is not given.
-    """
-    texts = [{k: files.to_json(v) for k, v in side.items() if v is not None} for side in (old, new)]
-    pairs = {key: [text.get(key, "(absent)") for text in texts] for key in {**old, **new}}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _take_lock(path: Path):

@@ -407,20 +407,37 @@ def train_tokenizer(
                 minloglevel=2,
             )
     except RuntimeError as error:
-        raise ValueError(_training_error(str(error), vocabulary_size, model_type)) from error
+        raise _training_error(str(error), vocabulary_size, model_type) from error
     return Tokenizer(model.getvalue())
+
+
+class VocabularySizeError(ValueError):
+    """The text cannot fill a vocabulary of that size, or needs a larger one.
+
+    Args:
+        message: What was asked for, and what is possible.
+        possible: The nearest size that this text allows, an integer.
+    """
+
+    def __init__(self, message, possible):
+        super().__init__(message)
+        self.possible = possible
 
 
 def _training_error(message, vocabulary_size, model_type):
     prefix = f"cannot train a {model_type} vocabulary of vocabulary_size={vocabulary_size}: "
     if most := re.search(r"size too high .*<= (\d+)", message):
-        return prefix + f"this text supports at most {most[1]}; lower it or give more text"
-    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return prefix + (
-            f"this text needs at least {least[1]} (special ids, bytes, its frequent characters); "
-            "raise it or lower character_coverage"
+        return VocabularySizeError(
+            prefix + f"this text supports at most {most[1]}; lower it or give more text",
+            int(most[1]),
         )
-    return prefix + f"SentencePiece says {message}"
+    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        return VocabularySizeError(
+            f"{prefix}this text needs at least {least[1]} (special ids, bytes, its frequent "
+            "characters); raise it or lower character_coverage",
+            int(least[1]),
+        )
+    return ValueError(prefix + f"SentencePiece says {message}")
 
 
 def comparable(text):

@@ -107,8 +107,9 @@ class Translator:
 
         Args:
             run: path of the run, or a list of paths.
-            weights: `"average"`, `"best"`, `"last"` or an update; by default the average where
-                there is one, else the last. A list makes an ensemble of them (of each run).
+            weights: `"average"`, `"best"`, `"last"` or an update. By default the average, or the
+                last where there is none or the last were better in validation; the attribute
+                `weights` says which. A list makes an ensemble of them (of each run).
 
         Raises:
             FileNotFoundError, ValueError: where `run` is no complete run, or the runs' vocabularies
@@ -136,8 +137,8 @@ class Translator:
                     "its members on the same text and vocabulary options."
                 )
         translator = cls(models, *tokenizers[0])
-        averaged = (directories[0].path / "averaged.npz").exists()
-        named = [each or ("average" if averaged else "last") for each in wanted]
+        named = [each or one.default_weights() for each in wanted for one in directories]
+        named = list(dict.fromkeys(named))
         translator.weights = named if len(named) > 1 else named[0]
         translator._seen = Seen.load(directories[0].path)
         return translator
@@ -177,6 +178,7 @@ class Translator:
             )
         texts = list(texts)
         sources = self.encode_sources(texts)
+        self._refuse_too_long(texts, sources)
         results = [[Hypothesis("", [], 0.0)] * n if not ids else None for ids in sources]
 
         def search(chosen, whole):
@@ -239,6 +241,17 @@ class Translator:
             return []
         [ids] = self.tokenizer.encode([self._seen.plain(text)])
         return list(self._seen.remarks(text, ids, self.tokenizer).values())
+
+    def _refuse_too_long(self, texts, sources):
+        """Raises an error that names the first text with more tokens than learned positions."""
+        learned = self.learned_positions("source_embedding")
+        for number, (text, ids) in enumerate(zip(texts, sources, strict=True), start=1):
+            if learned is not None and len(ids) + 1 > learned:
+                raise ValueError(
+                    f"Text {number} of {len(texts)} has {len(ids) + 1} tokens, and the model has "
+                    f"learned {learned} positions: shorten it, or split it into sentences. It "
+                    f"begins {text[:80]!r}."
+                )
 
     def _search(self, sources, n, beam_size, length_penalty, whole):
         """Hypotheses of each source; None where the room was too short, unless it is the whole."""

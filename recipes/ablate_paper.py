@@ -220,7 +220,7 @@ def encode(train, valid, folder, args):
         for name, pairs in (("train", train), ("valid", valid))
     ]
     print(kt.data.report(train, ids[0], valid), file=sys.stderr)
-    return Text(tokenizer, *ids, valid)
+    return Text(tokenizer, *ids, kt.data.kept_pairs(valid, tokenizer))
 
 
 def updates_of(name, args):

@@ -84,6 +84,7 @@ def main():
     )
     settings = {"recipe": "language_model", "characters": characters}
     settings |= {k: v for k, v in vars(args).items() if k in TRAINING}
+    settings["text_sha256"] = kt.data.text_sha256(text)
     with kt.RunDirectory.start(args.run_dir, settings, changeable=("updates",)) as run:
         with replacing(run.path / "characters.json") as file:
             file.write(json.dumps(characters, ensure_ascii=False).encode())

@@ -115,9 +115,12 @@ def fit(run_dir, seed, args, train, dev):
         "updates": args.updates,
         "validate_every": args.validate_every,
         "precision": args.precision,
+        "text_sha256": kt.data.text_sha256(train, dev),
     }
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates",)) as run:
         tokenizer.save(run.path / "tokenizer.model")
+        cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
+        validation = plan.evaluation(kt.data.encode_pairs(dev, tokenizer, cache=cache))
         checkpoint, done = run.latest_checkpoint(), 0
         if checkpoint is not None:
             done = run.restore(model, checkpoint)["update"]
@@ -130,7 +133,7 @@ def fit(run_dir, seed, args, train, dev):
         if done < args.updates:
             model.fit(
                 plan.dataset(done),
-                validation_data=plan.evaluation(kt.data.encode_pairs(dev, tokenizer)),
+                validation_data=validation,
                 epochs=args.updates // args.validate_every,
                 initial_epoch=done // args.validate_every,
                 steps_per_epoch=args.validate_every,
@@ -145,7 +148,7 @@ def fit(run_dir, seed, args, train, dev):
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )
-            run.save_average(run.checkpoints())
+            run.save_average(run.checkpoints(), model, validation)
 
 
 def pronounce(runs, words):

@@ -67,6 +67,8 @@ def main():
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "run_dir")) as run:
         tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
         Seen.of([source for source, _ in train], tokenizer).save(run.path)
+        cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
+        validation = plan.evaluation(kt.data.encode_pairs(valid, tokenizer, cache=cache))
         checkpoint, done = run.latest_checkpoint(), 0
         if checkpoint is not None:
             done = run.restore(model, checkpoint)["update"]
@@ -82,7 +84,7 @@ def main():
         else:
             model.fit(
                 plan.dataset(done),
-                validation_data=plan.evaluation(kt.data.encode_pairs(valid, tokenizer)),
+                validation_data=validation,
                 epochs=args.updates // args.validate_every,
                 initial_epoch=done // args.validate_every,
                 steps_per_epoch=args.validate_every,
@@ -96,7 +98,7 @@ def main():
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )
-            run.save_average(run.checkpoints()[-3:])
+            run.save_average(run.checkpoints()[-3:], model, validation)
 
     # What was learnt: each test, and as a control the random one with its sources shuffled.
     translator = kt.Translator(kt.RunDirectory.open(run_dir).load_model(), tokenizer)

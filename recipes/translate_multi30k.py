@@ -76,8 +76,11 @@ def main():
 
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "multi30k", **vars(args), "run_dir": run_dir}
+    settings["text_sha256"] = kt.data.text_sha256(train, valid)
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "data", "run_dir")) as run:
         tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
+        cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
+        validation = plan.evaluation(kt.data.encode_pairs(valid, tokenizer, cache=cache))
         checkpoint, done = run.latest_checkpoint(), 0
         if checkpoint is not None:
             done = run.restore(model, checkpoint)["update"]
@@ -92,13 +95,14 @@ def main():
             return {"bleu": bleu.value, "chrf": kt.evaluation.chrf(hypotheses, references).value}
 
         translator = kt.Translator(model, tokenizer)
-        sources, references = zip(*valid, strict=True)
-        probes = kt.callbacks.Probes(valid[:2], tokenizer)
+        scored = kt.data.kept_pairs(valid, tokenizer)
+        sources, references = zip(*scored, strict=True)
+        probes = kt.callbacks.Probes(scored[:2], tokenizer)
         board = kt.callbacks.TensorBoard(run_dir, probes=probes)
         if done < args.updates:
             model.fit(
                 plan.dataset(done),
-                validation_data=plan.evaluation(kt.data.encode_pairs(valid, tokenizer)),
+                validation_data=validation,
                 epochs=args.updates // args.validate_every,
                 initial_epoch=done // args.validate_every,
                 steps_per_epoch=args.validate_every,
@@ -120,9 +124,10 @@ def main():
                 ],
             )
         late = [saved for saved in run.checkpoints() if 2 * saved.update >= args.updates]
-        run.save_average(late)
+        run.save_average(late, model, validation)
 
-    # The mean of the last ten checkpoints; beam 5, score / length, as the published figure.
+    # By default the mean of the last ten checkpoints, unless it is worse in validation; beam 5,
+    # score / length, as the published figure.
     translator = kt.Translator.load(run_dir)
     sources, references = zip(*test, strict=True)
     hypotheses = translator.translate(sources, beam_size=5, length_penalty="average")

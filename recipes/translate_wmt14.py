@@ -145,6 +145,10 @@ def main():
             loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
             weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
         )
+        cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
+        validation = plan.evaluation(
+            kt.data.encode_pairs(valid, tokenizer, max_length=MAX_LENGTH, cache=cache)
+        )
         checkpoint, done = run.latest_checkpoint(), 0
         if checkpoint is not None:
             done = run.restore(model, checkpoint)["update"]
@@ -159,8 +163,9 @@ def main():
             return {"bleu": bleu.value, "chrf": kt.evaluation.chrf(hypotheses, references).value}
 
         translator = kt.Translator(model, tokenizer)
-        sources, references = zip(*valid, strict=True)
-        probes = kt.callbacks.Probes(valid[:2], tokenizer)
+        scored = kt.data.kept_pairs(valid, tokenizer, max_length=MAX_LENGTH)
+        sources, references = zip(*scored, strict=True)
+        probes = kt.callbacks.Probes(scored[:2], tokenizer)
         board = kt.callbacks.TensorBoard(args.run_dir, probes=probes)
         if done >= args.updates:
             print(f"{args.run_dir} is trained already, {done:,} updates")
@@ -168,9 +173,7 @@ def main():
             epochs = args.updates // args.validate_every
             model.fit(
                 plan.dataset(done),
-                validation_data=plan.evaluation(
-                    kt.data.encode_pairs(valid, tokenizer, max_length=MAX_LENGTH)
-                ),
+                validation_data=validation,
                 epochs=epochs,
                 initial_epoch=done // args.validate_every,
                 steps_per_epoch=args.validate_every * args.accumulate,
@@ -191,7 +194,7 @@ def main():
                     kt.callbacks.Checkpoints(save, done),
                 ],
             )
-            run.save_average(run.checkpoints()[-averaged:])
+            run.save_average(run.checkpoints()[-averaged:], model, validation)
 
     # Beam 4, alpha 0.6, at most source length + 50 (section 6.1): the translator's defaults.
     translator = kt.Translator.load(args.run_dir)

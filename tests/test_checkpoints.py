@@ -354,6 +354,73 @@ def test_model_comes_back_with_the_weights_asked_for(tmp_path, capsys):
             reader.load_model(nonsense)
 
 
+def line_run(path, updates=(1, 3)):
+    """A run of the model y = w x, and the model, whose checkpoint at update u has w = u."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    # Its distance from the target is all that the comparison asks for.
+    model.compile("sgd", "mse", metrics=[keras.metrics.MeanSquaredError(name="nats_per_token")])
+    run = RunDirectory.start(path, {})
+    for update in updates:
+        model.set_weights([np.full((1, 1), update, "float32")])
+        run.save_checkpoint(model, update, {})
+    return run, model
+
+
+class Pairs(keras.utils.PyDataset):
+    """What `evaluate` takes: one batch of x = 1 and the target."""
+
+    def __init__(self, target):
+        super().__init__()
+        self.target = target
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return np.ones((5, 1), "float32"), np.full((5, 1), self.target, "float32")
+
+
+@pytest.mark.parametrize("target, better, weight", [(3, "last", 3), (2, "average", 2)])
+def test_the_default_weights_are_those_that_are_better_in_validation(
+    tmp_path, capsys, target, better, weight
+):
+    run, model = line_run(tmp_path)
+    validation = Pairs(target)
+    model.set_weights([np.full((1, 1), 7.0)])
+    run.save_average(run.checkpoints(), model, validation)
+    assert model.get_weights()[0] == 7  # the caller's model is as it was
+    said = capsys.readouterr().err
+    assert ("worse" in said) == (better == "last")
+    assert f"{(2 - target) ** 2:.4f} against {(3 - target) ** 2:.4f} nats per token" in said
+
+    reader = RunDirectory.open(tmp_path)
+    assert reader.default_weights() == better
+    assert reader.load_model().get_weights()[0] == weight
+    assert reader.load_model("average").get_weights()[0] == 2  # a choice overrides it
+    assert reader.load_model("last").get_weights()[0] == 3
+    run.save_average(run.checkpoints()[:1])  # not compared: as runs of earlier versions
+    assert reader.default_weights() == "average"
+
+
+def test_an_average_that_is_not_a_number_is_not_the_default(tmp_path):
+    run, model = line_run(tmp_path, (3,))
+    model.set_weights([np.full((1, 1), np.nan)])
+    diverged = run.save_checkpoint(model, 2, {})
+    run.save_average([diverged], model, Pairs(1))
+    assert run.default_weights() == "last"
+    for checkpoint in run.checkpoints():  # removed to save room: the average is what is left
+        checkpoint_files.discard(checkpoint.path)
+    assert run.default_weights() == "average"
+
+
+def test_an_average_is_compared_by_nats_per_token_alone(tmp_path):
+    run, _ = line_run(tmp_path)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="NatsPerToken"):
+        run.save_average(run.checkpoints(), model, Pairs(1))
+
+
 def test_nothing_to_load_is_said_in_one_line(tmp_path):
     run = RunDirectory.start(tmp_path, {})
     assert run.latest_checkpoint() is None and run.checkpoints() == []
@@ -408,16 +475,16 @@ def test_start_then_resume_with_equal_settings(tmp_path):
 
 
 def test_a_run_older_than_an_option_goes_on_without_it(tmp_path):
-    with RunDirectory.start(tmp_path / "run", {"seed": 1}):
-        pass
-    with RunDirectory.start(tmp_path / "run", {"seed": 1, "sampling": None}):
+    small_run(tmp_path / "run", seed=1)[0].close()
+    with RunDirectory.start(tmp_path / "run", {"seed": 3, "sampling": None}):
         pass
     with pytest.raises(ValueError, match=r"sampling: \(absent\) there, 0.1 here"):
-        RunDirectory.start(tmp_path / "run", {"seed": 1, "sampling": 0.1})
+        RunDirectory.start(tmp_path / "run", {"seed": 3, "sampling": 0.1})
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
     RunDirectory.start(tmp_path, SETTINGS).close()
+    (tmp_path / "checkpoints" / "update-00000001").mkdir(parents=True)  # damaged, but trained
     before = snapshot(tmp_path)
     other = SETTINGS | {"d_model": 11, "updates": 200, "beam": 4}
     other.pop("source")
@@ -427,6 +494,72 @@ def test_other_settings_are_refused_by_name(tmp_path):
         assert part in str(error.value)
     assert "updates" not in str(error.value) and "\n" not in str(error.value)
     assert snapshot(tmp_path) == before
+
+
+def prepared(path, settings):
+    """A run that has failed before its first checkpoint, with a file of the user's in it."""
+    RunDirectory.start(path, settings).close()
+    for name in ("tokenizer.model", "seen_ids.npy", "mine.txt"):
+        (path / name).write_text("made from the old settings")
+
+
+@pytest.mark.parametrize("vocabulary_from, kept", [(None, False), (["source"], True)])
+def test_where_nothing_was_trained_a_run_starts_with_other_settings(
+    tmp_path, capsys, vocabulary_from, kept
+):
+    prepared(tmp_path, SETTINGS)
+    new = SETTINGS | {"d_model": 11, "rates": [0.1, 0.2]}
+    with RunDirectory.start(tmp_path, new, (), vocabulary_from) as run:
+        assert run.settings == new
+    assert RunDirectory.open(tmp_path).settings == new
+    assert "nothing was trained" in capsys.readouterr().err
+    # Fails if: a vocabulary made from other settings is used, or one is made twice.
+    assert {(tmp_path / name).exists() for name in ("tokenizer.model", "seen_ids.npy")} == {kept}
+    assert (tmp_path / "mine.txt").exists()
+    with RunDirectory.start(tmp_path, new | {"source": "b.ko"}, (), vocabulary_from):
+        assert not (tmp_path / "tokenizer.model").exists()
+
+
+TRAINED = {
+    "a checkpoint": "checkpoints/update-00000001/weights.npz",
+    "a run within it": "row/seed-1/checkpoints/update-00000001/weights.npz",
+    "an average": "averaged.npz",
+    "a log of removed checkpoints": "log.jsonl",
+}
+
+
+@pytest.mark.parametrize("what", TRAINED)
+def test_what_was_trained_is_never_started_with_other_settings(tmp_path, what):
+    prepared(tmp_path, SETTINGS)
+    path = tmp_path / TRAINED[what]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"event": "validation", "val_loss": 1}\n' * 2)
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        RunDirectory.start(tmp_path, SETTINGS | {"d_model": 11})
+    assert snapshot(tmp_path) == before
+
+
+def test_a_model_of_a_failed_start_is_not_that_of_the_next(tmp_path):
+    # Fails if: the architecture of a start that died while saving is that of the run.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    (tmp_path / "run" / "model.json").write_text('{"of": "another start"}')
+    run, model = line_run(tmp_path / "run")
+    assert run.load_model("last").count_params() == model.count_params()
+
+
+def test_a_text_is_known_by_its_sha256_and_not_by_its_path(tmp_path):
+    small_run(tmp_path)[0].close()
+    record = json.loads((tmp_path / "settings.json").read_text())
+    paths = {"seed": 3, "data": "a"}
+    with RunDirectory.start(tmp_path, paths | {"text_sha256": "x"}, ["data"]):
+        pass  # older than the record of its text
+    (tmp_path / "settings.json").write_text(json.dumps(record | {"text_sha256": "x"}))
+    with RunDirectory.start(tmp_path, {"seed": 3, "data": "b", "text_sha256": "x"}, ["data"]):
+        pass
+    with pytest.raises(ValueError, match="that of the text itself"):
+        RunDirectory.start(tmp_path, paths | {"text_sha256": "y"}, ["data"])
 
 
 def test_a_folder_of_somebody_else_is_untouched(tmp_path):
@@ -462,6 +595,13 @@ def test_two_trainers_do_not_share_a_run(tmp_path):
     RunDirectory.open(tmp_path)
     first.close()
     RunDirectory.start(tmp_path, SETTINGS).close()
+
+
+def test_old_logs_are_read_with_the_names_of_today(tmp_path):
+    old = [{"event": "interval", "epoch": 1}, {"event": "epoch", "epoch": 1, "val_bleu": 2.0}]
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in old))
+    records = RunDirectory(tmp_path, {}).read_log()
+    assert records[1] == {"event": "validation", "validation": 1, "val_bleu": 2.0}
 
 
 def test_log_has_each_update_once_wherever_it_was_cut(tmp_path):

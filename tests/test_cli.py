@@ -25,8 +25,8 @@ from uncompiled import search_uncompiled
 from keras_transformer import cli, data
 from keras_transformer.checkpoint_files import read_arrays, read_note
 from keras_transformer.checkpoints import RunDirectory
+from keras_transformer.cli import derivation, preparation, training
 from keras_transformer.cli import evaluate as evaluate_verb
-from keras_transformer.cli import preparation, training
 from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
 from keras_transformer.text import Tokenizer
@@ -36,8 +36,9 @@ pytestmark = pytest.mark.tensorflow_only
 
 TINY = (
     "--d-model 16 --num-layers 1 --num-heads 2 --d-ff 32 --vocabulary-type char --warmup-steps 10 "
-    "--tokens-per-batch 256 --validate-every 3 --keep-checkpoints 5"
+    "--tokens-per-batch 256 --validate-every 3 --keep-checkpoints 5 --bleu-every 1"
 ).split()
+SIDES = ("source", "target")
 # Of a log record, what a clock decides.
 CLOCKS = re.compile("second|time|left|waiting")
 
@@ -175,30 +176,175 @@ def test_raised_updates_go_on_as_if_never_stopped(run, parallel, uncompiled, tmp
     assert (arrays_of(run, 3)[name] != arrays_of(run, 6)[name]).any()
 
 
-def test_the_average_leaves_out_the_first_half_and_says_where_it_is_worse(
-    run, parallel, uncompiled, tmp_path, capsys
+def test_the_average_leaves_out_the_first_half_and_is_the_default_unless_worse(
+    run, parallel, uncompiled, tmp_path, monkeypatch, capsys
 ):
-    other, worse = tmp_path / "other", "the average is worse than the last weights"
+    other, worse = tmp_path / "other", "is worse than the last weights"
     shutil.copytree(run, other)
     assert train(*parallel, "--updates=9", f"--run-dir={other}") == 0
     assert [c.update for c in RunDirectory.open(other).checkpoints()] == [3, 6, 9]
     assert read_note(other / "averaged.npz", "updates") == [6, 9]
     err = capsys.readouterr().err
-    last = [record for record in log_of(other) if record["event"] == "epoch"][-1]
+    last = [record for record in log_of(other) if record["event"] == "validation"][-1]
     assert f"against {last['val_nats_per_token']:.4f} nats" in err and worse in err
+    assert "validation BLEU (weights: last)" in err
     average = float(re.search(r"([\d.]+) against", err)[1])
     pairs = [f"--{side}={path_of(parallel, f'valid-{side}')}" for side in ("source", "target")]
-    _, _, err = main(capsys, "score", other, *pairs)
-    assert float(re.search(r"([\d.]+) nats per token", err)[1]) == pytest.approx(average, abs=1e-4)
+    for weights, nats in (("average", average), ("last", last["val_nats_per_token"])):
+        _, _, err = main(capsys, "score", other, *pairs, "--weights", weights)
+        assert float(re.search(r"([\d.]+) nats per token", err)[1]) == pytest.approx(nats, abs=1e-4)
+        assert f"(weights: {weights})" in err
 
-    # Had the last weights been worse, there would be nothing to say.
-    log = [json.dumps(record | {"val_nats_per_token": 99.0}) for record in log_of(other)]
-    write(other / "log.jsonl", log)
-    assert train(*parallel, "--updates=9", f"--run-dir={other}") == 0
-    assert worse not in capsys.readouterr().err
-    (other / "log.jsonl").unlink()
-    assert train(*parallel, "--updates=9", f"--run-dir={other}") == 0
-    assert worse not in capsys.readouterr().err
+    # Every verb takes the better of the two: here the last.
+    assert Translator.load(other).weights == "last"
+    _, out, err = main(capsys, "score", other, *pairs)
+    assert "(weights: last)" in err
+    assert out == main(capsys, "score", other, *pairs, "--weights", "last")[1]
+    pipe(monkeypatch, b"ba\n")
+    assert "(weights: last)" in main(capsys, "translate", other, "--beam-size", 1)[2]
+
+    # `average` compares with the ids that the run keeps; of one checkpoint both are the same.
+    _, _, err = main(capsys, "average", other)
+    assert worse in err and Translator.load(other).weights == "last"
+    _, _, err = main(capsys, "average", other, "--last", 1)
+    assert worse not in err and Translator.load(other).weights == "average"
+    (other / "ids" / "valid.npz").unlink()
+    _, _, err = main(capsys, "average", other)
+    assert "was not compared" in err and Translator.load(other).weights == "average"
+
+
+def test_a_run_is_resumed_where_its_text_has_moved(run, parallel, tmp_path, monkeypatch, capsys):
+    other = shutil.copytree(run, tmp_path / "other")
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
+    moved = []
+    for option in parallel:
+        name, path = option.split("=")
+        shutil.copy(path, tmp_path / name)
+        moved.append(f"{name}={name}")
+    monkeypatch.chdir(tmp_path)
+    assert train(*moved, "--updates=6", "--run-dir=other") == 0
+    assert "trained already" in capsys.readouterr().err
+    pairs = data.read_parallel(
+        *(path_of(parallel, f"train-{side}") for side in ("source", "target"))
+    )
+    write(tmp_path / "train.tsv", ("\t".join(pair) for pair in pairs))
+    options = ["--train-tsv=train.tsv", *moved[2:], "--updates=6"]
+    assert train(*options, f"--run-dir={other}") == 0
+
+    # Another text is refused, also under the path of the first start.
+    write(tmp_path / "train.tsv", ("\t".join(pair) for pair in [*pairs[:-1], ("ba", "ba")]))
+    before = contents(other)
+    command = ("train", *options, *TINY, "--run-dir", other)
+    assert_one_line(*status_and_err(capsys, *command), "that of the text itself")
+    assert contents(other) == before
+
+
+def test_a_start_that_failed_does_not_block_its_correction(parallel, tmp_path, monkeypatch, capsys):
+    path, options = tmp_path / "run", [*parallel, "--updates=6", "--vocabulary-type=bpe"]
+    status, _, err = main(
+        capsys, "train", *TINY, *options, "--run-dir", path, "--vocabulary-size", 100_000
+    )
+    assert_one_line(status, err.splitlines(keepends=True)[-1], "at most")
+
+    def fit(settings, pairs, ready, run):
+        raise ValueError("out of luck")
+
+    monkeypatch.setattr(training, "fit", fit)
+
+    def failed(*more):
+        """The size and the time of the vocabulary that a start makes which then fails."""
+        assert train(*options, f"--run-dir={path}", *more) == 1
+        assert "out of luck" in capsys.readouterr().err
+        found = path / "tokenizer.model"
+        return Tokenizer.load(found).vocabulary_size(), found.stat().st_mtime_ns
+
+    size, made = failed("--vocabulary-size=275")
+    assert size == 275
+    assert failed("--vocabulary-size=275", "--d-ff=64", "--tokens-per-batch=128") == (275, made)
+    assert failed("--vocabulary-size=276")[0] == 276
+    settings = json.loads((path / "settings.json").read_text())
+    assert (settings["vocabulary_size"], settings["d_ff"]) == (276, 32)
+    assert failed()[0] < 500  # derived, and then what the text allows
+
+
+def test_what_the_validation_loss_leaves_out_is_not_translated_either(
+    parallel, uncompiled, tmp_path, capsys
+):
+    # Fails if: a line longer than the learned positions ends training at the first validation.
+    valid = [tuple(open(path_of(parallel, f"valid-{s}")).read().splitlines()) for s in SIDES]
+    pairs = [("ba " * 40, "ab"), *zip(*valid, strict=True), ("ba", " "), ("ba", "ab " * 40)]
+    tsv = write(tmp_path / "valid.tsv", ("\t".join(pair) for pair in pairs))
+    path = tmp_path / "run"
+    options = [*parallel[:2], f"--valid-tsv={tsv}", f"--run-dir={path}", "--updates=3"]
+    options += ["--preset=E-learned-positions", "--max-length=32"]
+    assert train(*options) == 0
+    err = capsys.readouterr().err
+    assert err.count("validation leaves out 3 of 7 pairs: 1 with an empty side, 2 longer") == 1
+    (samples,) = (path / "samples").iterdir()
+    sources = [line for line in samples.read_text().splitlines() if line.startswith("source: ")]
+    assert sources == [f"source: {source}" for source in valid[0]]
+    with pytest.raises(ValueError, match="Text 2 of 2 has 122 tokens.*32 positions.*begins 'ba ba"):
+        Translator.load(path).translate(["ba", "ba " * 40])
+
+
+def test_what_is_left_out_is_derived_from_the_text_and_printed(
+    parallel, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(training, "fit", lambda *arguments: None)
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
+    options = [*parallel, "--d-model=16", "--num-layers=1", "--num-heads=2", "--d-ff=32"]
+
+    def started(name, *more):
+        keras.backend.clear_session()
+        path = tmp_path / name
+        assert cli.main(["train", *options, f"--run-dir={path}", *more]) == 0
+        return json.loads((path / "settings.json").read_text()), capsys.readouterr().err
+
+    settings, err = started("run")
+    assert (
+        "derived from 44 pairs: --vocabulary-size 400, --updates 300, --warmup-steps 60, "
+        "--learning-rate 0.00395"
+    ) in err
+    assert "the text allows" in err and "300 updates, 300.0 epochs (passes over" in err
+    assert settings["warmup_steps"] == 60 and settings["bleu_every"] is None
+    given = ["--vocabulary-size=275", "--updates=7", "--warmup-steps=3"]
+    settings, err = started("given", *given)
+    assert "derived" not in err and settings["learning_rate"] is None  # the paper's, for 3 steps
+    settings, err = started("updates", "--updates=50")
+    assert (settings["updates"], settings["warmup_steps"]) == (50, 10)
+
+
+def test_derived_values_follow_from_the_size_of_the_text_within_bounds():
+    # 260 special ids and bytes, 2 characters, and twice the root of 200 or 20,000 of them.
+    assert derivation.vocabulary_size([("a" * 50, "b" * 50)] * 2, "bpe") == 300
+    assert derivation.vocabulary_size([("a" * 50, "b" * 50)] * 200, "bpe") == 600
+    assert derivation.vocabulary_size([("a" * 10**5, "b" * 10**5)] * 2000, "bpe") == 32_000
+    assert derivation.vocabulary_size([("a", "b")], "word") == 10_000
+    # 100 passes of 8 updates; and the bounds.
+    assert [derivation.updates_for(n) for n in (8, 0.01, 500)] == [800, 300, 10_000]
+    pairs = [("a b c", "d" * 29), ("a", "d")]
+    counted = [derivation.tokens_of_longer_side(pairs, kind) for kind in ("bpe", "word", "char")]
+    assert counted == [12, 6, 32]
+    # Two tokens as often as the end: the entropy is ln 3.
+    encoded = data.EncodedPairs(*[np.arange(3)] * 2, np.array([5, 9, 5, 9]), *[0] * 7)
+    assert derivation.loss_worth_translating(encoded) == pytest.approx(2 / 3 * np.log(3))
+
+
+def test_a_run_that_began_with_other_defaults_is_resumed_without_options(
+    run, parallel, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
+    other = shutil.copytree(run, tmp_path / "other")
+    settings = json.loads((other / "settings.json").read_text())
+    settings |= {"updates": 6, "warmup_steps": 10, "bleu_every": 1, "vocabulary_size": 10_000}
+    (other / "settings.json").write_text(json.dumps(settings))
+    text = " ".join(TINY).replace("--warmup-steps 10 ", "").replace(" --bleu-every 1", "")
+    keras.backend.clear_session()
+    assert cli.main(["train", *parallel, *text.split(), f"--run-dir={other}"]) == 0
+    err = capsys.readouterr().err
+    assert "trained already, 6 updates" in err and "derived" not in err
+    changed = json.loads((other / "versions.json").read_text())[-1]["changed_settings"]
+    assert changed.keys() <= {"run_dir"}
 
 
 def test_other_settings_are_refused(run, parallel, capsys):
@@ -326,7 +472,7 @@ def test_evaluate_prints_one_line_of_json(run, parallel, uncompiled, tmp_path, c
     assert 0 <= scores["bleu"] <= 100 and 0 <= scores["chrf"] <= 100
     assert "tok:none" in scores["bleu_signature"] and "case:lc" in scores["bleu_signature"]
     assert "chrF" in scores["chrf_signature"] or "nc:6" in scores["chrf_signature"]
-    assert (scores["weights"], scores["beam_size"]) == ("average", 1)
+    assert (scores["weights"], scores["beam_size"]) == (Translator.load(run).weights, 1)
     lines = open(source, encoding="utf-8").read().splitlines()
     expected = Translator.load(run).translate(lines, beam_size=1)
     assert output.read_text(encoding="utf-8").splitlines() == expected
@@ -412,7 +558,7 @@ def test_scores_are_one_line_a_pair(run, parallel, uncompiled, tmp_path, capsys)
     scores = Translator.load(run, "last").score(pairs)
     assert out == "".join(f"{score:.6f}\t{tokens}\n" for score, tokens in scores)
     # Exactly what training calls nats_per_token of this text.
-    nats = [record for record in log_of(run) if record["event"] == "epoch"][-1][
+    nats = [record for record in log_of(run) if record["event"] == "validation"][-1][
         "val_nats_per_token"
     ]
     total, tokens = map(sum, zip(*scores, strict=True))
@@ -482,14 +628,14 @@ def from_earlier(earlier, parallel, tmp_path):
 
 
 def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
-    earlier, from_earlier, uncompiled, tmp_path, capsys
+    earlier, from_earlier, uncompiled, tmp_path, monkeypatch, capsys
 ):
     copy, new, stopped = tmp_path / "earlier", tmp_path / "new", tmp_path / "stopped"
     assert train(*from_earlier, f"--run-dir={new}") == 0
     assert contents(copy) == contents(earlier)
 
     # The same validation text before the first update as after the last one there.
-    last = [record for record in log_of(earlier) if record["event"] == "epoch"][-1]
+    last = [record for record in log_of(earlier) if record["event"] == "validation"][-1]
     start = log_of(new)[0]
     assert (start["event"], start["update"]) == ("start", 0)
     for name in ("val_nats_per_token", "val_token_accuracy"):
@@ -520,9 +666,16 @@ def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
         assert "나비" in tokenizer.decode(ids["source_ids"])
         np.testing.assert_array_equal(seen[1], seen[0] | tokenizer.seen_ids([ids["source_ids"]]))
 
-    # Stopped and resumed is never stopped, with the earlier run gone.
+    # Stopped and resumed is never stopped, with the earlier run moved, and then gone.
     assert train(*from_earlier, "--updates=3", f"--run-dir={stopped}") == 0
-    shutil.rmtree(copy)
+    shutil.move(copy, tmp_path / "moved")
+    moved = [f"--init-from={tmp_path / 'moved'}", f"--run-dir={stopped}", "--updates=3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "finish", lambda *arguments: None)
+        assert train(*from_earlier, *moved) == 0
+    assert train(*from_earlier, *moved, "--init-weights=3") == 1
+    assert "has another SHA-256 than those of --init-from" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "moved")
     assert train(*from_earlier, f"--run-dir={stopped}") == 0
     assert "resuming at update 3" in capsys.readouterr().err
     assert_same_run(new, stopped, [3, 6])
@@ -541,6 +694,9 @@ def test_fine_tuning_killed_before_its_first_checkpoint_needs_no_earlier_run(
     first, second = (each.model.get_weights() for each in ready)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
+    # Its weights may be nowhere else: a start from other ones, or from none, leaves them.
+    other = [option for option in from_earlier if not option.startswith("--init")]
+    assert train(*other, f"--run-dir={new}") == 1
     # What lies there must be what was there at the first start.
     with open(new / "initial" / "weights.npz", "ab") as file:
         file.write(b"damage")

@@ -236,7 +236,7 @@ def a_run(path, model, tokenizer, updates):
 class SlowTranslator:
     """A second for each line."""
 
-    compiled_shapes, target_tokenizer = 1, None
+    compiled_shapes, target_tokenizer, weights = 1, None, "last"
 
     def __init__(self, clock):
         self.clock = clock
@@ -285,7 +285,7 @@ def test_translating_a_file_says_the_time_left_and_keeps_stdout_clean(
         "\rtranslating: 8 of 16 bytes  left 0:00:02\x1b[K"
         "\rtranslating: 12 of 16 bytes  left 0:00:01\x1b[K"
         "\rtranslating: 16 of 16 bytes  left 0:00:00\x1b[K\r\x1b[K"
-        "4 line(s) in N s, with the compilation of 1 shape(s)\n"
+        "4 line(s) in N s (weights: last), with the compilation of 1 shape(s)\n"
         "\nLook at one:  keras-transformer show run abc\n"
     )
 
@@ -324,8 +324,8 @@ def test_scoring_a_file_says_the_time_left(slow, tmp_path, capsys):
         "\rscoring: 8 of 16 characters  left 0:00:02\x1b[K"
         "\rscoring: 12 of 16 characters  left 0:00:01\x1b[K"
         "\rscoring: 16 of 16 characters  left 0:00:00\x1b[K\r\x1b[K"
-        "4 pairs, 4 target tokens, 1.000000 nats per token, perplexity 2.7183\n"
-        "\nWorst first:  paste SCORES F F | sort -g | head\n"
+        "4 pairs, 4 target tokens, 1.000000 nats per token, perplexity 2.7183 "
+        "(weights: last)\n\nWorst first:  paste SCORES F F | sort -g | head\n"
     )
 
 
@@ -347,7 +347,9 @@ def test_verbs_end_with_what_they_wrote_and_what_to_type(tmp_path, uncompiled, c
         return err
 
     assert ending("average", name) == (
-        f"averaged updates 1, 2 into {name}/averaged.npz, which is now translated with\n\n"
+        f"averaged updates 1, 2 into {name}/averaged.npz\n"
+        f"{name}/ids/valid.npz is missing, so the average was not compared with the last weights. "
+        "It is the default of `translate` and the other verbs.\n\n"
         f"Evaluate:  keras-transformer evaluate {quoted} --source F --reference F\n"
         f"The last:  keras-transformer evaluate {quoted} --weights last --source F --reference F\n"
     )
@@ -359,7 +361,7 @@ def test_verbs_end_with_what_they_wrote_and_what_to_type(tmp_path, uncompiled, c
     assert ending("evaluate", "--hypotheses", output, "--reference", lines) == ""
     pytest.importorskip("ctranslate2")
     assert ending("export", name, "--format", "ctranslate2", "--output", export) == (
-        f"wrote {export}\n\nHow to use it:  cat {export}/README.txt\n"
+        f"wrote {export} (weights: average)\n\nHow to use it:  cat {export}/README.txt\n"
     )
 
 

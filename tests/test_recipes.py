@@ -213,6 +213,7 @@ def test_a_run_of_another_kind_is_refused_in_one_line(tmp_path, monkeypatch, cap
     ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "settings.json").write_text(content, encoding="utf-8")
+        (tmp_path / folder / "averaged.npz").touch()
         options = ["--text", str(tmp_path / "text"), "--run-dir", str(tmp_path / folder)]
         small = ["--layers", "1", "--heads", "1", "--width", "4", "--context", "8"]
         monkeypatch.setattr(sys, "argv", ["language_model.py", *options, *small])

@@ -1,7 +1,11 @@
 """Average the weights of a run's checkpoints.
 
-Writes RUN/averaged.npz, which `translate` and `evaluate` then use. The paper reports its results
-with the average of the last checkpoints (section 6.1). `train` makes it by itself at its end."""
+Writes RUN/averaged.npz and compares it with the last weights on the validation text, of which the
+run keeps the ids. `translate`, `evaluate` and the other verbs then use the better of the two unless
+--weights is given. The paper reports its results with the average of the last checkpoints (section
+6.1). `train` makes it by itself at its end."""
+
+VALIDATION = "ids/valid.npz"
 
 
 def add_arguments(parser):
@@ -26,11 +30,15 @@ def run(args):
             f"{len(checkpoints)} can be averaged."
         )
     chosen = checkpoints[-(args.last or len(checkpoints)) :]
-    run.save_average(chosen)
+    compared = _validation(run)
+    run.save_average(chosen, *compared)
     updates = ", ".join(str(checkpoint.update) for checkpoint in chosen)
-    say(
-        f"averaged updates {updates} into {run.path / 'averaged.npz'}, which is now translated with"
-    )
+    say(f"averaged updates {updates} into {run.path / 'averaged.npz'}")
+    if not compared:
+        say(
+            f"{run.path / VALIDATION} is missing, so the average was not compared with the last "
+            "weights. It is the default of `translate` and the other verbs."
+        )
     say_next(
         {
             "Evaluate": command(
@@ -44,3 +52,16 @@ def run(args):
             ),
         }
     )
+
+
+def _validation(run):
+    """A model and the validation data that `save_average` compares with; () without them."""
+    from keras_transformer import data, losses, metrics
+
+    encoded = data.read_encoded(run.path / VALIDATION)
+    if encoded is None:
+        return ()
+    model = run.load_model("last")
+    model.compile(loss=losses.SmoothedCrossentropy(), weighted_metrics=[metrics.NatsPerToken()])
+    plan = data.BatchPlan(encoded, max(4096, encoded.max_length))
+    return model, plan.evaluation(encoded)

@@ -10,7 +10,13 @@ TensorFlow Serving; the search is inside, with the beam size and length penalty 
 FOLDER/README.txt then tells how to translate with it. An existing FOLDER is never overwritten."""
 
 from keras_transformer.cli.ends import command, say_next
-from keras_transformer.cli.translate import add_model_arguments, load_translator, penalty, positive
+from keras_transformer.cli.translate import (
+    add_model_arguments,
+    load_translator,
+    named,
+    penalty,
+    positive,
+)
 from keras_transformer.export import QUANTIZATIONS, to_ctranslate2, to_saved_model
 from keras_transformer.export.folder import refuse_existing
 from keras_transformer.progress import say
@@ -55,6 +61,7 @@ def run(args):
             raise ValueError(f"--format {args.format} has no --{option}: leave it out.")
         options[name] = value
     refuse_existing(args.output)
-    write(load_translator(args.run, args), args.output, **options)
-    say(f"wrote {args.output}")
+    translator = load_translator(args.run, args)
+    write(translator, args.output, **options)
+    say(f"wrote {args.output} (weights: {named(translator.weights)})")
     say_next({"How to use it": command("cat", f"{args.output}/README.txt")})

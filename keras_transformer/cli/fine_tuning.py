@@ -34,15 +34,15 @@ def start_from(settings):
     if settings["init_from"] is None:
         if settings["init_weights"] is not None:
             raise ValueError("--init-weights chooses weights of --init-from RUN: give that too.")
+        if (Path(settings["run_dir"]) / "initial" / "weights.npz").exists():
+            raise ValueError(
+                f"{settings['run_dir']} began from weights of another run: give its --init-from, "
+                "or another --run-dir."
+            )
         settings = settings | {k: v for k, v in DEFAULTS.items() if settings[k] is None}
         del settings["init_from"], settings["init_weights"]  # runs without them stay as they were
         return None, settings
-    copy = Path(settings["run_dir"]) / "initial"
-    if (copy / "weights.npz").exists():
-        initial = Initial(copy, copy / "weights.npz")
-    else:
-        run = RunDirectory.open(settings["init_from"])
-        initial = Initial(run.path, run.weights_file(settings["init_weights"]))
+    initial = _found(settings)
     vocabulary = initial.vocabulary()
     _refuse_others(settings, _given(settings, VOCABULARY), vocabulary, "vocabulary")
     asked = {}
@@ -59,6 +59,24 @@ def start_from(settings):
             f"{settings['init_from']} has learned: give --max-length {learned}."
         )
     return initial, {**settings, **vocabulary, "init_sha256": initial.digest()}
+
+
+def _found(settings):
+    """The model to start from: the copy in the new run, where its first start has left one."""
+    folder = Path(settings["run_dir"])
+    copy = Initial(folder / "initial", folder / "initial" / "weights.npz")
+    names = ("init_from", "init_weights")
+    if copy.weights.exists():
+        recorded = read_json(folder / "settings.json")
+        if all(recorded.get(name) == settings[name] for name in names):
+            copy.refuse_others(recorded["init_sha256"], "they had when they were copied")
+            return copy
+    run = RunDirectory.open(settings["init_from"])
+    found = Initial(run.path, run.weights_file(settings["init_weights"]))
+    if not copy.weights.exists():
+        return found
+    copy.refuse_others(found.digest(), f"those of --init-from {settings['init_from']} have")
+    return copy
 
 
 def _given(settings, names):
@@ -101,6 +119,14 @@ class Initial(NamedTuple):
         """The SHA-256 of the weights' file."""
         with open(self.weights, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def refuse_others(self, digest, which):
+        """Raises an error unless the weights' file has this SHA-256."""
+        if self.digest() != digest:
+            raise ValueError(
+                f"{self.weights} has another SHA-256 than {which}: give another --run-dir, or the "
+                "--init-from and --init-weights that are in its settings.json."
+            )
 
     def keep(self, run):
         """Copies the files to `initial/` in the folder `run`, once; returns the copies."""

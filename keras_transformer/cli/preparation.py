@@ -30,7 +30,8 @@ class Prepared(NamedTuple):
     validation: object
     model: keras.Model
     validate_every: int  # updates
-    epochs: int  # validations
+    validations: int
+    scored: list  # the validation pairs that `validation` counts: those to translate
 
 
 def read_text(settings):
@@ -82,16 +83,17 @@ def _hold_out(pairs, count, seed):
     )
 
 
-def prepare(settings, pairs, folder=None, initial=None):
+def prepare(settings, pairs, folder=None, initial=None, size_derived=False):
     """Vocabulary, ids, batches and model; what can be kept is kept in `folder`.
 
-    Vocabulary and model are those of `initial` (see `fine_tuning`) where it is given.
+    Vocabulary and model are those of `initial` (see `fine_tuning`) where it is given. With
+    `size_derived` the vocabulary has the nearest size that the text allows.
     """
     keras.config.set_dtype_policy(
         {"float32": "float32"}.get(settings["precision"], f"mixed_{settings['precision']}")
     )
     if initial is None:
-        tokenizer, target_tokenizer = tokenizers(settings, pairs, folder)
+        tokenizer, target_tokenizer = tokenizers(settings, pairs, folder, size_derived)
     else:
         tokenizer, target_tokenizer = initial.tokenizers(folder)
     encoded = []
@@ -148,10 +150,11 @@ def prepare(settings, pairs, folder=None, initial=None):
         model,
         validate_every,
         math.ceil(settings["updates"] / validate_every),
+        data.kept_pairs(pairs.valid, tokenizer, target_tokenizer, settings["max_length"]),
     )
 
 
-def tokenizers(settings, pairs, folder):
+def tokenizers(settings, pairs, folder, size_derived=False):
     """The vocabularies of both sides: those of the run, or newly trained ones."""
     options = {
         "vocabulary_size": settings["vocabulary_size"],
@@ -159,22 +162,28 @@ def tokenizers(settings, pairs, folder):
         "normalization": settings["normalization"],
     }
     if not settings["separate_vocabularies"]:
-        shared = _tokenizer("tokenizer", pairs.train, options, folder)
+        shared = _tokenizer("tokenizer", pairs.train, options, folder, size_derived)
         return shared, shared
     sides = zip(*pairs.train, strict=True)
     return tuple(
-        _tokenizer(name, side, options, folder)
+        _tokenizer(name, side, options, folder, size_derived)
         for name, side in zip(("source", "target"), sides, strict=True)
     )
 
 
-def _tokenizer(name, lines, options, folder):
+def _tokenizer(name, lines, options, folder, size_derived):
     path = folder and folder / f"{name}.model"
     if path and path.exists():
         return text.Tokenizer.load(path)
     size, kind = options["vocabulary_size"], options["model_type"]
     say(f"training a {kind} vocabulary of {size:,} pieces ...")
-    tokenizer = text.train_tokenizer(lines, **options)
+    try:
+        tokenizer = text.train_tokenizer(lines, **options)
+    except text.VocabularySizeError as error:
+        if not size_derived:
+            raise
+        say(f"the text allows {error.possible:,} pieces")
+        tokenizer = text.train_tokenizer(lines, **options | {"vocabulary_size": error.possible})
     if path:
         tokenizer.save(path)
     return tokenizer

@@ -42,7 +42,7 @@ def add_arguments(parser):
 
 def run(args):
     from keras_transformer.cli.ends import beside_results, say_next
-    from keras_transformer.cli.translate import load_translator
+    from keras_transformer.cli.translate import load_translator, named
     from keras_transformer.data.encoding import characters
     from keras_transformer.progress import say, work
 
@@ -67,7 +67,7 @@ def run(args):
         summary += f", {nats / tokens:.6f} nats per token, perplexity {_exp(nats / tokens):.4f}"
     if empty:
         summary += f"; left out: {empty:,} with an empty side"
-    say(summary)
+    say(f"{summary} (weights: {named(translator.weights)})")
     say_next({"Worst first": "paste SCORES F F | sort -g | head"})
 
 

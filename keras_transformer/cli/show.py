@@ -10,7 +10,7 @@ decoding step by step, the beam search as a tree, and the shape of every tensor.
 import sys
 from pathlib import Path
 
-from keras_transformer.cli.translate import penalty, positive
+from keras_transformer.cli.translate import named, penalty, positive
 
 
 def add_arguments(parser):
@@ -51,7 +51,8 @@ def run(args):
     sys.stdout.flush()
     names = show.write(found, folder)
     say(
-        f"\n{folder}: {len(names)} files, {names[0]} and {len(names) - 1} pictures\n"
+        f"\n{folder}: {len(names)} files, {names[0]} and {len(names) - 1} pictures "
+        f"(weights: {named(translator.weights)})\n"
         f"Open:  {(folder / 'index.html').absolute().as_uri()}"
     )
 

@@ -7,8 +7,10 @@
                           --run-dir runs/ours
 
 The run directory gets all that is needed to translate, resume and reproduce. The same command again
-resumes from the last checkpoint; --updates may be raised. Text may be gzipped (.gz). Lengths and
-budgets are in tokens (sub-words), progress in updates, losses in nats per target token."""
+resumes from the last checkpoint, also where the text has moved; --updates may be raised.
+Vocabulary, updates and warm-up follow from the size of the text unless given, and are printed
+first. Text may be gzipped (.gz). Lengths and budgets are in tokens (sub-words), progress in
+updates, losses in nats per target token."""
 
 import argparse
 
@@ -16,7 +18,6 @@ from keras_transformer.models.presets import PRESETS, label_smoothing
 
 # Of what --init-from takes over: not argparse's, so that a value that is given can be told apart.
 DEFAULTS = {
-    "vocabulary_size": 10_000,
     "vocabulary_type": "bpe",
     "normalization": "identity",
     "separate_vocabularies": False,
@@ -47,7 +48,11 @@ def add_arguments(parser):
 
     vocabulary = parser.add_argument_group("vocabulary")
     vocabulary.add_argument(
-        "--vocabulary-size", type=positive, metavar="V", help=f"pieces{_default('vocabulary_size')}"
+        "--vocabulary-size",
+        type=positive,
+        metavar="V",
+        help="pieces; by default 260, the text's frequent characters, and 2 x sqrt(length of the "
+        "text in characters), 32,000 at most; of char and word 10,000 at most",
     )
     vocabulary.add_argument(
         "--vocabulary-type",
@@ -100,13 +105,17 @@ def add_arguments(parser):
     earlier.add_argument(
         "--init-weights",
         metavar="WHICH",
-        help="average, best, last, or an update; by default the average where there is one, else "
-        "the last",
+        help="average, best, last, or an update; by default the average, or the last where there "
+        "is none or the last were better in validation",
     )
 
     training = parser.add_argument_group("training")
     training.add_argument("--run-dir", required=True, metavar="RUN")
-    training.add_argument("--updates", type=positive, default=10_000, help="length of training")
+    training.add_argument(
+        "--updates",
+        type=positive,
+        help="length of training; by default about 100 passes over the text, 300 to 10,000 updates",
+    )
     training.add_argument(
         "--tokens-per-batch",
         type=positive,
@@ -122,9 +131,16 @@ def add_arguments(parser):
         choices=("auto", "dynamic", "static"),
         help="static: at most 16 batch shapes, for XLA; auto: static where the step is compiled",
     )
-    training.add_argument("--warmup-steps", type=positive, default=4000, help="in updates")
     training.add_argument(
-        "--learning-rate", type=float, metavar="PEAK", help="highest rate; the paper's by default"
+        "--warmup-steps",
+        type=positive,
+        help="in updates; by default a fifth of them, at most 4,000",
+    )
+    training.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="PEAK",
+        help="highest rate; by default the paper's for --warmup-steps, or for 4,000 without that",
     )
     training.add_argument("--label-smoothing", type=float, help="by default the preset's, 0.1")
     training.add_argument("--clip-norm", type=float, help="longest gradient; longer are scaled")
@@ -151,7 +167,11 @@ def add_arguments(parser):
     )
     watching.add_argument("--tokenize", default="13a", help="sacreBLEU's, for validation BLEU")
     watching.add_argument(
-        "--bleu-every", type=positive, default=1, metavar="N", help="decode every Nth validation"
+        "--bleu-every",
+        type=positive,
+        metavar="N",
+        help="translate at every Nth validation; by default at each one once the validation loss "
+        "is at most two thirds of what guessing by the tokens' frequencies reaches",
     )
     watching.add_argument("--keep-checkpoints", type=positive, default=10, metavar="K")
     watching.add_argument(

@@ -1,21 +1,24 @@
 """What `keras-transformer train` does, step by step, with the package's public parts."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from keras_transformer import callbacks, data, evaluation
-from keras_transformer.checkpoint_files import load_weights, replacing, write_json
+from keras_transformer.checkpoint_files import replacing, write_json
 from keras_transformer.checkpoints import RunDirectory
-from keras_transformer.cli.fine_tuning import start_from
+from keras_transformer.cli.derivation import loss_worth_translating, with_derived, with_recorded
+from keras_transformer.cli.fine_tuning import VOCABULARY, start_from
 from keras_transformer.cli.preparation import prepare, read_text
 from keras_transformer.memory import training_step_bytes
+from keras_transformer.models.presets import PRESETS
 from keras_transformer.progress import say
 from keras_transformer.translator import Translator
 
 # What may differ when a run is resumed: none of it changes an update that was already made.
-# A run may also be moved.
+# Run and text may also be moved: "text_sha256" says that the text is the same, and "init_sha256"
+# the weights of --init-from.
 CHANGEABLE = (
+    *("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv"),
+    *("source_column", "target_column", "init_from"),
     "updates",
     "log_every",
     "stop_early",
@@ -24,6 +27,8 @@ CHANGEABLE = (
     "average",
     "run_dir",
 )
+# What a vocabulary is made from.
+VOCABULARY_FROM = ("text_sha256", "init_sha256", *VOCABULARY)
 # What TensorBoard's HParams table shows beside the model's own sizes.
 HPARAMS = (
     "preset",
@@ -41,15 +46,18 @@ HPARAMS = (
 
 def train(settings):
     """Trains, or goes on training, in `settings["run_dir"]`; see the command's help."""
-    pairs = read_text(settings)
-    initial, settings = start_from(settings)
-    settings = {**settings, "text_sha256": _digest(pairs)}
-    with RunDirectory.start(settings["run_dir"], settings, CHANGEABLE) as run:
+    pairs, initial, settings, derived = _read(settings)
+    settings = {**settings, "text_sha256": data.text_sha256(*pairs)}
+    with RunDirectory.start(
+        settings["run_dir"], settings, CHANGEABLE, vocabulary_from=VOCABULARY_FROM
+    ) as run:
+        if derived:
+            say(derived)
         if settings["hold_out"]:
             names = (f"held_out.{side}.txt" for side in ("source", "target"))
             data.write_parallel(pairs.valid, *(run.path / name for name in names))
         initial = initial and initial.keep(run.path)
-        ready = prepare(settings, pairs, run.path, initial)
+        ready = prepare(settings, pairs, run.path, initial, "vocabulary-size" in derived)
         _write_lines(run.path / "report.txt", [describe(settings, pairs, ready)])
         say((run.path / "report.txt").read_text(encoding="utf-8"))
         write_json(run.path / "resolved.json", resolved(settings, ready))
@@ -59,9 +67,21 @@ def train(settings):
 
 def dry_run(settings):
     """The report on data, model, shapes and memory, as text. Writes nothing."""
+    pairs, initial, settings, derived = _read(settings)
+    if derived:
+        say(derived)
+    ready = prepare(settings, pairs, None, initial, "vocabulary-size" in derived)
+    return describe(settings, pairs, ready)
+
+
+def _read(settings):
+    """The text, what to start from, the settings without gaps, and what was derived, in words."""
+    settings = with_recorded(settings)
     pairs = read_text(settings)
     initial, settings = start_from(settings)
-    return describe(settings, pairs, prepare(settings, pairs, initial=initial))
+    chosen = settings["d_model"] or PRESETS[settings["preset"] or "tiny"]["d_model"]
+    d_model = initial.architecture()["d_model"] if initial else chosen
+    return pairs, initial, *with_derived(settings, pairs.train, d_model)
 
 
 def resolved(settings, ready):
@@ -70,7 +90,7 @@ def resolved(settings, ready):
         "jit_compile": ready.model.jit_compile,
         "shapes": "static" if ready.plan.static else "dynamic",
         "validate_every": ready.validate_every,
-        "updates": ready.epochs * ready.validate_every,
+        "updates": ready.validations * ready.validate_every,
         "vocabulary_sizes": [
             ready.tokenizer.vocabulary_size(),
             ready.target_tokenizer.vocabulary_size(),
@@ -88,6 +108,7 @@ def describe(settings, pairs, ready):
         listed = f"{shapes[0]} ... {shapes[-1]}"
     else:
         listed = ", ".join(map(str, shapes))
+    updates = ready.validations * ready.validate_every
     return (
         f"{data.report(pairs.train, ready.train, pairs.valid)}\n"
         f"{ready.plan.summary()}\n"
@@ -97,8 +118,8 @@ def describe(settings, pairs, ready):
         f"jit_compile={ready.model.jit_compile}, {settings['precision']}\n"
         f"memory: about {training_step_bytes(ready.model, shapes) / 2**20:,.0f} MiB at the largest "
         f"batch, {rows} x {source} x {target}\n"
-        f"{ready.epochs * ready.validate_every:,} updates, validation and checkpoint every "
-        f"{ready.validate_every:,}"
+        f"{updates:,} updates, {updates / ready.plan.updates_per_epoch:,.1f} epochs (passes over "
+        f"the text); validation and checkpoint every {ready.validate_every:,} updates"
     )
 
 
@@ -114,12 +135,13 @@ def fit(settings, pairs, ready, run):
     if checkpoint is None and "init_from" in settings:
         _log_start(ready, run)
     stop = _early_stopping(settings, scores)
-    if update >= ready.epochs * ready.validate_every or stop is not None and stop.finished:
+    total = ready.validations * ready.validate_every
+    if update >= total or stop is not None and stop.finished:
         say(f"trained already, {update:,} updates: raise --updates to go on.")
         return
 
     translator = Translator(model, ready.tokenizer, ready.target_tokenizer)
-    sources, references = zip(*pairs.valid, strict=True)
+    sources, references = zip(*ready.scored, strict=True)
 
     def translate(lines):
         return translator.translate(lines, beam_size=1)
@@ -131,7 +153,7 @@ def fit(settings, pairs, ready, run):
     board = callbacks.TensorBoard(
         str(run.path),
         settings["log_every"],
-        callbacks.Probes(pairs.valid[:2], ready.tokenizer, ready.target_tokenizer),
+        callbacks.Probes(ready.scored[:2], ready.tokenizer, ready.target_tokenizer),
         hparams={name: settings[name] for name in HPARAMS if settings[name] is not None},
     )
 
@@ -157,11 +179,15 @@ def fit(settings, pairs, ready, run):
     listeners = [
         callbacks.StopOnNonFinite(every=settings["log_every"]),
         callbacks.TranslationScore(
-            translate, sources, references, scores_of, settings["bleu_every"], samples=keep_samples
+            translate,
+            sources,
+            references,
+            scores_of,
+            settings["bleu_every"] or 1,
+            samples=keep_samples,
+            below=None if settings["bleu_every"] else loss_worth_translating(ready.train),
         ),
-        callbacks.Progress(
-            ready.epochs * ready.validate_every, settings["log_every"], log=run.append_log
-        ),
+        callbacks.Progress(total, settings["log_every"], log=run.append_log),
         board,
         *([stop] if stop is not None else []),
         callbacks.Checkpoints(save, update),
@@ -170,7 +196,7 @@ def fit(settings, pairs, ready, run):
         model.fit(
             ready.plan.dataset(update),
             validation_data=ready.validation,
-            epochs=ready.epochs,
+            epochs=ready.validations,
             initial_epoch=update // ready.validate_every,
             steps_per_epoch=ready.validate_every * settings["accumulate"],
             shuffle=False,
@@ -225,14 +251,15 @@ def finish(settings, pairs, ready, run):
     late = [each for each in complete if 2 * each.update >= complete[-1].update]
     checkpoints = late[-settings["average"] :] if settings["average"] else []
     if len(checkpoints) > 1:
-        run.save_average(checkpoints)
-        _compare_with_last(ready, run)
+        run.save_average(checkpoints, ready.model, ready.validation)
     translator = Translator.load(run.path)
-    sources, references = zip(*pairs.valid, strict=True)
+    sources, references = zip(*ready.scored, strict=True)
     hypotheses = translator.translate(sources, beam_size=1)
     score = evaluation.bleu(hypotheses, references, tokenize=settings["tokenize"])
-    what = f"the average of {len(checkpoints)} checkpoints" if len(checkpoints) > 1 else "the model"
-    say(f"validation BLEU of {what}, greedy: {score.value:.2f}  {score.signature}")
+    say(
+        f"validation BLEU (weights: {translator.weights}), greedy: {score.value:.2f}  "
+        f"{score.signature}"
+    )
     end = {"event": "end", "update": complete[-1].update}
     end |= {"validation_bleu": score.value, "signature": score.signature}
     if end not in run.read_log():  # the same command again
@@ -240,24 +267,6 @@ def finish(settings, pairs, ready, run):
     written = ["averaged.npz"] * (run.path / "averaged.npz").exists()
     written += [f"{len(complete)} checkpoint(s)", "report.txt", "samples", "log.jsonl"]
     say(f"in {run.path}: {', '.join(written)}, and what TensorBoard shows")
-
-
-def _compare_with_last(ready, run):
-    """Says so where the average is worse than the last weights: they still learn fast then."""
-    load_weights(ready.model, run.weights_file("average"))
-    nats = ready.model.evaluate(ready.validation, verbose=0, return_dict=True)["nats_per_token"]
-    epochs = [record for record in run.read_log() if record["event"] == "epoch"]
-    last = epochs[-1]["val_nats_per_token"] if epochs else nats  # the log may have been removed
-    if nats > last:
-        say(
-            f"the average is worse than the last weights, {nats:.4f} against {last:.4f} nats per "
-            "token in validation: train on by --updates, or use --weights last"
-        )
-
-
-def _digest(pairs):
-    text = json.dumps(pairs, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _write_lines(path, lines):

@@ -38,8 +38,9 @@ def add_model_arguments(parser):
     parser.add_argument(
         "--weights",
         metavar="WHICH",
-        help="average, best, last, or an update; by default the average where there is one, else "
-        "the last; several with commas (8000,9000) make an ensemble",
+        help="average, best, last, or an update; by default the average, or the last where there "
+        "is none or the last were better in validation; several with commas (8000,9000) make an "
+        "ensemble",
     )
     parser.add_argument(
         "--ensemble",
@@ -48,6 +49,11 @@ def add_model_arguments(parser):
         help="decode with these runs too, of the same vocabulary, by the mean of probabilities; "
         "stands after RUN",
     )
+
+
+def named(weights):
+    """The weights of a translator as a name: "last", or "3000, average" of an ensemble."""
+    return weights if isinstance(weights, str) else ", ".join(map(str, weights))
 
 
 def load_translator(run, args):
@@ -116,8 +122,8 @@ def run(args):
             out.flush()
             seconds += time.perf_counter() - begin
     say(
-        f"{number:,} line(s) in {seconds:.1f} s, with the compilation of "
-        f"{translator.compiled_shapes} shape(s)"
+        f"{number:,} line(s) in {seconds:.1f} s (weights: {named(translator.weights)}), with the "
+        f"compilation of {translator.compiled_shapes} shape(s)"
     )
     if first is not None:
         say_next({"Look at one": command("keras-transformer", "show", args.run, first)})

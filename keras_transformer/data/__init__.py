@@ -3,8 +3,10 @@
 ```
 read_parallel / read_tsv    files -> [(source, target), ...]; read_lines reads a single file
 write_parallel              pairs -> two files that read_parallel reads back
+text_sha256                 what they are, wherever the files lie
 report                      what is in them: duplicates, overlap with validation, lengths
 encode_pairs                pairs -> flat arrays of ids, once, cached in a file
+kept_pairs                  those of them that encode_pairs keeps
 SubwordSampling             other pieces of the same text in each epoch (BPE-dropout)
 BatchPlan                   plan(seed, update) -> micro-batches; .dataset() is what `fit` takes
 token_batches               the last two in one line
@@ -17,7 +19,8 @@ LabelledPlan                texts and their classes
 """
 
 from keras_transformer.data.batches import BatchPlan, token_batches
-from keras_transformer.data.encoding import EncodedPairs, encode_pairs
+from keras_transformer.data.digest import text_sha256
+from keras_transformer.data.encoding import EncodedPairs, encode_pairs, kept_pairs, read_encoded
 from keras_transformer.data.files import read_parallel, read_tsv, write_parallel
 from keras_transformer.data.images import ImagePlan
 from keras_transformer.data.lines import read_lines
@@ -39,11 +42,14 @@ __all__ = [
     "WindowPlan",
     "encode_pairs",
     "encode_texts",
+    "kept_pairs",
     "mask_tokens",
+    "read_encoded",
     "read_lines",
     "read_parallel",
     "read_tsv",
     "report",
+    "text_sha256",
     "token_batches",
     "write_parallel",
 ]

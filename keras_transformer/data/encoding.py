@@ -132,8 +132,7 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
             target_ids, target_lengths = _flat_ids(
                 target_tokenizer, [target for _, target in filled]
             )
-            empty = (source_lengths == 0) | (target_lengths == 0)
-            long = ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
+            empty, long = _empty_and_long(source_lengths, target_lengths, max_length)
             keep = ~(empty | long)
             count += len(chunk)
             dropped_empty += len(chunk) - len(filled) + int(empty.sum())
@@ -161,6 +160,46 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
         dropped_empty=dropped_empty,
         dropped_long=dropped_long,
     )
+
+
+def _empty_and_long(source_lengths, target_lengths, max_length):
+    """Which pairs are left out, and why: two boolean arrays."""
+    empty = (source_lengths == 0) | (target_lengths == 0)
+    return empty, ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
+
+
+def kept_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256):
+    """The pairs that `encode_pairs` keeps: those that the validation loss counts.
+
+    Translate these for a validation score, so that loss and score are of the same pairs. A pair
+    that is longer than learned positions would end the training. How many are left out is said on
+    stderr.
+
+    Args:
+        pairs: A list of `(source, target)` strings.
+        tokenizer, target_tokenizer, max_length: As for `encode_pairs`.
+
+    Returns:
+        A list of pairs.
+
+    Example:
+
+    ```python
+    sources, references = zip(*kt.data.kept_pairs(valid, tokenizer))
+    ```
+    """
+    filled = [(source, target) for source, target in pairs if source.strip() and target.strip()]
+    _, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
+    _, target_lengths = _flat_ids(target_tokenizer or tokenizer, [target for _, target in filled])
+    empty, long = _empty_and_long(source_lengths, target_lengths, max_length)
+    kept = [pair for pair, out in zip(filled, empty | long, strict=True) if not out]
+    if len(kept) < len(pairs):
+        progress.say(
+            f"validation leaves out {len(pairs) - len(kept):,} of {len(pairs):,} pairs: "
+            f"{len(pairs) - len(filled) + int(empty.sum()):,} with an empty side, "
+            f"{int(long.sum()):,} longer than {max_length} tokens"
+        )
+    return kept
 
 
 def characters(pairs):
@@ -193,7 +232,19 @@ def _cache_key(pairs, tokenizer, target_tokenizer, max_length):
     return digest.hexdigest()
 
 
-def _load(path, key):
+def read_encoded(path):
+    """The pairs that `encode_pairs` kept in its `cache`, whatever their text was.
+
+    Returns:
+        `EncodedPairs`; None if there is no such file.
+
+    Raises:
+        ValueError: If the file is something else.
+    """
+    return _load(Path(path))
+
+
+def _load(path, key=None):
     if not path.exists():
         return None
     if not zipfile.is_zipfile(path):
@@ -201,7 +252,7 @@ def _load(path, key):
     with np.load(path, allow_pickle=False) as arrays:
         if "format" not in arrays or str(arrays["format"]) != _FORMAT:
             raise ValueError(_not_a_cache(path))
-        if str(arrays["key"]) != key:
+        if key is not None and str(arrays["key"]) != key:
             return None
         names = EncodedPairs.__dataclass_fields__
         values = {name: arrays[name] for name in names}

@@ -1,0 +1,52 @@
+"""Whether the average of a run's checkpoints is better than its last weights, in validation.
+
+The paper averages the last checkpoints (section 6.1). That helps where the weights move around an
+optimum; the average of a model that still learns fast lies behind its last weights.
+"""
+
+import keras
+
+
+def nats_per_token(model: keras.Model, validation, choices) -> list[float]:
+    """The validation loss of each choice of weights; the model keeps its own.
+
+    Args:
+        model: A compiled model with a `NatsPerToken` metric.
+        validation: What `model.evaluate` takes.
+        choices: Lists of arrays in the order of `model.weights`.
+
+    Returns:
+        A float for each choice, in nats per target token.
+
+    Raises:
+        ValueError: The model has no such metric.
+    """
+    own, found = model.get_weights(), []
+    try:
+        for weights in choices:
+            model.set_weights(weights)
+            found.append(model.evaluate(validation, verbose=0, return_dict=True))
+    finally:
+        model.set_weights(own)
+    if "nats_per_token" not in found[0]:
+        raise ValueError(
+            "The average is compared with the last weights by their nats per token, and the model "
+            f"measures only {', '.join(found[0])}. Compile it with "
+            "weighted_metrics=[keras_transformer.metrics.NatsPerToken()]."
+        )
+    return [scores["nats_per_token"] for scores in found]
+
+
+def worse(nats: list[float]) -> bool:
+    """Whether the average is known to be worse: `[average, last]`, or empty if not compared."""
+    return bool(nats) and not nats[0] <= nats[1]  # also where the average is not a number
+
+
+def comparison(updates: list[int], nats: list[float]) -> str:
+    """What the comparison says, and which weights are used from now on."""
+    average, last = nats
+    of = f"the average of the checkpoints at updates {', '.join(map(str, updates))}"
+    figures = f"{average:.4f} against {last:.4f} nats per token in validation"
+    if worse(nats):
+        return f"{of} is worse than the last weights, {figures}: the last weights are the default"
+    return f"{of} is at least as good as the last weights, {figures}: it is the default"
