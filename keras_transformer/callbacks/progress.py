@@ -40,8 +40,8 @@ class Progress(keras.callbacks.Callback):
     In a terminal the line is rewritten in place and each validation leaves one finished line; in a
     pipe or a log file every interval is a plain line of its own. Nats and accuracy are averages
     over the target tokens of the interval (in a validation's line: of the validation data), `ppl`
-    is e^nats of the unsmoothed cross-entropy, `loss` is the training objective (with label smoothing,
-    in nats per target token), `lr` is the rate really applied, `grad` the gradient norm
+    is e^nats of the unsmoothed cross-entropy, `loss` is the training objective (with label
+    smoothing, in nats per target token), `lr` is the rate really applied, `grad` the gradient norm
     before clipping, `tokens/s` counts real target tokens, `left` goes by the speed of this call of
     `fit`, without its first update, which waits for the compilation.
 
