@@ -10,7 +10,8 @@ def compile_with_weights(function, *models):
     """`function` of arrays, compiled once per shape, that reads the weights at each call.
 
     On JAX the weights are arguments of the compiled function: one that closed over the model would
-    go on using those of its first call.
+    go on using those of its first call. A model whose variables are replaced, as `quantize` does,
+    is compiled anew.
 
     Args:
         function: a function of arrays that calls `models`, without side effects.
@@ -20,8 +21,25 @@ def compile_with_weights(function, *models):
         A function of the same arguments; its `shapes` are those that were compiled so far (none on
         torch, where nothing is).
     """
+    held, compiled, compiling = None, None, threading.Lock()
+
+    def call(*arrays):
+        nonlocal held, compiled
+        variables = [variable for model in models for variable in model.variables]
+        with compiling:
+            if held is None or list(map(id, held)) != list(map(id, variables)):
+                held, compiled = variables, _compiled(function, variables)
+                call.shapes = compiled.shapes
+            current = compiled
+        return current(*arrays)
+
+    call.shapes = ()
+    return call
+
+
+def _compiled(function, variables):
+    """`function`, compiled once per shape as long as the model has these variables."""
     backend = keras.backend.backend()
-    variables = [variable for model in models for variable in model.variables]
     if backend == "tensorflow":
         import tensorflow as tf
 

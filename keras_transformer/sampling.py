@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_transformer import arguments
 from keras_transformer.compilation import compile_with_weights
 from keras_transformer.search import IMPOSSIBLE
 
@@ -118,6 +119,14 @@ class Sampler:
     """
 
     def __init__(self, model):
+        missing = [
+            name for name in ("embedding", "start_cache", "decode") if not hasattr(model, name)
+        ]
+        if missing:
+            raise ValueError(
+                "A Sampler takes a CausalLanguageModel, or a model with its embedding, start_cache "
+                f"and decode. Got a {type(model).__name__} without {', '.join(missing)}."
+            )
         self.model = model
         self._compiled = {}
 
@@ -136,17 +145,20 @@ class Sampler:
         Raises:
             ValueError: for prompts that are empty or of several lengths, or options out of range.
         """
+        prompts = _checked_prompts(prompts, self.model.embedding.vocabulary_size)
+        length = arguments.whole_number("length", length, least=0)
+        seed = arguments.whole_number("seed", seed, least=0)
         lengths = {len(prompt) for prompt in prompts}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
                 "Prompts are one or more lists of ids of one length, at least 1; got lengths "
                 f"{sorted(lengths)}. Generate those of other lengths by themselves."
             )
-        if temperature < 0 or (top_k is not None and top_k < 1):
-            raise ValueError(
-                f"temperature is at least 0 and top_k at least 1, got {temperature} and {top_k}."
-            )
-        if top_p is not None and not 0 < top_p <= 1:
+        temperature = arguments.real_number("temperature", temperature)
+        if top_k is not None:
+            advice = "None draws from all tokens."
+            top_k = arguments.whole_number("top_k", top_k, advice=advice)
+        if top_p is not None and not 0 < arguments.real_number("top_p", top_p) <= 1:
             raise ValueError(f"top_p is above 0 and at most 1, got {top_p}.")
         texts = [list(prompt) for prompt in prompts]
         wanted = len(texts[0]) + length
@@ -177,3 +189,21 @@ class Sampler:
             for text, row in zip(texts, found.tolist(), strict=True):
                 text += row[seen : seen + wanted - len(text)]
         return texts
+
+
+def _checked_prompts(prompts, vocabulary_size):
+    """The prompts as lists of integers, each of them an id that is not padding."""
+    if isinstance(prompts, str) or any(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(
+            f"Prompts are lists of ids, got text: {prompts!r}. Pass tokenizer.encode([text])."
+        )
+    checked = []
+    for prompt in prompts:
+        ids = [arguments.whole_number("An id of a prompt", id) for id in prompt]
+        if ids and max(ids) >= vocabulary_size:
+            raise ValueError(
+                f"An id of a prompt is below the vocabulary of {vocabulary_size}, got {max(ids)}. "
+                "Is this the tokenizer that the model was trained with?"
+            )
+        checked.append(ids)
+    return checked

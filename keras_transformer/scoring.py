@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_transformer import arguments
+
 # Of a batch of `batch_size` pairs. The logits of longer ones would take rows x length x V floats.
 LONGEST_OF_A_FULL_BATCH = 64
 
@@ -12,9 +14,18 @@ def encode_pairs(pairs, encode_sources, target_tokenizer):
     `encode_sources` maps a list of texts to lists of ids. A target may also be a list of ids.
     """
     pairs = list(pairs)
+    size = target_tokenizer.vocabulary_size()
     for pair in pairs:
-        if isinstance(pair, str) or len(pair) != 2:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"score takes a list of (source, target) pairs, got {pair!r}.")
+        source, target = pair
+        arguments.string(source, "score takes (source, target) pairs, got as a source")
+        if target is None or isinstance(target, str | bytes):
+            arguments.string(target, "score takes (source, target) pairs, got as a target")
+            continue
+        for id in target:
+            if arguments.whole_number("An id of a target", id, least=0) >= size:
+                raise ValueError(f"An id of a target is below the vocabulary of {size}, got {id}.")
 
     sources = encode_sources([source for source, _ in pairs])
     targets = [
@@ -31,8 +42,6 @@ def in_batches(ids, batch_size):
 
     A batch has `batch_size` pairs, or 1/4, 1/16 ... of that where they are long.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1, got {batch_size}.")
     order = sorted(range(len(ids)), key=lambda i: -max(map(len, ids[i])))
     first = 0
     while first < len(order):

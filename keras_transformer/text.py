@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_transformer import progress
+from keras_transformer import arguments, progress
 from keras_transformer.subwords import Segmenter
 
 MODEL_TYPES = ("bpe", "unigram", "char", "word")
@@ -92,9 +92,15 @@ class Tokenizer:
         # One line a call: on a list sentencepiece 0.2.3 starts threads at each call, and they
         # sometimes wait for minutes without a reason (seen in decode), to save a fifth of the time.
         encode = self._processor.encode
-        if isinstance(text, str):
-            return encode(_nfc(text))
-        return [encode(_nfc(line)) for line in text]
+        try:
+            if isinstance(text, str):
+                return encode(_nfc(text))
+            return [encode(_nfc(line)) for line in text]
+        except (RuntimeError, TypeError):  # in words that say nothing of the text
+            if isinstance(text, str):
+                arguments.string(text, "A tokenizer encodes text, got")
+            arguments.strings(text, "encode")
+            raise
 
     def sample(self, texts, alpha, seed):
         """Texts to ids, each cut into pieces at random: the same seed, the same ids.
@@ -116,7 +122,9 @@ class Tokenizer:
         Raises:
             ValueError: If `alpha` is out of its range, or the vocabulary is of another kind.
         """
-        best = self.encode(texts)
+        alpha = arguments.real_number("alpha", alpha)
+        seed = arguments.whole_number("seed", seed, least=0)
+        best = self.encode(arguments.strings(texts, "sample"))
         ids = np.fromiter(itertools.chain.from_iterable(best), np.int32)
         offsets = np.cumsum([0, *map(len, best)])
         segmenter = Segmenter(self.model_proto, ids, offsets, alpha)
@@ -157,6 +165,7 @@ class Tokenizer:
 
     def pieces(self, text):
         """Returns the pieces of `text` as strings: "▁" is a space, "<0xE3>" a byte."""
+        text = arguments.string(text, "A tokenizer encodes text, got")
         return self._processor.encode(_nfc(text), out_type=str)
 
     def id_to_piece(self, id):
@@ -360,16 +369,27 @@ def train_tokenizer(
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-    if isinstance(pairs, str):
+    if pairs is None or isinstance(pairs, str | bytes):
         raise ValueError(
-            "pairs must be an iterable of pairs or of lines, got one string; "
+            f"pairs must be an iterable of pairs or of lines, got {_kind(pairs)}; "
             "read files with kt.data.read_parallel"
         )
+    special = 5 if mask else 4
+    vocabulary_size = arguments.whole_number(
+        "vocabulary_size",
+        vocabulary_size,
+        least=special + 1,
+        advice=f"{special} ids are special: pad, unknown, start, end{', mask' if mask else ''}.",
+    )
+    if character_coverage is not None:
+        arguments.real_number("character_coverage", character_coverage, least=0.98)
+        if character_coverage > 1:
+            raise ValueError(f"character_coverage is at most 1, got {character_coverage}.")
     lines = [
         # SentencePiece drops whole lines that hold its marker for rare characters, "▅".
         _nfc(line).replace("▅", " ")
-        for item in pairs
-        for line in ([item] if isinstance(item, str) else item)
+        for number, item in enumerate(pairs)
+        for line in _lines_of(item, number)
         if line.strip()
     ]
     if not lines:
@@ -443,6 +463,23 @@ def _training_error(message, vocabulary_size, model_type):
 def comparable(text):
     """What texts have in common that are one to a reader: NFC, without spaces at either end."""
     return _nfc(text).strip()
+
+
+def _kind(value):
+    return "one string" if value is not None else "None"
+
+
+def _lines_of(item, number):
+    """The strings of an item of `pairs`, which is the `number`-th."""
+    try:
+        return [
+            arguments.string(line, f"Item {number} of pairs holds")
+            for line in ([item] if isinstance(item, str | bytes) else item)
+        ]
+    except TypeError:
+        raise ValueError(
+            f"pairs is an iterable of pairs of strings or of strings; item {number} is {item!r}."
+        ) from None
 
 
 def _nfc(text):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer import beams, progress, scoring, search
+from keras_transformer import arguments, beams, progress, scoring, search
 from keras_transformer.compilation import (
     compile_with_weights,
     compiles_each_shape,
@@ -20,6 +20,7 @@ from keras_transformer.labels import check_special_ids
 from keras_transformer.losses import token_nats
 from keras_transformer.memory import keep_freed_memory
 from keras_transformer.seen import Seen
+from keras_transformer.uncached import searchable
 
 # Shapes are rounded up to these, so that a file of any lengths compiles a handful of times; sources
 # to the coarse ones where those of a length are too few to repay the compilation of their own.
@@ -34,6 +35,7 @@ ROWS = (1, 4, 16, 64, 128, 256)
 # these are about 30,000 sentences of 16 tokens with `tiny`, 700 of 24 with `base`; all that a
 # translator was ever asked for count.
 REPAYS_FROM = 1e12
+BATCH_SIZE = "The default is 64; fewer sentences at once need less memory."
 
 
 class Hypothesis(NamedTuple):
@@ -53,13 +55,18 @@ class Translator:
 
     Args:
         model: a `Transformer`, or a list of them with one vocabulary; or other models with its
-            `encode`, `start_cache`, `decode`, `source_embedding` and `target_embedding`.
-        tokenizer: the vocabulary of the source, and of the target where they share one.
+            `encode`, `start_cache`, `decode`, `source_embedding` and `target_embedding`. Any
+            Keras model from `{"source_ids": [B, S], "target_ids": [B, T]}`, or from two such
+            inputs in that order, to logits [B, T, V] translates too: without a cache, slowly.
+        tokenizer: the vocabulary of the source, and of the target where they share one: a
+            `Tokenizer`, or an object with `vocabulary_size()`, `encode(texts)` (lists of ids),
+            `decode(ids)` (a string), `pad_id` (0), `start_id` and `end_id`.
         target_tokenizer: the vocabulary of the target.
 
     Raises:
-        ValueError: for a vocabulary larger than a model's, models of different vocabularies, or a
-            target's start or end that is padding.
+        ValueError: for a vocabulary larger than a model's, models of different vocabularies, a
+            model of other inputs or outputs, a tokenizer without these methods, or a target's start
+            or end that is padding.
 
     Example:
 
@@ -73,7 +80,10 @@ class Translator:
     EXTRA_LENGTH = 50
 
     def __init__(self, model, tokenizer, target_tokenizer=None):
-        self.models = list(model) if isinstance(model, (list, tuple)) else [model]
+        for each in (tokenizer, target_tokenizer or tokenizer):
+            _check_tokenizer(each)
+        models = list(model) if isinstance(model, (list, tuple)) else [model]
+        self.models = [searchable(each) for each in models]
         self.tokenizer = tokenizer
         self.target_tokenizer = target_tokenizer or tokenizer
         for each in self.models:
@@ -81,10 +91,11 @@ class Translator:
                 (each.source_embedding, self.tokenizer),
                 (each.target_embedding, self.target_tokenizer),
             ):
-                if vocabulary.vocabulary_size() > embedding.vocabulary_size:
+                size = embedding.vocabulary_size
+                if size is not None and vocabulary.vocabulary_size() > size:
                     raise ValueError(
                         f"The tokenizer has {vocabulary.vocabulary_size()} pieces and the model "
-                        f"{embedding.vocabulary_size}: this tokenizer is not the model's."
+                        f"{size}: this tokenizer is not the model's."
                     )
         target = self.target_tokenizer
         check_special_ids(target.start_id, target.end_id, target.pad_id)
@@ -166,17 +177,17 @@ class Translator:
             A list of lists of `Hypothesis`.
 
         Raises:
-            ValueError: for `n` above `beam_size`, a string in place of a list of strings, or a
-                model whose probabilities are not finite.
+            ValueError: for `n` above `beam_size`, other arguments out of range, anything but
+                strings in `texts`, or a model whose probabilities are not finite.
         """
-        if isinstance(texts, str):
-            raise ValueError("translate takes a list of strings, got one string: pass [text].")
-        if not 1 <= n <= beam_size:
+        texts = arguments.strings(texts, "translate")
+        n, beam_size, batch_size = _checked(n, beam_size, batch_size)
+        length_penalty = arguments.length_penalty(length_penalty)
+        if n > beam_size:
             raise ValueError(
                 f"A beam of {beam_size} has between 1 and {beam_size} results, asked for n={n}. "
                 "Raise beam_size, or ask for fewer."
             )
-        texts = list(texts)
         sources = self.encode_sources(texts)
         self._refuse_too_long(texts, sources)
         results = [[Hypothesis("", [], 0.0)] * n if not ids else None for ids in sources]
@@ -308,10 +319,10 @@ class Translator:
             max_lengths[row] = self._longest_target(len(ids))
         return source_ids, max_lengths
 
-    def _width(self, longest, lengths=SOURCE_LENGTHS):
+    def _width(self, longest, lengths=SOURCE_LENGTHS, sides=("source_embedding",)):
         """The width to compile for rows of up to `longest` tokens, the end counted."""
         width = next((w for w in lengths if w >= longest), -(-longest // 256) * 256)
-        learned = self.learned_positions("source_embedding")
+        learned = self.learned_positions(*sides)
         if learned is None:
             return width
         if longest > learned:
@@ -326,9 +337,9 @@ class Translator:
         longest = source_length + self.EXTRA_LENGTH
         return longest if learned is None else min(longest, learned)
 
-    def learned_positions(self, embedding):
+    def learned_positions(self, *embeddings):
         """The fewest positions that a member has; None for sinusoids, which have no limit."""
-        limits = [getattr(each, embedding).max_length for each in self.models]
+        limits = [getattr(each, name).max_length for each in self.models for name in embeddings]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _compiled(self, n, beam_size, length_penalty, length, few):
@@ -362,6 +373,7 @@ class Translator:
         the `while_loop` of `search.beam_search`, which then searches with one beam too; `few` is
         that of either search.
         """
+        length_penalty = arguments.length_penalty(length_penalty)
         penalty = (
             search.average_penalty()
             if length_penalty == "average"
@@ -446,6 +458,7 @@ class Translator:
         Returns:
             A list of lists of floats.
         """
+        batch_size = arguments.whole_number("batch_size", batch_size, advice=BATCH_SIZE)
         pairs = list(pairs)
         ids = scoring.encode_pairs(pairs, self.encode_sources, self.target_tokenizer)
         if "score" not in self._searches:
@@ -460,7 +473,8 @@ class Translator:
         with progress.work("scoring", total, "target tokens") as done:
             for chosen in scoring.in_batches(ids, batch_size):
                 batch = [ids[i] for i in chosen]
-                width = self._width(max(len(side) for pair in batch for side in pair) + 1)
+                longest = max(len(side) for pair in batch for side in pair) + 1
+                width = self._width(longest, sides=("source_embedding", "target_embedding"))
                 rows = next((r for r in ROWS if r >= len(batch)), len(batch))
                 arrays = scoring.arrays(batch, rows, width, self.tokenizer, self.target_tokenizer)
                 scored = ops.convert_to_numpy(self._searches["score"](*arrays))
@@ -468,6 +482,30 @@ class Translator:
                     found[i] = row[: len(ids[i][1]) + 1].tolist()
                     done(len(found[i]))
         return found
+
+
+def _checked(n, beam_size, batch_size):
+    """The three as integers."""
+    advice = "1 is greedy search; the paper has 4."
+    beam_size = arguments.whole_number("beam_size", beam_size, advice=advice)
+    batch_size = arguments.whole_number("batch_size", batch_size, advice=BATCH_SIZE)
+    advice = f"A beam of {beam_size} has between 1 and {beam_size} results."
+    return arguments.whole_number("n", n, advice=advice), beam_size, batch_size
+
+
+def _check_tokenizer(tokenizer):
+    needed = ("vocabulary_size", "pad_id", "start_id", "end_id")
+    missing = [name for name in needed if not hasattr(tokenizer, name)]
+    if not missing:
+        return
+    advice = "Train one with kt.text.train_tokenizer"
+    if getattr(tokenizer, "proto", None):  # a SentencePiece tokenizer of keras_hub
+        advice = "If its pad id is 0, and it has a start and an end, pass kt.text.Tokenizer(proto)"
+    raise ValueError(
+        f"A {type(tokenizer).__name__} has no {', '.join(missing)}. A tokenizer of a Translator "
+        "has vocabulary_size(), encode(texts) to lists of ids, decode(ids) to a string, pad_id "
+        f"(0), start_id and end_id. {advice}, or wrap yours in a class with these."
+    )
 
 
 def _side_by_side(function, batches, *arguments):

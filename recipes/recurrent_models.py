@@ -4,8 +4,6 @@
 model is its state. So `kt.Translator` searches with either.
 """
 
-import types
-
 import keras
 import numpy as np
 from keras import ops, tree
@@ -13,11 +11,11 @@ from recurrent_layers import RecurrentDecoder, RecurrentEncoder
 
 from keras_transformer.layers import PositionalEmbedding
 from keras_transformer.layers.masks import padding_mask
-from keras_transformer.models import LossPerLabel
+from keras_transformer.models.functional import FunctionalModel
 
 
 @keras.saving.register_keras_serializable(package="compare_seq2seq")
-class RecurrentSeq2Seq(LossPerLabel, keras.Model):
+class RecurrentSeq2Seq(FunctionalModel):
     """A recurrent encoder-decoder from source ids and shifted target ids to logits.
 
     ```
@@ -71,37 +69,46 @@ class RecurrentSeq2Seq(LossPerLabel, keras.Model):
         dtype=None,
         trainable=True,
     ):
-        policy = keras.dtype_policies.get(dtype)
-        sizes = {"cell": cell, "units": units, "num_layers": num_layers, "dropout": dropout}
-        parts = types.SimpleNamespace(reverse_source=reverse_source)
-        parts.source_embedding = parts.target_embedding = PositionalEmbedding(
-            vocabulary_size, d_model, positions=None, dropout=dropout, dtype=policy
-        )
-        parts.encoder = RecurrentEncoder(**sizes, bidirectional=bidirectional, dtype=policy)
-        parts.decoder = RecurrentDecoder(**sizes, attention=attention, dtype=policy)
-
-        # As in `Transformer`, the wiring first runs on the bare layers.
-        source_ids = keras.Input((None,), dtype="int32", name="source_ids")
-        target_ids = keras.Input((None,), dtype="int32", name="target_ids")
-        memory, memory_mask = RecurrentSeq2Seq.encode(parts, source_ids)
-        logits = RecurrentSeq2Seq.decode(parts, target_ids, memory, memory_mask)
-        super().__init__(
-            inputs={"source_ids": source_ids, "target_ids": target_ids},
-            outputs=logits,
-            name=name,
-            trainable=trainable,
-        )
-        for part, value in vars(parts).items():
-            setattr(self, part, value)
-        self._config = {
-            **sizes,
+        self.reverse_source = reverse_source
+        sizes = {
             "vocabulary_size": vocabulary_size,
+            "units": units,
+            "cell": cell,
             "attention": attention,
+            "num_layers": num_layers,
             "d_model": d_model,
+            "dropout": dropout,
             "bidirectional": bidirectional,
             "reverse_source": reverse_source,
-            "dtype": policy.name,
         }
+        inputs = {
+            each: keras.Input((None,), dtype="int32", name=each)
+            for each in ("source_ids", "target_ids")
+        }
+        super().__init__(inputs, sizes, dtype=dtype, name=name, trainable=trainable)
+
+    def make_layers(
+        self, dtype, vocabulary_size, attention, d_model, bidirectional, reverse_source, **sizes
+    ):
+        embedding = PositionalEmbedding(
+            vocabulary_size,
+            d_model,
+            positions=None,
+            dropout=sizes["dropout"],
+            dtype=dtype,
+            name="positional_embedding",
+        )
+        encoder = {**sizes, "bidirectional": bidirectional, "name": "recurrent_encoder"}
+        decoder = {**sizes, "attention": attention, "name": "recurrent_decoder"}
+        return {
+            "source_embedding": embedding,
+            "target_embedding": embedding,
+            "encoder": RecurrentEncoder(**encoder, dtype=dtype),
+            "decoder": RecurrentDecoder(**decoder, dtype=dtype),
+        }
+
+    def wire(self, inputs):
+        return self.decode(inputs["target_ids"], *self.encode(inputs["source_ids"]))
 
     def encode(self, source_ids):
         """Source ids [B, S] -> what the decoder may know of them, and the mask [B, S].
@@ -142,9 +149,6 @@ class RecurrentSeq2Seq(LossPerLabel, keras.Model):
             "self": tree.map_structure(repeated, memory["states"]),
             "cross": [] if values is None else [values, self.decoder.project(values)],
         }
-
-    def get_config(self):
-        return {**self._config, "name": self.name, "trainable": self.trainable}
 
 
 def matching_units(

@@ -240,6 +240,37 @@ def cache_added():
     return _CacheAdded(V, num_layers=1, **BLOCK)
 
 
+# --- wiring
+
+
+class _OverriddenInVain(models.Transformer):
+    def wire(self, inputs):
+        plain = models.Transformer
+        memory, mask = plain.encode(self, inputs["source_ids"])
+        return plain.decode(self, inputs["target_ids"], memory, mask)
+
+    def encode(self, source_ids):
+        memory, mask = super().encode(source_ids)
+        return 2 * memory, mask
+
+
+def overridden_in_vain():
+    """The graph is wired by the methods of the base class; those of the object only decode."""
+    return _OverriddenInVain(V, num_layers=1, **BLOCK)
+
+
+@keras.saving.register_keras_serializable(package="broken")
+class RawKernel(keras.layers.Layer):
+    """Multiplies the kernel of a Dense layer, which is integers once that is quantised."""
+
+    def build(self, shape):
+        self.dense = keras.layers.Dense(D)
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        return ops.matmul(inputs, ops.cast(self.dense.kernel, inputs.dtype))
+
+
 # --- files
 
 

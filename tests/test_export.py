@@ -323,6 +323,24 @@ def test_what_ctranslate2_cannot_hold_is_refused(
     with pytest.raises(ValueError, match="one of float32, .*; got 'int4'"):
         to_ctranslate2(translator, export, "int4")
 
+    class Doubled(Transformer):
+        def encode(self, source_ids):
+            memory, mask = super().encode(source_ids)
+            return 2 * memory, mask
+
+    [given] = translator.models
+    doubled = Doubled(**{k: v for k, v in given.get_config().items() if k != "dtype"})
+    plain = keras.Model(given.input, given.output)
+    for other, name in ((doubled, "Doubled"), (plain, "Uncached")):
+        with pytest.raises(ValueError, match=f"this is a {name} with encode of its own"):
+            to_ctranslate2(
+                Translator(other, translator.tokenizer, translator.target_tokenizer), export
+            )
+    quantized = small_model()
+    quantized.quantize("int8")
+    with pytest.raises(ValueError, match="Export the float model with quantization='int8'"):
+        to_ctranslate2(Translator(quantized, source_tokenizer), export)
+
     class Renamed(Tokenizer):
         def id_to_piece(self, id):
             return "<eos>" if id == self.end_id else super().id_to_piece(id)
@@ -384,12 +402,16 @@ def test_a_saved_model_translates_alone_as_the_translator(translator, beam_of_3,
         np.testing.assert_allclose(scores, [each.score if each else 0 for each in best], rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Layer")
 def test_a_saved_model_of_an_ensemble_with_learned_positions(
     source_tokenizer, uncompiled, tmp_path
 ):
     import tensorflow as tf
 
+    # One is quantised, the other has no cache.
     models = [small_model(positions="learned", max_length=7), small_model(norm="pre")]
+    models[0].quantize("int8")
+    models[1] = keras.Model(models[1].input, models[1].output)
     ensemble = Translator(models, source_tokenizer)
     to_saved_model(ensemble, tmp_path / "export", beam_size=1)
     model = tf.saved_model.load(str(tmp_path / "export"))
@@ -411,7 +433,11 @@ def test_a_saved_model_searches_as_translate_does_by_default():
 
 
 def test_what_makes_no_saved_model_is_refused(translator, tmp_path, monkeypatch):
-    for beam_size, penalty, match in ((0, 0.6, "at least 1, got 0"), (3, -1, "least 0, got -1")):
+    for beam_size, penalty, match in (
+        (0, 0.6, "at least 1, got 0"),
+        (3, -1, "least 0, got -1"),
+        (3, "avg", "got 'avg'"),
+    ):
         with pytest.raises(ValueError, match=match):
             to_saved_model(translator, tmp_path / "export", beam_size, penalty)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")

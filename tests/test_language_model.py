@@ -114,6 +114,26 @@ def test_a_seed_repeats_and_prompts_stay(model):
     assert all(0 < i < V for text in found for i in text)
 
 
+def test_mistyped_arguments_are_named():
+    model = CausalLanguageModel(V, **SIZES, max_length=11)
+    sampler = sampling.Sampler(model)
+    for prompts, options, message in (
+        (["ab"], {}, "lists of ids, got text"),
+        ([[0]], {}, "id of a prompt is an integer and at least 1, got 0"),
+        ([[1.5]], {}, "id of a prompt is an integer and at least 1, got 1.5"),
+        ([[V]], {}, f"below the vocabulary of {V}, got {V}"),
+        ([[1]], {"length": 2.5}, "length is an integer and at least 0, got 2.5"),
+        ([[1]], {"seed": -1}, "seed is an integer and at least 0, got -1"),
+        ([[1]], {"temperature": "hot"}, "temperature is a number and at least 0, got 'hot'"),
+        ([[1]], {"top_k": 2.0}, "top_k is an integer and at least 1, got 2.0"),
+        ([[1]], {"top_p": "most"}, "top_p is a number and at least 0, got 'most'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sampler.generate(prompts, **{"length": 3, **options})
+    with pytest.raises(ValueError, match="Got a Functional without embedding, start_cache, decode"):
+        sampling.Sampler(keras.Model(model.input, model.output))
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "message"),
     [

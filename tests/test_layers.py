@@ -231,6 +231,18 @@ def test_mixed_precision_computes_low_keeps_weights_high_and_agrees_with_float32
     np.testing.assert_allclose(array(output), expected, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [(name, "int8") for name in LAYERS] + [("feed_forward", "int4"), ("feed_forward", "float8")],
+)
+def test_quantised_in_a_users_model_a_layer_computes_nearly_the_same(name, mode):
+    # Fails if: a layer multiplies the integers of a quantised kernel; a file forgets the mode.
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    testing.assert_quantizes(
+        layer_class(**arguments), list(inputs) if inputs[1:] else inputs[0], mode
+    )
+
+
 def test_model_of_a_user_saves_and_loads_to_the_bit():
     block = {"d_model": D, "num_heads": 1, "d_ff": 29, "dropout": 0.1}
     source_ids = keras.Input((None,), dtype="int32")

@@ -88,6 +88,16 @@ def test_layers_and_decoder_only_models_are_certified_too():
         testing.assert_padding_invariant(block, pair)
 
 
+def test_an_override_in_vain_is_seen():
+    with fails("The model is not wired by its own methods"):
+        testing.assert_wired(broken.overridden_in_vain(), IDS)
+
+
+def test_a_layer_that_multiplies_quantised_integers_is_seen():
+    with fails("Quantised by 'int8' the model gives other outputs"):
+        testing.assert_quantizes(broken.RawKernel(), FLOATS)
+
+
 # --- who may see what
 
 

@@ -180,6 +180,46 @@ def test_one_string_is_an_error():
         text.train_tokenizer("train.en")
 
 
+def test_mistyped_arguments_are_named():
+    for arguments, message in (
+        ({"vocabulary_size": 1}, "vocabulary_size is an integer and at least 5, got 1. 4 ids are"),
+        ({"vocabulary_size": 0}, "at least 5, got 0"),
+        ({"vocabulary_size": 2.0}, "at least 5, got 2.0"),
+        ({"vocabulary_size": "10000"}, "at least 5, got '10000'"),
+        ({"vocabulary_size": 5, "mask": True}, "at least 6, got 5. 5 ids are special.*mask"),
+        ({"character_coverage": 2}, "character_coverage is at most 1, got 2"),
+        ({"character_coverage": "all"}, "character_coverage is a number and at least 0.98"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trained(**arguments)
+    for pairs, message in (
+        (None, "pairs must be an iterable of pairs or of lines, got None"),
+        ([None], "item 0 is None"),
+        (["a", 5], "item 1 is 5"),
+        ([("a", "b"), ("a", None)], "Item 1 of pairs holds None, which is no string"),
+        ([b"ab"], "Item 0 of pairs holds b'ab', which is no string. Decode it first"),
+        (["a\ud800"], "Item 0 of pairs holds 'a.*', with an unpaired surrogate at character 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            text.train_tokenizer(pairs)
+    for wrong, message in (
+        (None, "list of strings, got None"),
+        ([None], "got at index 0 None"),
+        (["a", "b\udc80"], "got at index 1 'b.*', with an unpaired surrogate at character 1"),
+        ("\ud800", "with an unpaired surrogate at character 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            BPE.encode(wrong)
+        with pytest.raises(ValueError, match="list of strings, got|list of strings"):
+            BPE.sample(wrong, 0.1, 1)
+    with pytest.raises(ValueError, match="seed is an integer and at least 0, got -1"):
+        BPE.sample(["a"], 0.1, -1)
+    with pytest.raises(ValueError, match="alpha is a number and at least 0, got 'some'"):
+        BPE.sample(["a"], "some", 1)
+    with pytest.raises(ValueError, match="A tokenizer encodes text, got None, which is no string"):
+        BPE.pieces(None)
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "word"])
 def test_the_size_named_by_an_error_works(kind):
     for wrong, words in ((5000, "at most "), (5, "at least ")):

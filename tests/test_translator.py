@@ -373,8 +373,19 @@ def test_what_cannot_be_scored_is_refused(translator):
     for pairs in (["ab"], ("abc", "def"), [("a", "b", "c")], [("a",)]):
         with pytest.raises(ValueError, match=r"list of \(source, target\) pairs, got"):
             translator.score(pairs)
-    with pytest.raises(ValueError, match="batch_size is at least 1, got 0"):
-        translator.score([("abc", "stu")], batch_size=0)
+    for pair, message in (
+        ((None, "a"), "got as a source None, which is no string"),
+        (("a", None), "got as a target None, which is no string"),
+        (("a", "b\udc80"), "got as a target 'b.*', with an unpaired surrogate at character 1"),
+        (("a", [13]), "below the vocabulary of 13, got 13"),
+        (("a", [-1]), "An id of a target is an integer and at least 0, got -1"),
+        (None, "pairs, got None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            translator.score([pair])
+    for batch_size in (0, -1, 2.0, "many"):
+        with pytest.raises(ValueError, match=f"batch_size is .* at least 1, got {batch_size!r}"):
+            translator.score([("abc", "stu")], batch_size=batch_size)
 
 
 def test_an_ensemble_goes_by_the_mean_of_probabilities(translator, greedy, beam_of_3):
@@ -406,11 +417,26 @@ def test_an_ensemble_of_equals_is_the_model_itself(translator, greedy):
 def test_what_cannot_be_translated_is_refused(translator, source_tokenizer):
     with pytest.raises(ValueError, match=r"list of strings, got one string: pass \[text\]"):
         translator.translate("abc")
-    for n in (0, 4):
-        with pytest.raises(ValueError, match=f"between 1 and 3 results, asked for n={n}"):
-            translator.n_best(["abc"], n, beam_size=3)
-    with pytest.raises(ValueError, match="at least 0, got -1"):
-        translator.translate(["abc"], length_penalty=-1)
+    with pytest.raises(ValueError, match="between 1 and 3 results, asked for n=4"):
+        translator.n_best(["abc"], 4, beam_size=3)
+    for texts, message in (
+        ([None], "got at index 0 None, which is no string. Leave it out"),
+        (["a", b"b"], r"got at index 1 b'b', which is no string. Decode it first"),
+        (["a\ud800"], "index 0 'a.*', with an unpaired surrogate at character 1: no text"),
+        (None, "list of strings, got None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            translator.translate(texts)
+    for argument, values in {
+        "n": (0, 1.0, None),
+        "beam_size": (0, 2.0, "4", True),
+        "batch_size": (0, -1),
+        "length_penalty": (-1, "avg", None, float("nan")),
+    }.items():
+        for value in values:
+            given = {"n": 1, argument: value}
+            with pytest.raises(ValueError, match=f"^{argument} is .* at least [01], got {value!r}"):
+                translator.n_best(["abc"], **given)
     starts_with_padding = types.SimpleNamespace(
         vocabulary_size=lambda: 13, pad_id=0, start_id=0, end_id=3
     )
@@ -425,6 +451,128 @@ def test_what_cannot_be_translated_is_refused(translator, source_tokenizer):
         Translator([*translator.models, small_model(23)], translator.target_tokenizer)
     with pytest.raises(ValueError, match="got 0 with"):
         Translator([], source_tokenizer)
+
+
+# --- models of other kinds
+
+
+def as_subclass(model):
+    class Mine(keras.Model):
+        def call(self, inputs, training=None):
+            return model({"source_ids": inputs[0], "target_ids": inputs[1]}, training=training)
+
+    return Mine()
+
+
+def as_list(model, widths=(None, None)):
+    inputs = [keras.Input((width,), dtype="int32") for width in widths]
+    outputs = model(dict(zip(("source_ids", "target_ids"), inputs, strict=True)))
+    return keras.Model(inputs, outputs)
+
+
+OTHERS = {
+    "dictionary": lambda model: keras.Model(model.input, model.output),
+    "fixed": lambda model: as_list(model, (13, 17)),
+    "subclass": as_subclass,
+    "ensemble": lambda model: keras.Model(model.input, model.output),
+}
+
+
+def same_hypotheses(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [(h.text, h.ids) for h in ours] == [(h.text, h.ids) for h in theirs]
+        np.testing.assert_allclose([h.score for h in ours], [h.score for h in theirs], rtol=1e-4)
+
+
+def test_any_model_of_ids_to_logits_translates_as_with_a_cache(translator, uncompiled, capsys):
+    tokenizers = (translator.tokenizer, translator.target_tokenizer)
+    [model] = translator.models
+    cached = Translator(model, *tokenizers)
+    texts, pairs = ["ab", "", "q"], [("abc", "stu"), ("q", "")]
+    expected = {beam_size: cached.n_best(texts, beam_size, beam_size) for beam_size in (1, 2)}
+    scores = cached.score(pairs)
+    for kind, make in OTHERS.items():
+        others = [make(model), model] if kind == "ensemble" else make(model)
+        other = Translator(others, *tokenizers)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "has no cache" in line and "translating is slow" in line
+        beam_size = 2 if kind == "fixed" else 1
+        same_hypotheses(other.n_best(texts, beam_size, beam_size), expected[beam_size])
+        np.testing.assert_allclose(other.score(pairs), scores, rtol=1e-4)
+
+
+def test_a_model_without_cache_is_compiled_and_its_weights_are_live(translator, greedy):
+    [model] = translator.models
+    tokenizers = (translator.tokenizer, translator.target_tokenizer)
+    other = Translator(keras.Model(model.input, model.output), *tokenizers)
+    same_hypotheses(other.n_best(TEXTS[:4], 1, 1, batch_size=4), greedy[:4])
+    weights = model.get_weights()
+    model.set_weights(random_weights(model, seed=17))
+    try:
+        found = other.n_best(TEXTS[:4], 1, 1, batch_size=4)
+        pairs = [(text, h) for text, (h,) in zip(TEXTS, found, strict=False) if text.strip()]
+        assert_greedy(translator, pairs)
+    finally:
+        model.set_weights(weights)
+    assert found != greedy[:4]
+
+
+def test_positions_of_a_model_without_cache_are_found(source_tokenizer, uncompiled):
+    model = small_model(23, positions="learned", max_length=11)
+    other = Translator(keras.Model(model.input, model.output), source_tokenizer)
+    assert other.learned_positions("source_embedding") == 11
+    assert other.learned_positions("target_embedding") == 11
+    cached = Translator(model, source_tokenizer)
+    same_hypotheses(other.n_best(["abcdefghi"], 1, 1), cached.n_best(["abcdefghi"], 1, 1))
+    with pytest.raises(ValueError, match="12 tokens is longer than the 11 positions"):
+        other.translate(["abcdefghij"])
+
+
+def test_other_models_and_tokenizers_are_refused_at_once(translator, source_tokenizer):
+    [model] = translator.models
+    source_ids, logits = model.input["source_ids"], model.output
+    renamed = as_list(model)
+    renamed = keras.Model(dict(zip("ab", renamed.input, strict=True)), renamed.output)
+    for other, message in (
+        (object(), "or a model with encode, start_cache, .* Got a object without encode"),
+        (renamed, r"The inputs of .* are \['a', 'b'\]"),
+        (keras.Sequential([keras.Input((None,)), keras.layers.Embedding(23, 5)]), "has 1 input.s."),
+        (keras.Model(model.input, keras.ops.softmax(logits)), "are probabilities. Leave out the"),
+        (
+            keras.Model(model.input, logits[:, -1]),
+            r"For 3 target ids the output of .* is \(1, 13\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"(?s)A Translator takes a Keras model.*{message}"):
+            Translator(other, source_tokenizer, translator.target_tokenizer)
+    images = keras.Input((3, 4))
+    pair = keras.Model([source_ids, images], [source_ids, images])
+    with pytest.raises(ValueError, match=r"have the shapes .*\(None, 3, 4\)"):
+        Translator(pair, source_tokenizer)
+
+    class KerasTokenizer:
+        proto = source_tokenizer.model_proto
+
+        def vocabulary_size(self):
+            return 23
+
+    with pytest.raises(ValueError, match="has no pad_id, start_id, end_id. .*Tokenizer.proto"):
+        Translator(model, source_tokenizer, KerasTokenizer())
+    with pytest.raises(ValueError, match="A str has no vocabulary_size"):
+        Translator(model, "spm.model")
+
+
+@pytest.mark.filterwarnings("ignore:Layer")
+def test_what_was_compiled_before_quantize_uses_the_quantised_weights(translator):
+    # Fails if: a compiled function keeps the float variables that `quantize` has replaced.
+    model = small_model(23, target_vocabulary_size=13)
+    other = Translator(model, translator.tokenizer, translator.target_tokenizer)
+    pairs = [("abc", [5, 7, 9]), ("fed", [6])]
+    before = other.score(pairs)
+    model.quantize("int4")
+    after = other.score(pairs)
+    assert_teacher_forced(other, pairs, after)
+    assert np.abs(np.subtract(before, after)).max() > 0.01
 
 
 @pytest.fixture(scope="module")

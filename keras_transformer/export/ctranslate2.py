@@ -19,6 +19,7 @@ import numpy as np
 from keras_transformer import progress
 from keras_transformer.export.folder import new_folder
 from keras_transformer.layers import sinusoids
+from keras_transformer.models import Transformer
 
 QUANTIZATIONS = (
     "float32",
@@ -97,6 +98,17 @@ def to_ctranslate2(translator, folder, quantization="float32"):
             "export one of them, or the ensemble as a SavedModel."
         )
     [model] = translator.models
+    for method in ("encode", "decode"):
+        if getattr(type(model), method) is not getattr(Transformer, method):
+            raise ValueError(
+                f"CTranslate2 computes the encode and decode of a Transformer, and this is a "
+                f"{type(model).__name__} with {method} of its own. Export it as a SavedModel."
+            )
+    if any(layer.quantization_mode is not None for layer in model._flatten_layers()):
+        raise ValueError(
+            "CTranslate2 quantises by itself and needs the weights that this model had before "
+            "quantize. Export the float model with quantization='int8'."
+        )
     with new_folder(folder) as folder, progress.work("writing a CTranslate2 model"):
         spec = _spec(model, translator.tokenizer, translator.target_tokenizer)
         spec.validate()

@@ -9,7 +9,7 @@ only (one: 0.01 seconds for 0.07; 64: 1.0 for 0.9).
 
 import keras
 
-from keras_transformer import progress
+from keras_transformer import arguments, progress
 from keras_transformer.export.folder import new_folder
 
 # What Python's `str.strip` takes for spaces, which TensorFlow's does not.
@@ -61,8 +61,8 @@ def to_saved_model(translator, folder, beam_size=4, length_penalty=0.6):
             f"A SavedModel is made on the tensorflow backend, this is {backend}: set "
             "KERAS_BACKEND=tensorflow. It loads runs of every backend."
         )
-    if beam_size < 1:
-        raise ValueError(f"beam_size is at least 1, got {beam_size}.")
+    beam_size = arguments.whole_number("beam_size", beam_size, advice="1 is greedy search.")
+    length_penalty = arguments.length_penalty(length_penalty)
     import tensorflow as tf
 
     with new_folder(folder) as folder, progress.work("writing a SavedModel"):

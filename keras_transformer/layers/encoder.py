@@ -5,6 +5,7 @@ import keras
 from keras_transformer.layers.attention import MultiHeadAttention
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.normalization import LayerNorm
+from keras_transformer.layers.quantization import quantized_dtype
 from keras_transformer.layers.residual import Residual
 
 
@@ -171,6 +172,7 @@ class EncoderLayer(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
+            **quantized_dtype(self),
             "d_model": self.d_model,
             "num_heads": self.num_heads,
             "d_ff": self.d_ff,
@@ -291,4 +293,5 @@ class Encoder(keras.layers.Layer):
         layer = self.layers[0].get_config()
         for key in ("name", "dtype", "trainable"):
             del layer[key]
-        return {**super().get_config(), **layer, "num_layers": self.num_layers}
+        own = {**super().get_config(), **quantized_dtype(self)}
+        return {**own, **layer, "num_layers": self.num_layers}

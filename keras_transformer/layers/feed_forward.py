@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.products import dense
+from keras_transformer.layers.quantization import quantized_dtype
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -55,9 +56,9 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         x = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [B * T, D]
-        x = self.activation(dense(x, self.inner.kernel, self.inner.bias))  # [B * T, F]
+        x = _apply(self.inner, x)  # [B * T, F]
         x = self._dropout(x, training=training)
-        x = dense(x, self.outer.kernel, self.outer.bias)
+        x = _apply(self.outer, x)
         return ops.reshape(x, (-1, *ops.shape(inputs)[1:-1], x.shape[-1]))  # [B, T, D]
 
     def compute_output_shape(self, input_shape):
@@ -66,8 +67,16 @@ class FeedForward(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
+            **quantized_dtype(self),
             "d_ff": self.d_ff,
             "d_model": self.d_model,
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
         }
+
+
+def _apply(layer, x):
+    """What a `Dense` layer makes of [R, I]: `activation(x W + b)`."""
+    if layer.quantization_mode is not None:
+        return layer(x)  # only the layer knows what its integers stand for
+    return layer.activation(dense(x, layer.kernel, layer.bias))

@@ -2,12 +2,11 @@
 
 import keras
 
-from keras_transformer.models.loss_per_label import LossPerLabel
-from keras_transformer.models.parts import embedding_and_stack
+from keras_transformer.models.functional import FunctionalModel, embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class CausalLanguageModel(LossPerLabel, keras.Model):
+class CausalLanguageModel(FunctionalModel):
     """A stack of self-attention that sees no later position, from ids to logits.
 
     ```
@@ -16,7 +15,7 @@ class CausalLanguageModel(LossPerLabel, keras.Model):
 
     The encoder's blocks with the decoder's mask: what is left of the decoder without a source.
     `decode` is the wiring, used on symbolic tensors to build the model and on real ones, with a
-    cache, to generate.
+    cache, to generate. A subclass may override it: see `models.functional.FunctionalModel`.
 
     Args:
         vocabulary_size: number of tokens V; id 0 is padding.
@@ -63,7 +62,6 @@ class CausalLanguageModel(LossPerLabel, keras.Model):
         trainable=True,
         **block_options,
     ):
-        policy = keras.dtype_policies.get(dtype)
         sizes = {
             "vocabulary_size": vocabulary_size,
             "num_layers": num_layers,
@@ -75,14 +73,14 @@ class CausalLanguageModel(LossPerLabel, keras.Model):
             "max_length": max_length,
             **{"norm": "pre", "activation": "gelu", **block_options},
         }
-        parts = embedding_and_stack("decoder", policy, **sizes)
-        # As in `Transformer`, the wiring first runs on the bare layers.
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        logits = CausalLanguageModel.decode(parts, token_ids)
-        super().__init__(inputs=token_ids, outputs=logits, name=name, trainable=trainable)
-        for part, layer in vars(parts).items():
-            setattr(self, part, layer)
-        self._config = {**sizes, "dtype": policy.name}
+        super().__init__(token_ids, sizes, dtype=dtype, name=name, trainable=trainable)
+
+    def make_layers(self, dtype, **sizes):
+        return embedding_and_stack("decoder", dtype, **sizes)
+
+    def wire(self, inputs):
+        return self.decode(inputs)
 
     def decode(self, token_ids, cache=None, index=0):
         """Ids [B, T] -> logits [B, T, V]; with a cache also the updated cache.
@@ -101,6 +99,3 @@ class CausalLanguageModel(LossPerLabel, keras.Model):
     def start_cache(self, rows, length):
         """A cache for `rows` texts of up to `length` tokens."""
         return self.decoder.start_cache(rows, length)
-
-    def get_config(self):
-        return {**self._config, "name": self.name, "trainable": self.trainable}

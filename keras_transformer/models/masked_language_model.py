@@ -3,12 +3,11 @@
 import keras
 from keras import ops
 
-from keras_transformer.models.loss_per_label import LossPerLabel
-from keras_transformer.models.parts import embedding_and_stack
+from keras_transformer.models.functional import FunctionalModel, embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class MaskedLanguageModel(LossPerLabel, keras.Model):
+class MaskedLanguageModel(FunctionalModel):
     """An encoder that says which tokens stood where a text has masks (section 3.1 there).
 
     ```
@@ -20,7 +19,7 @@ class MaskedLanguageModel(LossPerLabel, keras.Model):
     text a row, without BERT's segments and its prediction of the next sentence.
 
     `encode` and `decode` are the wiring, used on symbolic tensors to build the model and on real
-    ones as they are.
+    ones as they are. A subclass may override them: see `models.functional.FunctionalModel`.
 
     Args:
         vocabulary_size: number of tokens V, the mask included; id 0 is padding.
@@ -70,7 +69,6 @@ class MaskedLanguageModel(LossPerLabel, keras.Model):
         trainable=True,
         **block_options,
     ):
-        policy = keras.dtype_policies.get(dtype)
         sizes = {
             "vocabulary_size": vocabulary_size,
             "num_layers": num_layers,
@@ -82,20 +80,17 @@ class MaskedLanguageModel(LossPerLabel, keras.Model):
             "max_length": max_length,
             **block_options,
         }
-        parts = embedding_and_stack("encoder", policy, **sizes)
-        # As in `Transformer`, the wiring first runs on the bare layers.
-        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        masked_positions = keras.Input((None,), dtype="int32", name="masked_positions")
-        encoded = MaskedLanguageModel.encode(parts, token_ids)
-        super().__init__(
-            inputs={"token_ids": token_ids, "masked_positions": masked_positions},
-            outputs=MaskedLanguageModel.decode(parts, encoded, masked_positions),
-            name=name,
-            trainable=trainable,
-        )
-        for part, layer in vars(parts).items():
-            setattr(self, part, layer)
-        self._config = {**sizes, "dtype": policy.name}
+        inputs = {
+            each: keras.Input((None,), dtype="int32", name=each)
+            for each in ("token_ids", "masked_positions")
+        }
+        super().__init__(inputs, sizes, dtype=dtype, name=name, trainable=trainable)
+
+    def make_layers(self, dtype, **sizes):
+        return embedding_and_stack("encoder", dtype, **sizes)
+
+    def wire(self, inputs):
+        return self.decode(self.encode(inputs["token_ids"]), inputs["masked_positions"])
 
     def encode(self, token_ids):
         """Ids [B, S] -> what the encoder makes of each, [B, S, D]."""
@@ -106,6 +101,3 @@ class MaskedLanguageModel(LossPerLabel, keras.Model):
         positions = ops.cast(masked_positions, "int32")[:, :, None]  # Keras' symbols may be floats
         x = ops.take_along_axis(encoded, positions, axis=1)  # [B, P, D]
         return self.embedding(x, reverse=True)
-
-    def get_config(self):
-        return {**self._config, "name": self.name, "trainable": self.trainable}

@@ -1,22 +1,24 @@
 """Texts to classes by an encoder, new or pre-trained (Devlin et al., 2018, section 3.2)."""
 
 import keras
+from keras.dtype_policies import DTypePolicyMap
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.pooling import MeanPooling
-from keras_transformer.models.loss_per_label import LossPerLabel
-from keras_transformer.models.parts import embedding_and_stack
+from keras_transformer.models.functional import FunctionalModel, embedding_and_stack
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class TextClassifier(LossPerLabel, keras.Model):
+class TextClassifier(FunctionalModel):
     """The encoder of `MaskedLanguageModel`, the mean of its outputs, and a class for the text.
 
     ```
     logits = Dropout(mean over real tokens of Encoder(Embedding(token_ids))) W + b
     ```
 
-    `take_encoder` begins with what a `MaskedLanguageModel` has learnt.
+    `take_encoder` begins with what a `MaskedLanguageModel` has learnt. `classify` is the wiring,
+    used on symbolic tensors to build the model and on real ones as it is. A subclass may override
+    it: see `models.functional.FunctionalModel`.
 
     Args:
         vocabulary_size: number of tokens V; id 0 is padding.
@@ -67,9 +69,9 @@ class TextClassifier(LossPerLabel, keras.Model):
         trainable=True,
         **block_options,
     ):
-        policy = keras.dtype_policies.get(dtype)
         sizes = {
             "vocabulary_size": vocabulary_size,
+            "num_classes": num_classes,
             "num_layers": num_layers,
             "d_model": d_model,
             "num_heads": num_heads,
@@ -79,18 +81,28 @@ class TextClassifier(LossPerLabel, keras.Model):
             "max_length": max_length,
             **block_options,
         }
-        parts = embedding_and_stack("encoder", policy, **sizes)
-        parts.pooling = MeanPooling(dtype=policy, name="pooling")
-        parts.dropout = Dropout(dropout, dtype=policy, name="dropout")
-        # In full precision: of two classes bfloat16 would often make a tie.
-        parts.classes = keras.layers.Dense(num_classes, dtype=policy.variable_dtype, name="classes")
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        x = parts.encoder(parts.embedding(token_ids))  # [B, S, D]
-        logits = parts.classes(parts.dropout(parts.pooling(x)))  # [B, C]
-        super().__init__(inputs=token_ids, outputs=logits, name=name, trainable=trainable)
-        for part, layer in vars(parts).items():
-            setattr(self, part, layer)
-        self._config = {**sizes, "num_classes": num_classes, "dtype": policy.name}
+        super().__init__(token_ids, sizes, dtype=dtype, name=name, trainable=trainable)
+
+    def make_layers(self, dtype, num_classes, **sizes):
+        # In full precision: of two classes bfloat16 would often make a tie.
+        full = dtype.variable_dtype
+        if isinstance(dtype, DTypePolicyMap) and "classes" in dtype:
+            full = dtype["classes"]
+        return {
+            **embedding_and_stack("encoder", dtype, **sizes),
+            "pooling": MeanPooling(dtype=dtype, name="pooling"),
+            "dropout": Dropout(sizes["dropout"], dtype=dtype, name="dropout"),
+            "classes": keras.layers.Dense(num_classes, dtype=full, name="classes"),
+        }
+
+    def wire(self, inputs):
+        return self.classify(inputs)
+
+    def classify(self, token_ids):
+        """Ids [B, S] -> logits [B, C]."""
+        x = self.encoder(self.embedding(token_ids))  # [B, S, D]
+        return self.classes(self.dropout(self.pooling(x)))
 
     def take_encoder(self, model):
         """Copies the weights of another model's embedding and encoder; the classes stay untrained.
@@ -114,9 +126,6 @@ class TextClassifier(LossPerLabel, keras.Model):
             pairs += zip(mine, others, strict=True)
         for mine, other in pairs:
             mine.assign(other)
-
-    def get_config(self):
-        return {**self._config, "name": self.name, "trainable": self.trainable}
 
 
 def _differing(here, there):

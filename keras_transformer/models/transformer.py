@@ -1,7 +1,6 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al., 2017) as a functional model."""
 
 import contextlib
-import types
 
 import keras
 import numpy as np
@@ -12,12 +11,12 @@ from keras_transformer.layers.encoder import Encoder
 from keras_transformer.layers.masks import padding_mask
 from keras_transformer.layers.positional_embedding import PositionalEmbedding
 from keras_transformer.memory import keep_freed_memory
-from keras_transformer.models.loss_per_label import LossPerLabel
+from keras_transformer.models.functional import FunctionalModel
 from keras_transformer.models.presets import PRESETS
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class Transformer(LossPerLabel, keras.Model):
+class Transformer(FunctionalModel):
     """Encoder and decoder, from source ids and shifted target ids to logits (Figure 1).
 
     ```
@@ -26,7 +25,9 @@ class Transformer(LossPerLabel, keras.Model):
     ```
 
     A functional `keras.Model`: `compile`, `fit`, `save` as usual. `encode` and `decode` are the
-    wiring, used on symbolic tensors to build the model and on real ones by the search.
+    wiring, used on symbolic tensors to build the model and on real ones by the search. A subclass
+    may override them, and then trains, saves and translates with its own: see
+    `models.functional.FunctionalModel`.
 
     Args:
         vocabulary_size: number of tokens V; of the source where the vocabularies differ.
@@ -82,54 +83,7 @@ class Transformer(LossPerLabel, keras.Model):
         trainable=True,
         **block_options,
     ):
-        policy = keras.dtype_policies.get(dtype)
-        embed = {
-            "d_model": d_model,
-            "positions": positions,
-            "max_length": max_length,
-            "dropout": dropout,
-            "dtype": policy,
-        }
-        block = {
-            "d_model": d_model,
-            "num_heads": num_heads,
-            "d_ff": d_ff,
-            "dropout": dropout,
-            "dtype": policy,
-            **block_options,
-        }
-        parts = types.SimpleNamespace(logits=None)
-        if target_vocabulary_size is None:
-            parts.source_embedding = PositionalEmbedding(vocabulary_size, **embed, name="embedding")
-            parts.target_embedding = parts.source_embedding
-        else:
-            parts.source_embedding = PositionalEmbedding(
-                vocabulary_size, **embed, name="source_embedding"
-            )
-            parts.target_embedding = PositionalEmbedding(
-                target_vocabulary_size, **embed, name="target_embedding"
-            )
-        parts.encoder = Encoder(num_layers, **block, name="encoder")
-        parts.decoder = Decoder(num_decoder_layers or num_layers, **block, name="decoder")
-        if not tie_logits:
-            size = target_vocabulary_size or vocabulary_size
-            parts.logits = keras.layers.Dense(size, use_bias=False, dtype=policy, name="logits")
-
-        # A Keras model takes attributes only once it is one, so its own methods first run on the
-        # bare layers: the wiring is written once.
-        source_ids = keras.Input((None,), dtype="int32", name="source_ids")
-        target_ids = keras.Input((None,), dtype="int32", name="target_ids")
-        memory, memory_mask = Transformer.encode(parts, source_ids)
-        logits = Transformer.decode(parts, target_ids, memory, memory_mask)
-        super().__init__(
-            inputs={"source_ids": source_ids, "target_ids": target_ids},
-            outputs=logits,
-            name=name,
-            trainable=trainable,
-        )
-        for part, layer in vars(parts).items():
-            setattr(self, part, layer)
-        self._config = {
+        sizes = {
             "vocabulary_size": vocabulary_size,
             "num_layers": num_layers,
             "d_model": d_model,
@@ -141,9 +95,55 @@ class Transformer(LossPerLabel, keras.Model):
             "tie_logits": tie_logits,
             "positions": positions,
             "max_length": max_length,
-            "dtype": policy.name,
             **block_options,
         }
+        inputs = {
+            each: keras.Input((None,), dtype="int32", name=each)
+            for each in ("source_ids", "target_ids")
+        }
+        super().__init__(inputs, sizes, dtype=dtype, name=name, trainable=trainable)
+
+    def make_layers(
+        self,
+        dtype,
+        vocabulary_size,
+        num_layers,
+        target_vocabulary_size,
+        num_decoder_layers,
+        tie_logits,
+        positions,
+        max_length,
+        **block,
+    ):
+        embed = {
+            "d_model": block["d_model"],
+            "positions": positions,
+            "max_length": max_length,
+            "dropout": block["dropout"],
+            "dtype": dtype,
+        }
+        if target_vocabulary_size is None:
+            source = target = PositionalEmbedding(vocabulary_size, **embed, name="embedding")
+        else:
+            source = PositionalEmbedding(vocabulary_size, **embed, name="source_embedding")
+            target = PositionalEmbedding(target_vocabulary_size, **embed, name="target_embedding")
+        block["dtype"] = dtype
+        encoder = Encoder(num_layers, **block, name="encoder")
+        decoder = Decoder(num_decoder_layers or num_layers, **block, name="decoder")
+        logits = None
+        if not tie_logits:
+            size = target_vocabulary_size or vocabulary_size
+            logits = keras.layers.Dense(size, use_bias=False, dtype=dtype, name="logits")
+        return {
+            "source_embedding": source,
+            "target_embedding": target,
+            "encoder": encoder,
+            "decoder": decoder,
+            "logits": logits,
+        }
+
+    def wire(self, inputs):
+        return self.decode(inputs["target_ids"], *self.encode(inputs["source_ids"]))
 
     @classmethod
     def from_preset(cls, preset, vocabulary_size, **overrides):
@@ -210,6 +210,9 @@ class Transformer(LossPerLabel, keras.Model):
     def attention_weights(self, source_ids, target_ids):
         """What every layer and head attends to, teacher-forced: for pictures, not for training.
 
+        Of the embeddings, the encoder and the decoder: an `encode` or `decode` of a subclass is not
+        called, as it returns no weights.
+
         Args:
             source_ids: integers [B, S]; 0 is padding.
             target_ids: integers [B, T], beginning with the start id.
@@ -267,8 +270,19 @@ class Transformer(LossPerLabel, keras.Model):
         ```
         """
         source_ids = keras.Input((None,), dtype="int32", name="source_ids")
-        memory = self.encoder(self.source_embedding(source_ids))
+        memory = _WithMask()(self.encode(source_ids))
         return keras.Model(source_ids, memory, name=f"{self.name}_encoder")
 
-    def get_config(self):
-        return {**self._config, "name": self.name, "trainable": self.trainable}
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class _WithMask(keras.layers.Layer):
+    """Gives a tensor a mask for the layers that follow: [tensor, mask] -> tensor.
+
+    The operations of an `encode` of one's own, like `2 * memory`, lose the mask.
+    """
+
+    def call(self, inputs):
+        return inputs[0]
+
+    def compute_mask(self, inputs, mask=None):
+        return inputs[1]

@@ -1,17 +1,15 @@
 """The Vision Transformer (Dosovitskiy et al., 2020): an encoder over the patches of an image."""
 
-import types
-
 import keras
 from keras import ops
 
 from keras_transformer.layers.encoder import Encoder, as_tuple
 from keras_transformer.layers.patch_embedding import PatchEmbedding
-from keras_transformer.models.loss_per_label import LossPerLabel
+from keras_transformer.models.functional import FunctionalModel
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class VisionTransformer(LossPerLabel, keras.Model):
+class VisionTransformer(FunctionalModel):
     """An image cut into patches, the encoder over them as over words, and a linear classifier.
 
     ```
@@ -20,7 +18,7 @@ class VisionTransformer(LossPerLabel, keras.Model):
     ```
 
     `classify` is the wiring, used on symbolic tensors to build the model and on real ones to look
-    at its attention.
+    at its attention. A subclass may override it: see `models.functional.FunctionalModel`.
 
     Args:
         image_shape: height, width and channels (Y, X, C).
@@ -75,36 +73,8 @@ class VisionTransformer(LossPerLabel, keras.Model):
     ):
         if pooling not in ("class", "mean"):
             raise ValueError(f"pooling is 'class' or 'mean', got {pooling!r}.")
-        policy = keras.dtype_policies.get(dtype)
-        block_options = {"norm": "pre", "activation": "gelu", "use_bias": True, **block_options}
-        parts = types.SimpleNamespace(pooling=pooling)
-        parts.embedding = PatchEmbedding(
-            patch_size,
-            d_model,
-            positions=positions,
-            class_token=pooling == "class",
-            dropout=dropout,
-            dtype=policy,
-            name="embedding",
-        )
-        parts.encoder = Encoder(
-            num_layers,
-            d_model=d_model,
-            num_heads=num_heads,
-            d_ff=d_ff or 4 * d_model,
-            dropout=dropout,
-            dtype=policy,
-            name="encoder",
-            **block_options,
-        )
-        parts.logits = keras.layers.Dense(num_classes, dtype=policy, name="logits")
-        # As in `Transformer`, the wiring first runs on the bare layers.
-        images = keras.Input(image_shape, name="images")
-        logits = VisionTransformer.classify(parts, images)
-        super().__init__(inputs=images, outputs=logits, name=name, trainable=trainable)
-        for part, value in vars(parts).items():
-            setattr(self, part, value)
-        self._config = {
+        self.pooling = pooling
+        sizes = {
             "image_shape": tuple(image_shape),
             "num_classes": num_classes,
             "patch_size": patch_size,
@@ -115,9 +85,34 @@ class VisionTransformer(LossPerLabel, keras.Model):
             "dropout": dropout,
             "pooling": pooling,
             "positions": positions,
-            "dtype": policy.name,
-            **block_options,
+            **{"norm": "pre", "activation": "gelu", "use_bias": True, **block_options},
         }
+        images = keras.Input(image_shape, name="images")
+        super().__init__(images, sizes, dtype=dtype, name=name, trainable=trainable)
+
+    def make_layers(self, dtype, **sizes):
+        image_shape, num_classes, patch_size, pooling, positions = (
+            sizes.pop(size)
+            for size in ("image_shape", "num_classes", "patch_size", "pooling", "positions")
+        )
+        d_model = sizes["d_model"]
+        block = {**sizes, "d_ff": sizes["d_ff"] or 4 * d_model}
+        return {
+            "embedding": PatchEmbedding(
+                patch_size,
+                d_model,
+                positions=positions,
+                class_token=pooling == "class",
+                dropout=sizes["dropout"],
+                dtype=dtype,
+                name="embedding",
+            ),
+            "encoder": Encoder(**block, dtype=dtype, name="encoder"),
+            "logits": keras.layers.Dense(num_classes, dtype=dtype, name="logits"),
+        }
+
+    def wire(self, inputs):
+        return self.classify(inputs)
 
     def classify(self, images, return_attention_weights=False):
         """Images [B, Y, X, C] -> logits [B, V]; and the weights if asked for.
@@ -132,6 +127,3 @@ class VisionTransformer(LossPerLabel, keras.Model):
         x = x[:, 0] if self.pooling == "class" else ops.mean(x, axis=1)  # [B, D]
         logits = self.logits(x)  # [B, V]
         return (logits, *weights) if weights else logits
-
-    def get_config(self):
-        return {**self._config, "name": self.name, "trainable": self.trainable}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_transformer import arguments
 from keras_transformer.show.shapes import tensor_shapes
 from keras_transformer.show.tree import beam_tree
 from keras_transformer.show.words import over_words, words_of
@@ -75,6 +76,10 @@ def explain(translator, text, target=None, beam_size=4, length_penalty=0.6):
         raise ValueError(
             f"One model is looked into at a time, got an ensemble of {len(translator.models)}."
         )
+    if not hasattr(translator.models[0], "attention_weights"):
+        raise ValueError("Only a Transformer shows its attention, by attention_weights.")
+    beam_size = arguments.whole_number("beam_size", beam_size, advice="1 is greedy search.")
+    length_penalty = arguments.length_penalty(length_penalty)
     source = translator.encode_sources([text])[0] if isinstance(text, str) else []
     if not source:
         raise ValueError(f"There is nothing to show of an empty sentence: got {text!r}.")

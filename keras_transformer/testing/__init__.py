@@ -18,6 +18,7 @@ from keras_transformer.testing.masking import (
     assert_honours_implicit_masks,
     assert_padding_invariant,
 )
+from keras_transformer.testing.quantization import assert_quantizes
 from keras_transformer.testing.replicas import assert_replicas_add_up
 from keras_transformer.testing.saving import assert_saves_and_loads
 from keras_transformer.testing.searches import assert_beam_keeps_greedy, assert_scores_are_final
@@ -26,6 +27,7 @@ from keras_transformer.testing.sequences import (
     assert_causal,
     assert_source_sensitive,
 )
+from keras_transformer.testing.wiring import assert_wired
 
 __all__ = [
     "assert_batch_invariant",
@@ -36,10 +38,12 @@ __all__ = [
     "assert_honours_implicit_masks",
     "assert_ignores_padding",
     "assert_padding_invariant",
+    "assert_quantizes",
     "assert_replicas_add_up",
     "assert_saves_and_loads",
     "assert_scores_are_final",
     "assert_source_sensitive",
+    "assert_wired",
     "certify",
     "random_inputs",
 ]

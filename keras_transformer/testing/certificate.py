@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_transformer import search
 from keras_transformer.models import Transformer
-from keras_transformer.testing import caching, losses, masking, saving, searches, sequences
+from keras_transformer.testing import caching, losses, masking, saving, searches, sequences, wiring
 from keras_transformer.translator import Translator
 
 
@@ -38,8 +38,9 @@ def random_inputs(vocabulary_size, rows=3, source_length=7, target_length=5, see
 def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
     """Runs every certificate that applies to a sequence-to-sequence model, one line each.
 
-    The cache is certified if the model has `encode`, `start_cache` and `decode`; the loss if the
-    model is compiled with a `keras.losses.Loss`; the search if the model is a `Transformer`.
+    The wiring and the cache are certified if the model has `encode`, `start_cache` and `decode`;
+    the loss if the model is compiled with a `keras.losses.Loss`; the search if the model is a
+    `Transformer`.
 
     Args:
         model: a Keras model from `{"source_ids": [B, S], "target_ids": [B, T]}` to logits
@@ -77,6 +78,7 @@ def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
         "saves and loads": lambda: saving.assert_saves_and_loads(model, inputs),
     }
     if all(hasattr(model, method) for method in caching.PROTOCOL):
+        checks["wired by its own methods"] = lambda: wiring.assert_wired(model, inputs)
         checks["cached equals uncached"] = lambda: caching.assert_cached_equals_uncached(
             model, inputs, jit=jit
         )

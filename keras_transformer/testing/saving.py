@@ -31,7 +31,7 @@ def assert_saves_and_loads(model, inputs, *, custom_objects=None):
     ```
     """
     if not isinstance(model, keras.Model):
-        model = _model_of(model, inputs)
+        model = model_of(model, inputs)
     _, _, expected = running.runner(model, inputs)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
@@ -74,7 +74,7 @@ def assert_saves_and_loads(model, inputs, *, custom_objects=None):
     running.require_same(actual, expected, what=what, causes=causes)
 
 
-def _model_of(layer, inputs):
+def model_of(layer, inputs):
     arrays, pack = running.named(inputs)
     symbols = {
         name: keras.Input(array.shape[1:], dtype=array.dtype.name) for name, array in arrays.items()
