@@ -48,6 +48,11 @@ setup: $(INSTALLED)  ## make .venv with everything that the tests need
 demo: setup  ## Korean to English on the bundled corpus: train, test and translate, in minutes
 	TF_CPP_MIN_LOG_LEVEL=3 $(RUN) recipes/translate_ko_en.py
 
+# What XLA compiles for these tests runs for milliseconds, so that optimizing it takes longer than it
+# saves: half of all the processor's time on JAX. `make test-all` compiles as users do.
+test: export XLA_FLAGS ?= --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
+	--xla_cpu_parallel_codegen_split_count=1 --xla_llvm_disable_expensive_passes=true
+
 # Two processes, as one keeps about one core busy; the tests of a file stay together.
 test: lint  ## fast tier: lint, all tests on TensorFlow, the backend-independent ones on JAX
 	@status=0; for backend in tensorflow jax; do \
