@@ -66,13 +66,24 @@ def test_operations_are_those_of_the_models_matrices():
     assert train.operations([(rows, source, target)], size, 13) == expected
 
 
-def test_one_shrunk_contest(tmp_path):
-    command = [sys.executable, str(FOLDER / "train.py"), "--size", "tiny", "--dtype", "float32"]
+@pytest.fixture
+def tiny(monkeypatch):
+    """The size "tiny" tinier still."""
+    size = {"num_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 24, "dropout": 0.1}
+    monkeypatch.setitem(train.SIZES, "tiny", size)
+    monkeypatch.setitem(train.VOCABULARY, "tiny", 50)
+    monkeypatch.setitem(train.TOKENS, "tiny", 256)
+
+
+def test_one_shrunk_contest(tiny, tmp_path, monkeypatch, capsys):
+    command = ["train.py", "--size", "tiny", "--dtype", "float32"]
     command += ["--contestants", "keras_transformer_fit", "--batches", "1", "--rounds", "1"]
     command += ["--logs", str(tmp_path), "--output", str(tmp_path / "train.json")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "keras_transformer_fit" in done.stdout and "1.00" in done.stdout
+    monkeypatch.setattr(sys, "argv", command)
+    train.main()
+    printed = capsys.readouterr().out
+    assert "keras_transformer_fit" in printed and "1.00" in printed
+    assert json.loads((tmp_path / "train.json").read_text())["cells"]
 
 
 @pytest.mark.parametrize(
@@ -88,14 +99,11 @@ def test_one_shrunk_contest(tmp_path):
     ],
 )
 def test_one_shrunk_contest_of_translators(
-    package, others, search, measurements, tmp_path, monkeypatch, capsys
+    package, others, search, measurements, tiny, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[bench]'")
     if package == "transformers":
         pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[bench]'")
-    size = {"num_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 24, "dropout": 0.1}
-    monkeypatch.setitem(train.SIZES, "tiny", size)
-    monkeypatch.setitem(train.VOCABULARY, "tiny", 50)
     args = argparse.Namespace(
         run=None,
         source=None,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,13 +17,17 @@ from keras_transformer.checkpoint_files import read_arrays
 pytestmark = pytest.mark.tensorflow_only
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-# TensorFlow's deterministic mode must be on before the recipe computes anything.
+# TensorFlow's deterministic mode must be on before the recipe computes anything. Searches are not
+# compiled: what they find does not change the weights.
 DETERMINISTIC = """
 import runpy, sys
 import tensorflow
 tensorflow.config.experimental.enable_op_determinism()
+import pytest, uncompiled
+uncompiled.search_uncompiled(pytest.MonkeyPatch())
 sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
+run(sys.argv[0], run_name="__main__")
 """
 
 
@@ -31,6 +36,30 @@ def start(*command):
     command = [sys.executable, *map(str, command)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, **pipes, text=True)
+
+
+@pytest.fixture
+def run_recipe(monkeypatch, capsys, uncompiled):
+    """Runs a recipe in this process, as a new one imports TensorFlow first, for seconds.
+
+    Called with its name and its options, it returns status, stdout and stderr.
+    """
+
+    def run(name, *options):
+        recipe = importlib.import_module(name)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options)])
+        monkeypatch.setattr(recipe, "keep_freed_memory", lambda: None, raising=False)
+        keras.backend.clear_session()  # as in a new process, names start from 0
+        capsys.readouterr()
+        status, message = 0, ""
+        try:
+            recipe.main()
+        except SystemExit as end:  # a text, which Python prints, is status 1
+            status, message = (1, end.code) if isinstance(end.code, str) else (end.code, "")
+        out, err = capsys.readouterr()
+        return status, out, err + message
+
+    return run
 
 
 def write_text(folder):
@@ -64,7 +93,7 @@ def test_the_multi30k_recipe_and_the_command_are_bit_equal(tmp_path):
     given += ["--precision", options[options.index("--precision") + 1]]
     processes = [
         start("-c", DETERMINISTIC, recipe, *given),
-        start("-m", "keras_transformer", "train", *options, "--deterministic"),
+        start("-c", DETERMINISTIC, "keras_transformer", "train", *options, "--deterministic"),
     ]
     for process in processes:
         _, errors = process.communicate()
@@ -81,18 +110,22 @@ def test_the_multi30k_recipe_and_the_command_are_bit_equal(tmp_path):
 
 
 @pytest.mark.parametrize("direction", [[], ["--to-korean"]])
-def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path):
+def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path, run_recipe):
     run = tmp_path / "run"
     small = "--size 300 --test-size 3 --vocabulary-size 700 --updates 2 --validate-every 1".split()
-    command = [sys.executable, RECIPES / "translate_ko_en.py", "--run-dir", run, *small, *direction]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    options = ["--run-dir", run, *small, *direction]
+    if direction:
+        status, out, err = run_recipe("translate_ko_en", *options)
+    else:  # as a learner starts it, with searches compiled
+        process = start(RECIPES / "translate_ko_en.py", *options)
+        out, err = process.communicate()
+        status = process.returncode
+    assert status == 0, err
     for test in ("random", "objects", "topics", "tenses", "clauses", "counts", "shuffled"):
-        assert test in done.stdout
-    assert ("levels" in done.stdout) == (not direction)  # English to Korean has one level
-    assert done.stdout.count(" -> ") > 10
-    commands = done.stderr.split("\n\n")[-1].splitlines()
+        assert test in out
+    assert ("levels" in out) == (not direction)  # English to Korean has one level
+    assert out.count(" -> ") > 10
+    commands = err.split("\n\n")[-1].splitlines()
     assert [line.split(":")[0] for line in commands] == [
         "Translate", "Look at one", "TensorBoard", "Its words", "Your text",
     ]  # fmt: skip
@@ -104,11 +137,11 @@ def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path):
     rows = first.tensor_proto.string_val[0].decode().split("\n")
     assert rows[0] == "| source | reference | translation |" and len(rows) > 3
     if not direction:
-        again = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert again.returncode == 0 and "is trained already, 2 updates" in again.stdout
+        status, again, _ = run_recipe("translate_ko_en", *options)
+        assert status == 0 and "is trained already, 2 updates" in again
 
 
-def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path):
+def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path, run_recipe):
     """Words of a made-up spelling: every syllable is read letter by letter."""
     for name, words in (
         ("train", "가각 나각 가나 각나 나가 각가"),
@@ -120,14 +153,13 @@ def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path):
             f"{word}\t{' '.join(table[letter] for letter in word)}\n" for word in words.split()
         )
         (tmp_path / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
-    recipe, run = RECIPES / "pronounce_korean.py", tmp_path / "run"
+    run = tmp_path / "run"
     small = ["--run-dir", run, "--members", 2]
     train = ["--data", tmp_path, "--updates", 2, "--validate-every", 1]
 
     def output(*options):
-        process = start(recipe, *small, *options)
-        lines, errors = process.communicate()
-        assert process.returncode == 0, errors
+        status, lines, errors = run_recipe("pronounce_korean", *small, *options)
+        assert status == 0, errors
         return lines.splitlines()
 
     lines = output(*train)
@@ -142,16 +174,14 @@ def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path):
     assert line.startswith("각나\t")
 
 
-def test_the_language_model_recipe_trains_resumes_and_writes(tmp_path):
+def test_the_language_model_recipe_trains_resumes_and_writes(tmp_path, run_recipe):
     text = tmp_path / "text"
     text.write_text("ab cd\n가나 " * 60, encoding="utf-8")
     small = ["--layers", 1, "--heads", 1, "--width", 4, "--context", 8, "--batch", 2]
     small += ["--updates", 2, "--validate-every", 1, "--text", text]
 
     def output(*options):
-        process = start(RECIPES / "language_model.py", "--run-dir", tmp_path / "run", *options)
-        lines, errors = process.communicate()
-        return process.returncode, lines, errors
+        return run_recipe("language_model", "--run-dir", tmp_path / "run", *options)
 
     status, trained, errors = output(*small)
     assert status == 0 and "nats per character" in trained, errors

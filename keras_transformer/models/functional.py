@@ -92,6 +92,30 @@ class FunctionalModel(LossPerLabel, keras.Model):
             )
         super().quantize(mode, config, **options)
 
+    def export(
+        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
+    ):
+        """Exports the model alone, from ids to logits, as `keras.Model.export`.
+
+        Args:
+            filepath, format, verbose, input_signature, **kwargs: As in `keras.Model.export`.
+
+        Raises:
+            ValueError: For `"onnx"` and `"litert"` without an `input_signature` of fixed lengths:
+                LiteRT would fail, and ONNX would be a file that cannot be loaded.
+        """
+        if format in ("onnx", "litert"):
+            tensors = keras.tree.flatten(input_signature)
+            if any(each is None or None in each.shape for each in tensors):
+                raise ValueError(
+                    f"format={format!r} takes fixed lengths, got input_signature="
+                    f"{input_signature!r}. Pass one keras.InputSpec(shape=(rows, length), "
+                    'dtype="int32") for each input, and pad the inputs to these shapes.'
+                )
+        super().export(
+            filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs
+        )
+
     def get_config(self):
         dtype = self._policy.name
         if isinstance(self._policy, DTypePolicyMap):
