@@ -11,7 +11,7 @@ from recurrent_layers import RecurrentDecoder, RecurrentEncoder
 
 from keras_transformer.layers import PositionalEmbedding
 from keras_transformer.layers.masks import padding_mask
-from keras_transformer.models.functional import FunctionalModel
+from keras_transformer.models import FunctionalModel
 
 
 @keras.saving.register_keras_serializable(package="compare_seq2seq")

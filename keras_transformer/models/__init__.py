@@ -1,6 +1,7 @@
 """Models composed of the layers."""
 
 from keras_transformer.models.causal_language_model import CausalLanguageModel
+from keras_transformer.models.functional import FunctionalModel
 from keras_transformer.models.loss_per_label import LossPerLabel
 from keras_transformer.models.masked_language_model import MaskedLanguageModel
 from keras_transformer.models.presets import PRESETS, TABLE_3
@@ -12,6 +13,7 @@ __all__ = [
     "PRESETS",
     "TABLE_3",
     "CausalLanguageModel",
+    "FunctionalModel",
     "LossPerLabel",
     "MaskedLanguageModel",
     "TextClassifier",
