@@ -114,10 +114,16 @@ def test_a_seed_repeats_and_prompts_stay(model):
     assert all(0 < i < V for text in found for i in text)
 
 
-def test_mistyped_arguments_are_named():
+def test_what_cannot_be_drawn_is_said():
     model = CausalLanguageModel(V, **SIZES, max_length=11)
     sampler = sampling.Sampler(model)
     for prompts, options, message in (
+        ([], {}, "one or more lists"),
+        ([[1], [1, 2]], {}, r"lengths \[1, 2\]"),
+        ([[]], {}, r"lengths \[0\]"),
+        ([[1]], {"temperature": -1}, "temperature"),
+        ([[1]], {"top_k": 0}, "top_k"),
+        ([[1]], {"top_p": 1.5}, "top_p"),
         (["ab"], {}, "lists of ids, got text"),
         ([[0]], {}, "id of a prompt is an integer and at least 1, got 0"),
         ([[1.5]], {}, "id of a prompt is an integer and at least 1, got 1.5"),
@@ -132,20 +138,3 @@ def test_mistyped_arguments_are_named():
             sampler.generate(prompts, **{"length": 3, **options})
     with pytest.raises(ValueError, match="Got a Functional without embedding, start_cache, decode"):
         sampling.Sampler(keras.Model(model.input, model.output))
-
-
-@pytest.mark.parametrize(
-    ("prompts", "options", "message"),
-    [
-        ([], {}, "one or more lists"),
-        ([[1], [1, 2]], {}, r"lengths \[1, 2\]"),
-        ([[]], {}, r"lengths \[0\]"),
-        ([[1]], {"temperature": -1}, "temperature"),
-        ([[1]], {"top_k": 0}, "top_k"),
-        ([[1]], {"top_p": 1.5}, "top_p"),
-    ],
-)
-def test_what_cannot_be_drawn_is_said(prompts, options, message):
-    model = CausalLanguageModel(V, **SIZES, max_length=11)
-    with pytest.raises(ValueError, match=message):
-        sampling.Sampler(model).generate(prompts, 3, **options)

@@ -210,7 +210,7 @@ def test_mistyped_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             BPE.encode(wrong)
-        with pytest.raises(ValueError, match="list of strings, got|list of strings"):
+        with pytest.raises(ValueError, match="list of strings"):
             BPE.sample(wrong, 0.1, 1)
     with pytest.raises(ValueError, match="seed is an integer and at least 0, got -1"):
         BPE.sample(["a"], 0.1, -1)
