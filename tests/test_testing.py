@@ -50,7 +50,7 @@ def test_the_transformer_is_certified(dtype, jit, capsys):
     states = [np.array(ops.convert_to_numpy(v)) for v in model.non_trainable_variables]
     names = testing.certify(model, V, jit=jit)
     assert {"causal in training", "cached equals uncached", "loss ignores padding"} < set(names)
-    assert len(names) == 12
+    assert len(names) == 13
     assert capsys.readouterr().out == "".join(f"ok      {name}\n" for name in names)
     # Nothing of the model has changed: neither weights nor the states of its random numbers.
     for before, after in zip(weights, model.get_weights(), strict=True):

@@ -524,7 +524,7 @@ def test_positions_of_a_model_without_cache_are_found(source_tokenizer, uncompil
     assert other.learned_positions("target_embedding") == 11
     cached = Translator(model, source_tokenizer)
     same_hypotheses(other.n_best(["abcdefghi"], 1, 1), cached.n_best(["abcdefghi"], 1, 1))
-    with pytest.raises(ValueError, match="12 tokens is longer than the 11 positions"):
+    with pytest.raises(ValueError, match="has 12 tokens, and the model has learned 11 positions"):
         other.translate(["abcdefghij"])
 
 
