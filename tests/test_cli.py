@@ -326,7 +326,7 @@ def test_derived_values_follow_from_the_size_of_the_text_within_bounds():
     counted = [derivation.tokens_of_longer_side(pairs, kind) for kind in ("bpe", "word", "char")]
     assert counted == [12, 6, 32]
     # Two tokens as often as the end: the entropy is ln 3.
-    encoded = data.EncodedPairs(*[np.arange(3)] * 2, np.array([5, 9, 5, 9]), *[0] * 7)
+    encoded = data.EncodedPairs(*[np.arange(3)] * 2, np.array([5, 9, 5, 9]), *[3] * 7)
     assert derivation.loss_worth_translating(encoded) == pytest.approx(2 / 3 * np.log(3))
 
 
