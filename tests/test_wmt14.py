@@ -372,6 +372,7 @@ def test_another_text_is_refused_on_resuming(tmp_path, monkeypatch):
     write_distribution(tmp_path / "a")
     with pytest.raises(SystemExit, match="this text needs at least"):  # of that size
         call(monkeypatch, "--data", tmp_path / "a", *options)
+    (tmp_path / "run" / "checkpoints" / "update-00000001").mkdir(parents=True)  # as if trained
     write_distribution(tmp_path / "b", count=30)
     with pytest.raises(SystemExit, match="holds a run with other settings .archives"):
         call(monkeypatch, "--data", tmp_path / "b", *options)
