@@ -53,10 +53,11 @@ demo: setup  ## Korean to English on the bundled corpus: train, test and transla
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
 	--xla_cpu_parallel_codegen_split_count=1 --xla_llvm_disable_expensive_passes=true
 
-# Two processes, as one keeps about one core busy; the tests of a file stay together.
+# Two processes, as one keeps about one core busy; the tests of a file stay together, and the files
+# that take longest begin (tests/conftest.py), so that no process is left with them at the end.
 test: lint  ## fast tier: lint, all tests on TensorFlow, the backend-independent ones on JAX
 	@status=0; for backend in tensorflow jax; do \
-		KERAS_BACKEND=$$backend $(PYTEST) -n 2 --dist loadfile -m "not slow" || status=1; \
+		KERAS_BACKEND=$$backend $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" || status=1; \
 	done; exit $$status
 
 test-all: lint  ## everything, slow tests included, on every installed backend

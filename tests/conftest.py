@@ -43,7 +43,12 @@ def pytest_make_parametrize_id(val, argname):
     return argname if isinstance(val, bytes) else None
 
 
+# Few tests of these take long each: with two processes they are to begin, not to be left over.
+LONGEST = ("test_recipes", "test_benchmarks", "test_checkpoints", "test_cli")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)  # keeps the order of the others
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         return
     skip = pytest.mark.skip(reason="tensorflow_only: runs under KERAS_BACKEND=tensorflow")

@@ -1044,7 +1044,9 @@ def test_a_reader_that_leaves_is_no_error(run):
 def test_ctrl_c_while_stdin_is_open_ends_with_130():
     """Fails if: a thread that reads stdin holds its lock when Python ends (SIGABRT, status 134)."""
     code = (
-        "import sys; from keras_transformer import cli; from keras_transformer.cli import translate"
+        # A process that ignores Ctrl-C, as in the background of a script, hands that down.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from keras_transformer import cli; from keras_transformer.cli import translate"
         "\nfrom keras_transformer.translator import Hypothesis\n"
         f"{inspect.getsource(Echo)}\n"
         "translate.load_translator = lambda run, args: Echo()\n"
