@@ -59,8 +59,9 @@ def prepare(config):
     import keras
     import tensorflow as tf
 
-    from keras_transformer.layers import MultiHeadAttention, blockwise
-    from keras_transformer.memory import keep_freed_memory
+    from keras_transformer.layers import MultiHeadAttention
+    from keras_transformer.ops import attention_in_blocks as blockwise
+    from keras_transformer.ops.memory import keep_freed_memory
 
     keep_freed_memory()
     if config["way"] in ("one piece", "blocks"):

@@ -31,9 +31,9 @@ def main():
     args = parser.parse_args()
 
     import keras_transformer as kt
-    from keras_transformer import corpus
     from keras_transformer.callbacks import Progress, TensorBoard
-    from keras_transformer.memory import keep_freed_memory
+    from keras_transformer.datasets import korean_english as corpus
+    from keras_transformer.ops.memory import keep_freed_memory
 
     keep_freed_memory()
     pairs = corpus.generate(seed=1, size=corpus.SIZE, test_size=10)["train"]

@@ -14,8 +14,8 @@ from train import operations
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from keras_transformer import losses, metrics, models, optimizers  # noqa: E402
-from keras_transformer.compilation import compile_with_weights  # noqa: E402
-from keras_transformer.translator import Translator  # noqa: E402
+from keras_transformer.decoding.translator import Translator  # noqa: E402
+from keras_transformer.ops.compilation import compile_with_weights  # noqa: E402
 
 START_ID, FIRST_WORD = 2, 4
 

@@ -212,8 +212,8 @@ def joeynmt_files(args):
 
 def our_curve(args):
     from keras_transformer import Translator
-    from keras_transformer.checkpoint_files import average
-    from keras_transformer.checkpoints import RunDirectory
+    from keras_transformer.runs.checkpoints import average
+    from keras_transformer.runs.run_directory import RunDirectory
 
     translator = Translator.load(args.runs / OURS)
     [model] = translator.models

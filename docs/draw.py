@@ -9,7 +9,7 @@ import importlib.util
 import io
 from pathlib import Path
 
-from keras_transformer.checkpoint_files import replacing
+from keras_transformer.files import replacing
 
 DOCS = Path(__file__).parent
 # Code with PICTURES, {file: function that returns a figure}; where they lie; dots per inch.

@@ -12,7 +12,7 @@ import json
 import re
 from pathlib import Path
 
-from keras_transformer.checkpoint_files import replacing
+from keras_transformer.files import replacing
 
 NOTEBOOK = Path(__file__).with_name("walkthrough.ipynb")
 

@@ -2,55 +2,40 @@
 
 Three ways in: compose the `layers` in a Keras model of your own; train a `models.Transformer` with
 `compile` and `fit`; or run the command `keras-transformer`.
+
+Everything below is loaded when it is first used, so that importing this package costs nothing.
 """
 
-from keras_transformer.start_up import without_notices
-
-# They would bury what a command prints.
-with without_notices():
-    import keras  # noqa: F401
-
-from keras_transformer import (  # noqa: E402
-    callbacks,
-    data,
-    evaluation,
-    export,
-    layers,
-    losses,
-    metrics,
-    models,
-    optimizers,
-    pictures,
-    progress,
-    sampling,
-    schedules,
-    search,
-    show,
-    testing,
-    text,
-)
-from keras_transformer.checkpoints import RunDirectory  # noqa: E402
-from keras_transformer.translator import Translator  # noqa: E402
+import importlib
+import sys
 
 __version__ = "0.1.0"
-__all__ = [
-    "RunDirectory",
-    "Translator",
-    "callbacks",
-    "data",
-    "evaluation",
-    "export",
-    "layers",
-    "losses",
-    "metrics",
-    "models",
-    "optimizers",
-    "pictures",
-    "progress",
-    "sampling",
-    "schedules",
-    "search",
-    "show",
-    "testing",
-    "text",
-]
+
+# What Keras saves by name has to be registered before it can load it.
+SAVEABLE = ("layers", "losses", "metrics", "models", "optimizers")
+CLASSES = {"RunDirectory": "runs", "Translator": "decoding"}
+ROOMS = (
+    *SAVEABLE,
+    *("callbacks", "data", "datasets", "decoding", "evaluation", "interop", "ops"),
+    *("progress", "runs", "testing", "text", "visualization"),
+)
+
+__all__ = sorted([*CLASSES, *ROOMS])
+
+
+def __getattr__(name):
+    if name in CLASSES:
+        return getattr(importlib.import_module(f"{__name__}.{CLASSES[name]}"), name)
+    if name in ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
+
+
+# After `import keras, keras_transformer` a model that is loaded from a file finds its layers.
+if "keras" in sys.modules:
+    for _name in SAVEABLE:
+        importlib.import_module(f"{__name__}.{_name}")

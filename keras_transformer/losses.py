@@ -5,8 +5,8 @@ import functools
 import keras
 from keras import ops
 
-from keras_transformer.compilation import compiled_by_xla
-from keras_transformer.labels import counts, integer_labels, label_weights
+from keras_transformer.ops.compilation import compiled_by_xla
+from keras_transformer.ops.labels import counts, integer_labels, label_weights
 
 
 def label_logits(labels, logits):

@@ -9,8 +9,8 @@ epoch is the exact mean over its tokens, whatever the batches' sizes and the wei
 import keras
 from keras import ops
 
-from keras_transformer.labels import counts, integer_labels, label_weights
 from keras_transformer.losses import label_logits, token_nats
+from keras_transformer.ops.labels import counts, integer_labels, label_weights
 
 
 class TokenMean(keras.metrics.Metric):

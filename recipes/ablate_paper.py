@@ -32,11 +32,11 @@ import translate_multi30k
 
 import keras_transformer as kt
 from keras_transformer import progress
-from keras_transformer.checkpoint_files import read_json, replacing, write_json
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.cli.translate import positive
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.files import read_json, replacing, write_json
 from keras_transformer.models import TABLE_3
+from keras_transformer.ops.memory import keep_freed_memory
 
 FULL = {
     "run_dir": "runs/table3",

@@ -24,10 +24,11 @@ import keras
 import numpy as np
 
 import keras_transformer as kt
-from keras_transformer.checkpoint_files import replacing
+from keras_transformer import visualization
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.data.images import scaled
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.files import replacing
+from keras_transformer.ops.memory import keep_freed_memory
 
 # What suits a task: digits in minutes on two CPU cores; photographs on a GPU.
 DEFAULTS = {
@@ -188,9 +189,8 @@ def classify(args):
 
 
 def draw(model, image, path):
-    from keras_transformer import pictures
 
-    figure = pictures.patch_attention(model, scaled(image))
+    figure = visualization.patch_attention(model, scaled(image))
     with replacing(path) as file:
         figure.savefig(file, dpi=110, format="png")
     print(f"drawn: {path}", file=sys.stderr)

@@ -29,9 +29,9 @@ import seq2seq_tasks as tasks
 from recurrent_models import RecurrentSeq2Seq, matching_units
 
 import keras_transformer as kt
-from keras_transformer.checkpoint_files import replacing
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.files import replacing
+from keras_transformer.ops.memory import keep_freed_memory
 from keras_transformer.progress import say
 
 # After their papers, in small: stacked layers that read the source from its end (4 of them there, 2

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 
 import keras_transformer as kt
-from keras_transformer.checkpoint_files import replacing
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
+from keras_transformer.files import replacing
 
 
 @program("language_model", INTERRUPTED)
@@ -151,7 +151,7 @@ def write(args):
     run = kt.RunDirectory.open(args.run_dir)
     characters = json.loads((run.path / "characters.json").read_text(encoding="utf-8"))
     prompt = to_ids(args.write or "\n", characters).tolist()
-    [ids] = kt.sampling.Sampler(run.load_model()).generate(
+    [ids] = kt.decoding.Sampler(run.load_model()).generate(
         [prompt],
         args.characters,
         args.temperature,

@@ -22,9 +22,9 @@ import labelled_text
 import numpy as np
 
 import keras_transformer as kt
-from keras_transformer.checkpoint_files import read_json, write_json
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.files import read_json, write_json
+from keras_transformer.ops.memory import keep_freed_memory
 
 NAMES = {"scratch": "from scratch", "finetune": "pre-trained"}
 

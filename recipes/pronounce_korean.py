@@ -20,7 +20,7 @@ import numpy as np
 
 import keras_transformer as kt
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.ops.memory import keep_freed_memory
 
 HOME = "https://raw.githubusercontent.com/sigmorphon/2021-task1/main/data/medium"
 
@@ -102,7 +102,7 @@ def fit(run_dir, seed, args, train, dev):
     model = kt.models.Transformer.from_preset(
         "tiny", tokenizer.vocabulary_size(), d_ff=512, norm="pre"
     )
-    schedule = kt.schedules.PaperSchedule.with_peak(0.002, warmup_steps=500)
+    schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.002, warmup_steps=500)
     model.compile(
         optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
         loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),

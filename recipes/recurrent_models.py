@@ -10,8 +10,8 @@ from keras import ops, tree
 from recurrent_layers import RecurrentDecoder, RecurrentEncoder
 
 from keras_transformer.layers import PositionalEmbedding
-from keras_transformer.layers.masks import padding_mask
 from keras_transformer.models import FunctionalModel
+from keras_transformer.ops.masks import padding_mask
 
 
 @keras.saving.register_keras_serializable(package="compare_seq2seq")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_transformer.checkpoint_files import replacing, write_json
+from keras_transformer.files import replacing, write_json
 
 
 def report_speed(path, speed):

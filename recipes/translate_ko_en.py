@@ -16,10 +16,10 @@ import keras_transformer as kt  # first, as it keeps TensorFlow's notices away
 import keras
 import numpy as np
 
-from keras_transformer import corpus
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.memory import keep_freed_memory
-from keras_transformer.seen import Seen
+from keras_transformer.datasets import korean_english as corpus
+from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.text.seen import Seen
 
 
 @program("translate_ko_en", INTERRUPTED)
@@ -55,7 +55,7 @@ def main():
     model = kt.models.Transformer.from_preset(
         "tiny", tokenizer.vocabulary_size(), num_layers=2, norm="pre", dropout=0.1
     )
-    schedule = kt.schedules.PaperSchedule.with_peak(0.003, warmup_steps=200)
+    schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=200)
     model.compile(
         optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
         loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
@@ -125,7 +125,7 @@ def main():
             "Translate": f"echo '{sources[0]}' | {translating}",
             "Look at one": command("keras-transformer", "show", run_dir, sources[0]),
             "TensorBoard": command("tensorboard", "--logdir", run_dir),
-            "Its words": "python -m keras_transformer.corpus --words",
+            "Its words": "python -m keras_transformer.datasets.korean_english --words",
             "Your text": f"keras-transformer train {own}",
         }
     )

@@ -18,7 +18,7 @@ import keras
 
 import keras_transformer as kt
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.ops.memory import keep_freed_memory
 
 HOME = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/tok"
 HOME_NAMES = {"test2016": "test_2016_flickr"}
@@ -67,7 +67,7 @@ def main():
     model = kt.models.Transformer.from_preset(
         "tiny", tokenizer.vocabulary_size(), norm="pre", dropout=0.2
     )
-    schedule = kt.schedules.PaperSchedule.with_peak(0.003, warmup_steps=1500)
+    schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=1500)
     model.compile(
         optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
         loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),

@@ -42,7 +42,7 @@ import wmt14_data
 
 import keras_transformer as kt
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.ops.memory import keep_freed_memory
 
 # Updates, updates between checkpoints, and how many checkpoints are averaged. The paper saved every
 # 10 minutes: 1,500 of its updates of 0.4 s (base), 600 of 1 s (big). 1,250 divides 100,000.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer import beams
 from keras_transformer.models import Transformer
+from keras_transformer.ops import beams
 
 B, N, T, V = 3, 4, 5, 31
 SIZES = {"vocabulary_size": V, "num_layers": 2, "d_model": 16, "num_heads": 2, "d_ff": 32}

@@ -8,14 +8,15 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer.layers import MultiHeadAttention, masks
+from keras_transformer.layers import MultiHeadAttention
+from keras_transformer.ops import masks
 
 pytestmark = pytest.mark.tensorflow_only
 
 tf = pytest.importorskip("tensorflow")
 
-from keras_transformer.layers import blockwise  # noqa: E402
 from keras_transformer.layers.dropout import kept_share  # noqa: E402
+from keras_transformer.ops import attention_in_blocks as blockwise  # noqa: E402
 
 B, H, T, S, K, V = 2, 3, 17, 13, 5, 7
 SEED = [11, 29]

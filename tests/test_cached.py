@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer.compilation import compile_with_weights
-from keras_transformer.layers import MultiHeadAttention, cached, masks
+from keras_transformer.layers import MultiHeadAttention
+from keras_transformer.ops import attention_to_cache as cached
+from keras_transformer.ops import masks
+from keras_transformer.ops.compilation import compile_with_weights
 
 B, H, K, V = 2, 3, 4, 5
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_transformer import checkpoint_files, checkpoints
-from keras_transformer.checkpoints import Checkpoint, RunDirectory, average, load_weights
+from keras_transformer.runs import checkpoints as checkpoint_files
+from keras_transformer.runs import run_directory
+from keras_transformer.runs.run_directory import Checkpoint, RunDirectory, average, load_weights
 
 UPDATES = 12
 # On torch a Dropout without a seed draws from torch's global generator; elsewhere None is harder.
@@ -225,7 +226,9 @@ def test_a_model_of_mixed_precision_computes_in_float32_where_there_is_no_accele
         (True, "mixed_bfloat16", "bfloat16"),
         (False, None, "bfloat16"),
     ):
-        monkeypatch.setattr(checkpoints, "runs_on_processor", lambda processor=processor: processor)
+        monkeypatch.setattr(
+            run_directory, "runs_on_processor", lambda processor=processor: processor
+        )
         loaded = run.load_model("last", dtype)
         assert loaded.encoder.compute_dtype == expected
         for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):

@@ -23,14 +23,16 @@ import tensorflow as tf
 from uncompiled import search_uncompiled
 
 from keras_transformer import cli, data
-from keras_transformer.checkpoint_files import read_arrays, read_note
-from keras_transformer.checkpoints import RunDirectory
-from keras_transformer.cli import derivation, preparation, training
 from keras_transformer.cli import evaluate as evaluate_verb
 from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
+from keras_transformer.decoding.translator import Hypothesis, Translator
+from keras_transformer.runs import derivation
+from keras_transformer.runs import prepare as preparation
+from keras_transformer.runs import train as training
+from keras_transformer.runs.checkpoints import read_arrays, read_note
+from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer
-from keras_transformer.translator import Hypothesis, Translator
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -1047,7 +1049,7 @@ def test_ctrl_c_while_stdin_is_open_ends_with_130():
         # A process that ignores Ctrl-C, as in the background of a script, hands that down.
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from keras_transformer import cli; from keras_transformer.cli import translate"
-        "\nfrom keras_transformer.translator import Hypothesis\n"
+        "\nfrom keras_transformer.decoding.translator import Hypothesis\n"
         f"{inspect.getsource(Echo)}\n"
         "translate.load_translator = lambda run, args: Echo()\n"
         'sys.exit(cli.main(["translate", "run"]))'

@@ -15,7 +15,8 @@ from keras import ops
 from recurrent_layers import RecurrentDecoder
 from recurrent_models import RecurrentSeq2Seq, matching_units
 
-from keras_transformer import Translator, search, testing
+from keras_transformer import Translator, testing
+from keras_transformer.decoding import search
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.models import Transformer
 

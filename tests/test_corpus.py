@@ -6,16 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from keras_transformer.corpus import __main__, conjugation, lexicon, splits
-from keras_transformer.corpus.conjugation import LEVELS, finite, future, honorific, join, past
-from keras_transformer.corpus.hangul import put_together, take_apart, with_particle
-from keras_transformer.corpus.in_english import english as in_english
-from keras_transformer.corpus.in_korean import korean
-from keras_transformer.corpus.lexicon import ADJECTIVES, MINE, NAMES, PLACES, SPEAKER, THINGS, VERBS
-from keras_transformer.corpus.meaning import Clause, Pair, Thing, clock
-from keras_transformer.corpus.sampling import draw
-from keras_transformer.seen import Seen
+from keras_transformer.datasets.korean_english import __main__, conjugation, lexicon, splits
+from keras_transformer.datasets.korean_english.conjugation import (
+    LEVELS,
+    finite,
+    future,
+    honorific,
+    join,
+    past,
+)
+from keras_transformer.datasets.korean_english.drawing import draw
+from keras_transformer.datasets.korean_english.hangul import put_together, take_apart, with_particle
+from keras_transformer.datasets.korean_english.in_english import english as in_english
+from keras_transformer.datasets.korean_english.in_korean import korean
+from keras_transformer.datasets.korean_english.lexicon import (
+    ADJECTIVES,
+    MINE,
+    NAMES,
+    PLACES,
+    SPEAKER,
+    THINGS,
+    VERBS,
+)
+from keras_transformer.datasets.korean_english.meaning import Clause, Pair, Thing, clock
 from keras_transformer.text import train_tokenizer
+from keras_transformer.text.seen import Seen
 
 pytestmark = pytest.mark.tensorflow_only  # text only
 

@@ -35,7 +35,7 @@ def test_eight_pairs_are_learnt_by_heart():
     )
     model.compile(
         optimizer=kt.optimizers.PaperAdam(
-            learning_rate=kt.schedules.PaperSchedule.with_peak(3e-3, warmup_steps=40)
+            learning_rate=kt.optimizers.schedules.PaperSchedule.with_peak(3e-3, warmup_steps=40)
         ),
         loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.0),
         weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],

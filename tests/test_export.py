@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from keras_transformer import Translator, cli
-from keras_transformer.checkpoints import RunDirectory
-from keras_transformer.export import ctranslate2 as to_ct2
-from keras_transformer.export import to_ctranslate2, to_saved_model
+from keras_transformer.interop import ctranslate2 as to_ct2
+from keras_transformer.interop import to_ctranslate2, to_saved_model
 from keras_transformer.models import Transformer
+from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.tensorflow_only

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from keras_transformer.start_up import without_notices
+from keras_transformer.cli.start_up import without_notices
 
 pytestmark = pytest.mark.tensorflow_only  # each test states its own backend
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer import sampling, testing
+from keras_transformer import testing
+from keras_transformer.decoding import sampling
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.models import CausalLanguageModel
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer.layers import causal_mask, masks, padding_mask
+from keras_transformer.layers import causal_mask, padding_mask
+from keras_transformer.ops import masks
 
 
 def array(mask):

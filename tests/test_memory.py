@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from keras_transformer import memory
+from keras_transformer.ops import memory
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -22,7 +22,7 @@ def page_faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 returned_each_time = page_faults()
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.ops.memory import keep_freed_memory
 assert keep_freed_memory() is True
 page_faults()
 kept = page_faults()
@@ -58,7 +58,7 @@ import resource
 import keras
 import numpy as np
 from keras_transformer import losses, models, optimizers
-from keras_transformer.memory import training_step_bytes
+from keras_transformer.ops.memory import training_step_bytes
 
 V, SHAPE = 8000, (67, 53, 59)
 model = models.Transformer.from_preset("tiny", V)

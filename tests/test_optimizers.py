@@ -10,7 +10,7 @@ from keras_transformer import data, models
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.metrics import NatsPerToken
 from keras_transformer.optimizers import LossScale, PaperAdam
-from keras_transformer.schedules import PaperSchedule
+from keras_transformer.optimizers.schedules import PaperSchedule
 
 SHAPES = [(5, 7), (3,), ()]
 V, D_MODEL, WARMUP = 23, 12, 5

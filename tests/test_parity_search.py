@@ -20,11 +20,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_transformer.decoding.translator import Translator
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.models import Transformer
 from keras_transformer.optimizers import PaperAdam
-from keras_transformer.schedules import PaperSchedule
-from keras_transformer.translator import Translator
+from keras_transformer.optimizers.schedules import PaperSchedule
 
 pytestmark = pytest.mark.tensorflow_only  # test_search has the search itself on every backend
 

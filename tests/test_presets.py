@@ -7,9 +7,10 @@ import keras
 import pytest
 
 from keras_transformer import cli
-from keras_transformer.cli import preparation, training
 from keras_transformer.models import PRESETS, TABLE_3, Transformer
 from keras_transformer.models.presets import label_smoothing
+from keras_transformer.runs import prepare as preparation
+from keras_transformer.runs import train as training
 
 pytestmark = pytest.mark.tensorflow_only
 

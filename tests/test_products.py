@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer.layers import products
+from keras_transformer.ops import products
 
 RANDOM = np.random.default_rng(7)
 

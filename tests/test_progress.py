@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import keras_transformer as kt
-from keras_transformer import cli, corpus, progress
+from keras_transformer import cli, progress
 from keras_transformer.cli import ends
 from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
+from keras_transformer.datasets import korean_english as corpus
 
 pytestmark = pytest.mark.tensorflow_only  # it needs no backend
 
@@ -203,7 +204,7 @@ def test_jobs_count_all_of_their_work(monkeypatch, uncompiled, tmp_path):
     model = kt.models.Transformer(270, num_layers=1, d_model=8, num_heads=2, d_ff=8)
     translator = kt.Translator(model, tokenizer)
     translator.EXTRA_LENGTH = 10
-    monkeypatch.setattr("keras_transformer.translator.ROOM", 1)  # some are tried again
+    monkeypatch.setattr("keras_transformer.decoding.translator.ROOM", 1)  # some are tried again
     translator.translate(["a b", "", "c"], beam_size=1, batch_size=1)
     translator.score([("a b", "x"), ("c", "y z")])
     corpus.generate(size=20, test_size=2)
@@ -246,7 +247,7 @@ class SlowTranslator:
             for _ in lines:
                 done()
                 self.clock.wait(1)
-        return [[kt.translator.Hypothesis(line.upper(), [], 0.0)] for line in lines]
+        return [[kt.decoding.Hypothesis(line.upper(), [], 0.0)] for line in lines]
 
     def token_log_probabilities(self, pairs, batch_size):
         with progress.work("scoring", len(pairs), "target tokens") as done:

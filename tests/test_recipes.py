@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from keras_transformer.checkpoint_files import read_arrays
+from keras_transformer.runs.checkpoints import read_arrays
 
 pytestmark = pytest.mark.tensorflow_only
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_transformer.schedules import PaperSchedule
+from keras_transformer.optimizers.schedules import PaperSchedule
 
 
 def rate(schedule, step):

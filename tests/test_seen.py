@@ -5,8 +5,9 @@ import unicodedata
 import numpy as np
 import pytest
 
-from keras_transformer import seen, text
-from keras_transformer.seen import Seen
+from keras_transformer import text
+from keras_transformer.text import seen
+from keras_transformer.text.seen import Seen
 
 pytestmark = pytest.mark.tensorflow_only  # text only
 

@@ -12,13 +12,13 @@ import pytest
 from keras import ops
 
 import keras_transformer as kt
-from keras_transformer import pictures, show
+from keras_transformer import visualization
 from keras_transformer.cli import main
 from keras_transformer.models import Transformer
-from keras_transformer.seen import Seen
-from keras_transformer.show import page, shapes, tree
-from keras_transformer.show.words import over_words, words_of
 from keras_transformer.text import train_tokenizer
+from keras_transformer.text.seen import Seen
+from keras_transformer.visualization import page, shapes, tree
+from keras_transformer.visualization.words import over_words, words_of
 
 TEXT = "나는 집에 간다"
 # What needs no second backend, where each shape of each operation would be compiled.
@@ -54,7 +54,7 @@ def translator(model, tokenizer):
 
 @pytest.fixture(scope="module")
 def found(translator):
-    return show.explain(translator, TEXT, beam_size=3)
+    return visualization.explain(translator, TEXT, beam_size=3)
 
 
 # --- the weights
@@ -174,7 +174,7 @@ def test_what_is_explained_is_the_translation(translator, found, uncompiled):
 
 @pytest.mark.tensorflow_only
 def test_a_given_translation_is_looked_at_instead(translator, uncompiled):
-    found = show.explain(translator, TEXT, target="I go home", beam_size=1)
+    found = visualization.explain(translator, TEXT, target="I go home", beam_size=1)
     assert (found.target, found.given) == ("I go home", True)
     [(score, _)] = translator.score([(TEXT, "I go home")])
     assert found.log_probability == pytest.approx(score, rel=1e-4)
@@ -184,12 +184,12 @@ def test_a_given_translation_is_looked_at_instead(translator, uncompiled):
 @pytest.mark.parametrize("text", ["", "  ", None, ["나는"]])
 def test_nothing_is_refused(translator, text):
     with pytest.raises(ValueError, match="nothing to show"):
-        show.explain(translator, text)
+        visualization.explain(translator, text)
 
 
 def test_an_ensemble_is_refused(model, tokenizer):
     with pytest.raises(ValueError, match="ensemble of 2"):
-        show.explain(kt.Translator([model, model], tokenizer), TEXT)
+        visualization.explain(kt.Translator([model, model], tokenizer), TEXT)
 
 
 # --- the shapes
@@ -236,24 +236,24 @@ def test_the_page_has_all_of_it_and_nothing_outside(found):
 @pytest.mark.tensorflow_only
 def test_text_cannot_leave_its_place(translator):
     text = "</script><script>alert(1)</script> & \u2028"
-    written = page.page(show.explain(translator, text, target="<b>", beam_size=1))
+    written = page.page(visualization.explain(translator, text, target="<b>", beam_size=1))
     assert "alert(1)</script>" not in written and written.count("<script") == 2
     assert data_of(written)["source"] == text
 
 
 @pytest.mark.tensorflow_only
 def test_a_folder_is_written_whole_or_not_at_all(found, tmp_path, monkeypatch):
-    names = show.write(found, tmp_path / "shown")
+    names = visualization.write(found, tmp_path / "shown")
     assert sorted(each.name for each in (tmp_path / "shown").iterdir()) == sorted(names)
     assert len(names) == 1 + 2 * 3 + 2
     assert all((tmp_path / "shown" / n).read_bytes()[:4] == b"\x89PNG" for n in names[1:])
     before = (tmp_path / "shown" / "index.html").read_bytes()
     with pytest.raises(ValueError, match="exists and is not overwritten"):
-        show.write(found, tmp_path / "shown")
+        visualization.write(found, tmp_path / "shown")
     assert (tmp_path / "shown" / "index.html").read_bytes() == before
     monkeypatch.setattr(page, "page", lambda explanation: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        show.write(found, tmp_path / "other")
+        visualization.write(found, tmp_path / "other")
     assert [each.name for each in tmp_path.iterdir()] == ["shown"]
 
 
@@ -280,7 +280,7 @@ def test_the_command_writes_a_new_folder_each_time(model, tokenizer, tmp_path, c
         assert len(said) == remarks
     assert "홍차" in said[0] and "U+3000" in said[1]
     with pytest.raises(ValueError, match="nothing to show"):
-        show.explain(kt.Translator.load(run), "\u200e")
+        visualization.explain(kt.Translator.load(run), "\u200e")
     for arguments, message in (
         ([str(run), " "], "nothing to show"),
         ([str(tmp_path / "none"), TEXT], "none"),
@@ -299,26 +299,26 @@ def test_every_glyph_is_there(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of a missing glyph
         tokens = ["▁나는", "▁사랑", "−1", "é", "가", "→"]
-        pictures.attention(np.eye(6), tokens, tokens, "어절 ▁ −").savefig(tmp_path / "a.png")
-        pictures.token_probabilities(tokens, [0.5] * 6).savefig(tmp_path / "b.png")
-        pictures.masks(["나는", "<pad>"], ["<s>", "I"]).savefig(tmp_path / "c.png")
-        pictures.positional_encoding(9, 6).savefig(tmp_path / "d.png")
+        visualization.attention(np.eye(6), tokens, tokens, "어절 ▁ −").savefig(tmp_path / "a.png")
+        visualization.token_probabilities(tokens, [0.5] * 6).savefig(tmp_path / "b.png")
+        visualization.masks(["나는", "<pad>"], ["<s>", "I"]).savefig(tmp_path / "c.png")
+        visualization.positional_encoding(9, 6).savefig(tmp_path / "d.png")
 
 
 @pytest.mark.tensorflow_only
 def test_pictures_hold_the_numbers():
     weights = np.random.default_rng(1).dirichlet(np.ones(4), size=(3, 2))
-    figure = pictures.attention(weights, ["a", "b"], ["c", "d", "e", "f"])
+    figure = visualization.attention(weights, ["a", "b"], ["c", "d", "e", "f"])
     drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     np.testing.assert_allclose(drawn[:3], weights, rtol=1e-6)
     with pytest.raises(ValueError, match="2 queries and 3 keys"):
-        pictures.attention(weights, ["a", "b"], ["c", "d", "e"])
+        visualization.attention(weights, ["a", "b"], ["c", "d", "e"])
 
-    figure = pictures.masks(["x", "y", "<pad>"], ["<s>", "u", "<pad>"])
+    figure = visualization.masks(["x", "y", "<pad>"], ["<s>", "u", "<pad>"])
     encoder, decoder, cross = (np.array(axes.images[0].get_array(), int) for axes in figure.axes)
     assert encoder.tolist() == cross.tolist() == [[1, 1, 0]] * 3
     assert decoder.tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0]]
 
-    figure = pictures.positional_encoding(7, 4)
+    figure = visualization.positional_encoding(7, 4)
     heat = np.array(figure.axes[0].images[0].get_array())  # [D, length]
     np.testing.assert_allclose(heat[:, 1], [math.sin(1), math.cos(1), 0.01, 0.99995], atol=1e-4)

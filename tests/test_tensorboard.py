@@ -13,9 +13,9 @@ import pytest
 
 import keras_transformer as kt
 from keras_transformer.callbacks import Probes, TensorBoard, TranslationScore
-from keras_transformer.callbacks.event_file import EventFile
+from keras_transformer.callbacks.tensorboard.event_file import EventFile
 from keras_transformer.data import feed
-from keras_transformer.show.shapes import run_once
+from keras_transformer.visualization.shapes import run_once
 
 PAIRS = [("나는 집에 간다", "I go home"), ("나는 커피를 | 좋아해 좋아해", "I love coffee")] * 6
 
@@ -316,7 +316,7 @@ def test_nothing_of_it_needs_tensorflow(tmp_path):
     script = f"""
 import json, os, sys
 import numpy as np
-from keras_transformer.callbacks.event_file import EventFile
+from keras_transformer.callbacks.tensorboard.event_file import EventFile
 from matplotlib.figure import Figure
 events = EventFile({str(tmp_path)!r}, 0)
 events.scalars(1, {{"a": 1.0}})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer import layers, losses, models, search, testing
+from keras_transformer import layers, losses, models, testing
+from keras_transformer.decoding import search
 
 V = broken.V
 IDS = testing.random_inputs(V)  # source of 7 tokens, target of 5

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from keras_transformer import models
+from keras_transformer.decoding.translator import Translator
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.metrics import NatsPerToken, TokenAccuracy
 from keras_transformer.optimizers import PaperAdam
-from keras_transformer.translator import Translator
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="Keras reaches TPUs through JAX"

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_transformer import Translator, scoring, show
-from keras_transformer.checkpoints import RunDirectory
+from keras_transformer import Translator, visualization
+from keras_transformer.decoding import scoring
 from keras_transformer.models import Transformer
+from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer, train_tokenizer
 
 # Every text has at most 7 pieces, so that all batches compile to the one width of 8. Scrambled in
@@ -164,7 +165,7 @@ def test_order_and_batches_do_not_matter(translator, beam_of_3):
 
 
 def test_room_for_fewer_tokens_changes_nothing(translator, beam_of_3, monkeypatch):
-    monkeypatch.setattr("keras_transformer.translator.ROOM", 12)
+    monkeypatch.setattr("keras_transformer.decoding.translator.ROOM", 12)
     found = translator.n_best(TEXTS, 3, beam_size=3, batch_size=4)
     longest = [max((len(each.ids) for each in row), default=0) for row in beam_of_3]
     assert min(filter(None, longest)) < 12 < max(longest)
@@ -178,8 +179,8 @@ def test_a_search_that_shrinks_finds_the_same(
     translator, greedy, beam_of_3, beam_size, monkeypatch
 ):
     """With a quarter of 16 rows, the few of the longest translations."""
-    monkeypatch.setattr("keras_transformer.translator.REPAYS_FROM", 0)
-    monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: True)
+    monkeypatch.setattr("keras_transformer.decoding.translator.REPAYS_FROM", 0)
+    monkeypatch.setattr("keras_transformer.decoding.translator.runs_on_processor", lambda: True)
     few = set()
     search_ids = translator.search_ids
 
@@ -197,18 +198,18 @@ def test_a_search_that_shrinks_finds_the_same(
 
 def test_many_alike_repay_more_compilation(translator, monkeypatch):
     weights = sum(np.size(each) for each in translator.models[0].get_weights())
-    monkeypatch.setattr("keras_transformer.translator.REPAYS_FROM", 1000 * 8 * weights)
-    monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: True)
+    monkeypatch.setattr("keras_transformer.decoding.translator.REPAYS_FROM", 1000 * 8 * weights)
+    monkeypatch.setattr("keras_transformer.decoding.translator.runs_on_processor", lambda: True)
     assert translator._repays(1000, 8)
     assert not translator._repays(999, 8)
-    monkeypatch.setattr("keras_transformer.translator.runs_on_processor", lambda: False)
+    monkeypatch.setattr("keras_transformer.decoding.translator.runs_on_processor", lambda: False)
     assert not translator._repays(1000, 8)
 
 
 def test_few_sentences_share_a_width_and_many_have_their_own(translator, greedy, monkeypatch):
     if keras.backend.backend() == "torch":
         pytest.skip("nothing is compiled on torch")
-    module = "keras_transformer.translator."
+    module = "keras_transformer.decoding.translator."
     monkeypatch.setattr(module + "runs_on_processor", lambda: True)
     monkeypatch.setattr(translator, "_searches", {})
     monkeypatch.setattr(translator, "_asked", collections.Counter())
@@ -646,7 +647,7 @@ def test_a_run_reads_its_sources_as_its_training_text(run, tmp_path, capsys, mon
     for read in (
         lambda: translator.translate(texts),
         lambda: translator.score([("a", "b")]),
-        lambda: show.explain(translator, "a"),
+        lambda: visualization.explain(translator, "a"),
     ):
         with pytest.raises(ZeroDivisionError):
             read()

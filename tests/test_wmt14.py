@@ -18,7 +18,7 @@ import pytest
 import translate_wmt14
 import wmt14_data
 
-from keras_transformer import checkpoint_files
+from keras_transformer.runs import checkpoints as checkpoint_files
 
 pytestmark = pytest.mark.tensorflow_only  # the last test states its own backend
 

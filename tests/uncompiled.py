@@ -13,5 +13,7 @@ def search_uncompiled(patch):
         eager.shapes = ()
         return eager
 
-    patch.setattr("keras_transformer.translator.Translator.EXTRA_LENGTH", 3)
-    patch.setattr("keras_transformer.translator.compile_with_weights", compile_with_weights)
+    patch.setattr("keras_transformer.decoding.translator.Translator.EXTRA_LENGTH", 3)
+    patch.setattr(
+        "keras_transformer.decoding.translator.compile_with_weights", compile_with_weights
+    )

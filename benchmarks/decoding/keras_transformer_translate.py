@@ -11,8 +11,8 @@ import numpy as np
 from digits import Digits
 from loop import answers, load
 
-from keras_transformer import translator
-from keras_transformer.translator import Translator
+from keras_transformer.decoding import translator
+from keras_transformer.decoding.translator import Translator
 
 
 class Fixed(Translator):

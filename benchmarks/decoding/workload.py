@@ -8,8 +8,9 @@ import numpy as np
 from decoding.digits import Digits
 from train import SIZES, VOCABULARY, caption_lengths
 
-from keras_transformer import checkpoints, export, models, text
-from keras_transformer.translator import Translator
+from keras_transformer import interop, models, text
+from keras_transformer.decoding.translator import Translator
+from keras_transformer.runs import run_directory
 
 SPECIAL = {"pad_id": 0, "unknown_id": 1, "start_id": 2, "end_id": 3}
 LONGEST = 512  # positions of Hugging Face's table
@@ -32,7 +33,7 @@ def random_model(size):
 
 def run_model(run):
     """A run's model in float32, whatever precision it was trained in."""
-    trained = checkpoints.RunDirectory.open(run).load_model()
+    trained = run_directory.RunDirectory.open(run).load_model()
     model = models.Transformer.from_config({**trained.get_config(), "dtype": "float32"})
     model.set_weights(trained.get_weights())
     return model
@@ -77,7 +78,7 @@ def write(folder, model, sentences, special, formats):
     for weights in ("float32", "int8"):
         name = f"ctranslate2_{weights}"
         if name in formats:
-            export.to_ctranslate2(Translator(model, digits), folder / name, quantization=weights)
+            interop.to_ctranslate2(Translator(model, digits), folder / name, quantization=weights)
     if "huggingface" in formats:
         import torch
         from decoding.huggingface import to_huggingface

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from table1 import layers
 
-from keras_transformer.memory import keep_freed_memory
+from keras_transformer.ops.memory import keep_freed_memory
 
 
 def prepare(config):

@@ -3,7 +3,8 @@
 import keras
 from keras_fit import answers
 
-from keras_transformer import losses, memory, metrics, models, optimizers
+from keras_transformer import losses, metrics, models, optimizers
+from keras_transformer.ops import memory
 
 
 def prepare(config, jit_compile="auto"):

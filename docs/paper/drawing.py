@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
 import keras_transformer
-from keras_transformer import pictures
+from keras_transformer import visualization
 from keras_transformer.layers.positional_encoding import sinusoids
-from keras_transformer.pictures import drawn_in_our_fonts
-from keras_transformer.schedules import PaperSchedule
+from keras_transformer.optimizers.schedules import PaperSchedule
+from keras_transformer.visualization import drawn_in_our_fonts
 
 WORDS = ["나는", "집에", "간다"]
 X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -154,7 +154,7 @@ def nearest():
 
 
 def positions():
-    return pictures.positional_encoding(64, 64)
+    return visualization.positional_encoding(64, 64)
 
 
 @drawn_in_our_fonts()
@@ -274,7 +274,9 @@ def square_root():
 
 
 def masks():
-    return pictures.masks([*WORDS, "</s>", "<pad>", "<pad>"], ["<s>", "I", "go", "home", "<pad>"])
+    return visualization.masks(
+        [*WORDS, "</s>", "<pad>", "<pad>"], ["<s>", "I", "go", "home", "<pad>"]
+    )
 
 
 @drawn_in_our_fonts()

@@ -12,10 +12,10 @@ import numpy as np
 from keras import ops
 
 import keras_transformer as kt
-from keras_transformer import corpus
-from keras_transformer.checkpoint_files import replacing
+from keras_transformer.datasets import korean_english as corpus
+from keras_transformer.files import replacing
 from keras_transformer.models import Transformer
-from keras_transformer.show import explain
+from keras_transformer.visualization import explain
 
 SENTENCE = "나는 집에 간다"
 CONTEXTS = ("나는 내 가족들을 사랑해", "나는 스스로를 사랑해")

@@ -3,6 +3,7 @@
 from xml.sax.saxutils import escape
 
 LAYERS = "code/keras_transformer/layers"
+DECODING = "code/keras_transformer/decoding"
 PINK, BLUE, ORANGE, YELLOW, PURPLE, GREEN = (
     "#ffe2bb #c2e8f7 #ffd9a8 #f3f6c7 #d6d0f0 #cdebd0".split()
 )
@@ -23,8 +24,15 @@ BOXES = [
         470,
     ),
     ("Input Embedding", "03-embeddings", f"{LAYERS}/positional_embedding.py", PINK, ENCODER, 514),
-    ("Tokens", "02-tokens", "code/keras_transformer/text.py", PINK, ENCODER, 558),
-    ("Probabilities", "12-decoding", "code/keras_transformer/search.py", GREEN, DECODER, 10),
+    ("Tokens", "02-tokens", "code/keras_transformer/text/tokenizer.py", PINK, ENCODER, 558),
+    (
+        "Probabilities",
+        "12-decoding",
+        "code/keras_transformer/decoding/search.py",
+        GREEN,
+        DECODER,
+        10,
+    ),
     ("Linear, Softmax", "11-training", "code/keras_transformer/losses.py", PURPLE, DECODER, 54),
     ("Add & Norm", "08-residual-and-norm", f"{LAYERS}/residual.py", YELLOW, DECODER, 110),
     ("Feed Forward", "09-feed-forward", f"{LAYERS}/feed_forward.py", BLUE, DECODER, 154),

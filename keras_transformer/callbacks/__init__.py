@@ -12,12 +12,12 @@ the thread that trains, between two steps: there the values are exact, on JAX to
 has brought them back, and they are fetched once per interval.
 """
 
-from keras_transformer.callbacks.hparams import write_hparams, write_hparams_columns
 from keras_transformer.callbacks.interval_meter import IntervalMeter, perplexity
-from keras_transformer.callbacks.probes import Probes
 from keras_transformer.callbacks.progress import Progress
 from keras_transformer.callbacks.stopping import StopEarly, StopOnNonFinite
 from keras_transformer.callbacks.tensorboard import TensorBoard
+from keras_transformer.callbacks.tensorboard.hparams import write_hparams, write_hparams_columns
+from keras_transformer.callbacks.tensorboard.probes import Probes
 from keras_transformer.callbacks.validation import Checkpoints, TranslationScore
 
 __all__ = [

@@ -16,9 +16,9 @@ def add_arguments(parser):
 
 
 def run(args):
-    from keras_transformer.checkpoints import RunDirectory
     from keras_transformer.cli.ends import command, say_next
     from keras_transformer.progress import say
+    from keras_transformer.runs.run_directory import RunDirectory
 
     run = RunDirectory.open(args.run)
     checkpoints = run.checkpoints()

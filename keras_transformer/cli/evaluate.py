@@ -56,7 +56,7 @@ def add_arguments(parser):
 def run(args):
     from keras_transformer import data, evaluation
     from keras_transformer.evaluation.lines import checked
-    from keras_transformer.export.folder import refuse_existing, write_new_file
+    from keras_transformer.files import refuse_existing, write_new_file
 
     _check(args)
     # What can fail fails now, not after translating.

@@ -17,8 +17,8 @@ from keras_transformer.cli.translate import (
     penalty,
     positive,
 )
-from keras_transformer.export import QUANTIZATIONS, to_ctranslate2, to_saved_model
-from keras_transformer.export.folder import refuse_existing
+from keras_transformer.files import refuse_existing
+from keras_transformer.interop import QUANTIZATIONS, to_ctranslate2, to_saved_model
 from keras_transformer.progress import say
 
 # What writes each format, and the options that it alone has.

@@ -34,22 +34,22 @@ def add_arguments(parser):
 
 
 def run(args):
-    from keras_transformer import show
-    from keras_transformer.export.folder import refuse_existing
+    from keras_transformer import visualization
+    from keras_transformer.decoding.translator import Translator
+    from keras_transformer.files import refuse_existing
     from keras_transformer.progress import say
-    from keras_transformer.translator import Translator
 
     if args.output is not None:
         refuse_existing(args.output)  # before the work
     translator = Translator.load(args.run, args.weights)
     folder = Path(args.output) if args.output is not None else _next(Path(args.run) / "show")
     refuse_existing(folder)
-    found = show.explain(
+    found = visualization.explain(
         translator, args.sentence, args.target, args.beam_size, args.length_penalty
     )
     print(found.target)
     sys.stdout.flush()
-    names = show.write(found, folder)
+    names = visualization.write(found, folder)
     say(
         f"\n{folder}: {len(names)} files, {names[0]} and {len(names) - 1} pictures "
         f"(weights: {named(translator.weights)})\n"

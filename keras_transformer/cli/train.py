@@ -205,9 +205,9 @@ def alpha(text):
 def run(args):
     import keras
 
-    from keras_transformer.cli import training
     from keras_transformer.cli.ends import command, say_next
-    from keras_transformer.memory import keep_freed_memory
+    from keras_transformer.ops.memory import keep_freed_memory
+    from keras_transformer.runs import train as training
 
     keep_freed_memory()
     settings = vars(args).copy()

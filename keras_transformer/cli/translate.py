@@ -58,7 +58,7 @@ def named(weights):
 
 def load_translator(run, args):
     """The translator that `run`, --ensemble and --weights name."""
-    from keras_transformer.translator import Translator
+    from keras_transformer.decoding.translator import Translator
 
     weights = args.weights and args.weights.split(",")
     return Translator.load([run, *(args.ensemble or [])], weights)

@@ -23,11 +23,11 @@ from keras_transformer.data.digest import text_sha256
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs, kept_pairs, read_encoded
 from keras_transformer.data.files import read_parallel, read_tsv, write_parallel
 from keras_transformer.data.images import ImagePlan
+from keras_transformer.data.labelled_texts import EncodedTexts, LabelledPlan, encode_texts
 from keras_transformer.data.lines import read_lines
 from keras_transformer.data.masked import MaskedPlan, mask_tokens
 from keras_transformer.data.report import Report, report
-from keras_transformer.data.sampling import SubwordSampling
-from keras_transformer.data.texts import EncodedTexts, LabelledPlan, encode_texts
+from keras_transformer.data.subword_sampling import SubwordSampling
 from keras_transformer.data.windows import WindowPlan
 
 __all__ = [

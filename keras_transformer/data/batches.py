@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_transformer.compilation import compiles_each_shape
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs
 from keras_transformer.data.feed import endless, one_pass
 from keras_transformer.data.layout import Layout, dynamic_bounds, static_bounds
-from keras_transformer.data.sampling import SubwordSampling
+from keras_transformer.data.subword_sampling import SubwordSampling
+from keras_transformer.ops.compilation import compiles_each_shape
 
 _TRAINING, _EVALUATION = 0, 1
 

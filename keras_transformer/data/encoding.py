@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_transformer import progress
-from keras_transformer.labels import check_special_ids
+from keras_transformer.ops.labels import check_special_ids
 
 _PAIRS_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
 _FORMAT = "keras_transformer.EncodedPairs.1"

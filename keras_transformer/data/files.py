@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from keras_transformer.checkpoint_files import replacing
 from keras_transformer.data.lines import MARK, read_lines
+from keras_transformer.files import replacing
 
 
 def read_parallel(source_path, target_path):

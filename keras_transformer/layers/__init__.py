@@ -4,12 +4,12 @@ from keras_transformer.layers.attention import MultiHeadAttention
 from keras_transformer.layers.decoder import Decoder, DecoderLayer
 from keras_transformer.layers.encoder import Encoder, EncoderLayer
 from keras_transformer.layers.feed_forward import FeedForward
-from keras_transformer.layers.masks import causal_mask, padding_mask
 from keras_transformer.layers.patch_embedding import PatchEmbedding
 from keras_transformer.layers.pooling import MeanPooling
 from keras_transformer.layers.positional_embedding import PositionalEmbedding
 from keras_transformer.layers.positional_encoding import PositionalEncoding, sinusoids
 from keras_transformer.layers.residual import Residual
+from keras_transformer.ops.masks import causal_mask, padding_mask
 
 __all__ = [
     "Decoder",

@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
-from keras_transformer.layers import cached, masks
 from keras_transformer.layers.dropout import Dropout
-from keras_transformer.layers.products import batched, dense
+from keras_transformer.ops import attention_to_cache as cached
+from keras_transformer.ops import masks
+from keras_transformer.ops.products import batched, dense
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -250,7 +251,7 @@ class MultiHeadAttention(keras.layers.Layer):
         """The first of what `_attend` returns, by what needs the least memory or time."""
         rate = self.dropout if training else 0.0
         if keras.backend.backend() == "tensorflow":
-            from keras_transformer.layers import blockwise
+            from keras_transformer.ops import attention_in_blocks as blockwise
 
             seed = ops.cast(self._dropout.seed_generator.next(), "int32") if rate else None
             queries = self._scaled(queries)

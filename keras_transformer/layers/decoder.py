@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_transformer import beams
 from keras_transformer.layers.encoder import Encoder, EncoderLayer, as_tuple
+from keras_transformer.ops import beams
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

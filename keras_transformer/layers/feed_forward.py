@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
-from keras_transformer.layers.products import dense
 from keras_transformer.layers.quantization import quantized_dtype
+from keras_transformer.ops.products import dense
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

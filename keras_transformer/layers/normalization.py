@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_transformer.compilation import compiled_by_xla
+from keras_transformer.ops.compilation import compiled_by_xla
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_transformer.layers.positional_encoding import Positions
-from keras_transformer.layers.products import dense
+from keras_transformer.ops.products import dense
 
 
 def cut_patches(images, patch_size):

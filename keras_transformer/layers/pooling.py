@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_transformer.layers import masks
+from keras_transformer.ops import masks
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

@@ -6,8 +6,8 @@ import warnings
 import keras
 from keras import ops
 
-from keras_transformer.layers import masks, products
 from keras_transformer.layers.positional_encoding import Positions
+from keras_transformer.ops import masks, products
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

@@ -3,14 +3,14 @@
 import keras
 from keras import ops
 
-from keras_transformer.labels import (
+from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer.ops.labels import (
     counts,
     integer_labels,
     label_weights,
     replicas,
     sum_over_replicas,
 )
-from keras_transformer.losses import SmoothedCrossentropy
 
 
 class LossPerLabel:

@@ -8,11 +8,11 @@ from keras import ops
 
 from keras_transformer.layers.decoder import Decoder
 from keras_transformer.layers.encoder import Encoder
-from keras_transformer.layers.masks import padding_mask
 from keras_transformer.layers.positional_embedding import PositionalEmbedding
-from keras_transformer.memory import keep_freed_memory
 from keras_transformer.models.functional import FunctionalModel
 from keras_transformer.models.presets import PRESETS
+from keras_transformer.ops.masks import padding_mask
+from keras_transformer.ops.memory import keep_freed_memory
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

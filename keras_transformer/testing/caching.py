@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops, tree
 
-from keras_transformer.compilation import compile_with_weights
+from keras_transformer.ops.compilation import compile_with_weights
 from keras_transformer.testing import running
 
 PROTOCOL = ("encode", "start_cache", "decode")

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer import search
+from keras_transformer.decoding import search
+from keras_transformer.decoding.translator import Translator
 from keras_transformer.models import Transformer
 from keras_transformer.testing import caching, losses, masking, saving, searches, sequences, wiring
-from keras_transformer.translator import Translator
 
 
 def random_inputs(vocabulary_size, rows=3, source_length=7, target_length=5, seed=0):

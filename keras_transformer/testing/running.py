@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer.compilation import compile_with_weights
+from keras_transformer.ops.compilation import compile_with_weights
 
 # Rounding of a few dozen operations, relative to the largest output, where two calls have different
 # shapes and may therefore add in another order. Calls of one shape are compared to the bit.

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_transformer.search import IMPOSSIBLE
+from keras_transformer.decoding.search import IMPOSSIBLE
 from keras_transformer.testing import running
 
 
@@ -22,7 +22,7 @@ def assert_scores_are_final(
     Args:
         search: `source_ids [B, S] -> (ids, scores)`, ids [B, L] and scores [B], or [B, N, L] and
             [B, N], best first. A hypothesis that does not exist scores
-            `keras_transformer.search.IMPOSSIBLE` or -inf.
+            `keras_transformer.decoding.search.IMPOSSIBLE` or -inf.
         model: `{"source_ids": [B, S], "target_ids": [B, T]} -> logits [B, T, V]`.
         source_ids: integers [B, S].
         start_id, end_id, pad_id: the ids that begin and end a target, and padding.
@@ -39,7 +39,7 @@ def assert_scores_are_final(
     ```python
     kt.testing.assert_scores_are_final(
         my_beam_search, model, source_ids, start_id=2, end_id=3,
-        penalty=kt.search.gnmt_penalty(0.6),
+        penalty=kt.decoding.gnmt_penalty(0.6),
     )
     ```
     """
@@ -133,7 +133,7 @@ def assert_beam_keeps_greedy(
     ```python
     kt.testing.assert_beam_keeps_greedy(
         my_beam_search, model, source_ids, beam_size=4, start_id=2, end_id=3,
-        penalty=kt.search.gnmt_penalty(0.6),
+        penalty=kt.decoding.gnmt_penalty(0.6),
     )
     ```
     """

@@ -1,0 +1,28 @@
+"""From a trained model to text: search, sampling, scores, and the `Translator`.
+
+`search` and `sampling` are pure functions of a step, `(ids, cache, index) -> (logits, cache)`.
+`Translator` joins them to a tokenizer.
+"""
+
+from keras_transformer.decoding.sampling import Sampler, choose, sample
+from keras_transformer.decoding.search import (
+    IMPOSSIBLE,
+    average_penalty,
+    beam_search,
+    gnmt_penalty,
+    greedy_search,
+)
+from keras_transformer.decoding.translator import Hypothesis, Translator
+
+__all__ = [
+    "IMPOSSIBLE",
+    "Hypothesis",
+    "Sampler",
+    "Translator",
+    "average_penalty",
+    "beam_search",
+    "choose",
+    "gnmt_penalty",
+    "greedy_search",
+    "sample",
+]

@@ -1,0 +1,6 @@
+"""A trained model for engines that do without this package: one file a format."""
+
+from keras_transformer.interop.ctranslate2 import QUANTIZATIONS, to_ctranslate2
+from keras_transformer.interop.saved_model import to_saved_model
+
+__all__ = ["QUANTIZATIONS", "to_ctranslate2", "to_saved_model"]

@@ -1,0 +1,124 @@
+"""A translator as a TensorFlow SavedModel: from strings to strings, in one graph.
+
+The tokenizer and the search are inside, so whatever runs TensorFlow and the operations of
+tensorflow_text runs it: Python without this package, TensorFlow Serving. It is a plain graph, for
+any number of texts of any length. XLA would compile it anew for each number and length, 4 seconds
+each for a small model where this takes 0.1, and be quicker afterwards for a few sentences at once
+only (one: 0.01 seconds for 0.07; 64: 1.0 for 0.9).
+"""
+
+import keras
+
+from keras_transformer import arguments, progress
+from keras_transformer.files import new_folder
+
+# What Python's `str.strip` takes for spaces, which TensorFlow's does not.
+BLANK = r"[\t-\r\x1c-\x1f\x{85}\pZ]*"
+
+README = """\
+A TensorFlow SavedModel, exported by keras_transformer. To translate with it:
+
+    import tensorflow as tf, tensorflow_text
+    model = tf.saved_model.load(".")
+    found = model.translate(tf.constant(["A sentence .", "Another ."]))
+    print([text.decode() for text in found["translations"].numpy()], found["scores"].numpy())
+
+TensorFlow Serving: "texts" in, "translations" and "scores" out. The search is fixed: beam size
+{beam_size}, length penalty {length_penalty}. A blank text gives an empty translation.
+"""
+
+
+def to_saved_model(translator, folder, beam_size=4, length_penalty=0.6):
+    """Writes a translator, its tokenizer and its search as a SavedModel.
+
+    Its function `translate`, which is its signature `serving_default` too, maps `texts`, strings
+    [B], to `{"translations": strings [B], "scores": floats [B]}`, those of `Translator.n_best`. To
+    load it, `import tensorflow_text` first.
+
+    Args:
+        translator: a `Translator`, of an ensemble too.
+        folder: the folder to make; there must be none. TensorFlow Serving wants a number as its
+            name, `en-de/1`.
+        beam_size: hypotheses kept alive; 1 is greedy search.
+        length_penalty: alpha of the GNMT penalty, or `"average"`, as in `Translator.translate`.
+
+    Raises:
+        ValueError: on another backend than TensorFlow, or for an existing folder; nothing is
+            written.
+
+    Example:
+
+    ```python
+    kt.interop.to_saved_model(kt.Translator.load("runs/en-de"), "exports/en-de")
+    # elsewhere
+    model = tf.saved_model.load("exports/en-de")
+    model.translate(tf.constant(["A man rides a horse ."]))["translations"]
+    ```
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            f"A SavedModel is made on the tensorflow backend, this is {backend}: set "
+            "KERAS_BACKEND=tensorflow. It loads runs of every backend."
+        )
+    beam_size = arguments.whole_number("beam_size", beam_size, advice="1 is greedy search.")
+    length_penalty = arguments.length_penalty(length_penalty)
+    import tensorflow as tf
+
+    with new_folder(folder) as folder, progress.work("writing a SavedModel"):
+        module = _text_to_text(translator, beam_size, length_penalty)
+        tf.saved_model.save(module, str(folder), signatures=module.translate)
+        text = README.format(beam_size=beam_size, length_penalty=length_penalty)
+        (folder / "README.txt").write_text(text, encoding="utf-8")
+
+
+def _text_to_text(translator, beam_size, length_penalty):
+    import tensorflow as tf
+
+    end_id = translator.tokenizer.end_id
+    learned = {
+        side: translator.learned_positions(f"{side}_embedding") for side in ("source", "target")
+    }
+
+    class TextToText(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.source = self.target = translator.tokenizer.in_graph()
+            if translator.target_tokenizer is not translator.tokenizer:
+                self.target = translator.target_tokenizer.in_graph()
+            # A SavedModel holds the variables that it finds in attributes.
+            self.weights = [w.value for model in translator.models for w in model.weights]
+
+        @tf.function(
+            input_signature=[tf.TensorSpec([None], tf.string, name="texts")], autograph=False
+        )
+        def translate(self, texts):
+            blank = tf.strings.regex_full_match(texts, BLANK)
+            ids = self.source.encode(tf.where(blank, "", texts))  # ragged [B, None]
+            lengths = tf.cast(ids.row_lengths(), "int32")
+            ends = tf.fill([tf.size(texts), 1], end_id)
+            source_ids = tf.concat([ids, ends], axis=1).to_tensor()  # [B, S], pad id 0
+            if learned["source"] is not None:
+                fits = tf.debugging.assert_less_equal(
+                    tf.shape(source_ids)[1],
+                    learned["source"],
+                    "A text has more tokens than the positions that the model has learned.",
+                )
+                with tf.control_dependencies([fits]):  # before it is looked up
+                    source_ids = tf.identity(source_ids)
+
+            empty = lengths == 0
+            limits = lengths + translator.EXTRA_LENGTH
+            if learned["target"] is not None:
+                limits = tf.minimum(limits, learned["target"])
+            limits = tf.where(empty, 1, limits)  # what has no tokens ends at once: an empty text
+            longest = tf.reduce_max(tf.concat([[1], limits], axis=0))
+            found, scores, _ = translator.search_ids(
+                source_ids, limits, longest, 1, beam_size, length_penalty
+            )
+            return {
+                "translations": self.target.decode_padded(found[:, 0]),
+                "scores": tf.where(empty, 0.0, scores[:, 0]),
+            }
+
+    return TextToText()

@@ -1,0 +1,242 @@
+"""Checkpoints as files: variables in and out of `.npz` exact to the bit, each file whole or absent.
+
+No pickle anywhere: a stranger's file can be read without running its code.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_transformer import progress
+from keras_transformer.files import flush, flush_folder, read_json, to_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """One complete checkpoint on disk.
+
+    Args:
+        path: its folder.
+        update: the number of optimizer updates behind it.
+        state: the caller's state that was saved with it.
+    """
+
+    path: Path
+    update: int
+    state: dict
+
+
+def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) -> Checkpoint:
+    """Writes `folder/update-NNNNNNNN`; a reader sees the whole of it or nothing."""
+    folder.mkdir(exist_ok=True)
+    for left_over in folder.glob(".tmp-*"):
+        shutil.rmtree(left_over)
+    final = folder / f"update-{update:08d}"
+    temporary = folder / f".tmp-{final.name}"
+    temporary.mkdir()
+    files = {}
+    for name, variables in _variables(model).items():
+        with open(temporary / name, "wb+") as file:
+            write_arrays(file, [(v.path, keras.ops.convert_to_numpy(v)) for v in variables])
+            flush(file)
+            files[name] = {"size": os.fstat(file.fileno()).st_size, "sha256": _sha256(file)}
+    record = {"update": update, "backend": keras.backend.backend(), "files": files, "state": state}
+    with open(temporary / "state.json", "wb") as file:  # last: it vouches for the others
+        file.write(to_json(record, indent=1).encode())
+        flush(file)
+    flush_folder(temporary)
+    if final.exists():  # a damaged one, or the same update saved twice
+        discard(final)
+    os.rename(temporary, final)
+    flush_folder(folder)
+    return Checkpoint(final, update, json.loads(to_json(state)))
+
+
+def complete(folders: Iterable[Path], contents: bool = True) -> Iterable[Checkpoint]:
+    """Yields the complete checkpoints among `folders`; names the damaged ones on stderr.
+
+    Args:
+        folders: checkpoint folders.
+        contents: False compares the sizes only, not the SHA-256.
+    """
+    for folder in folders:
+        try:
+            record = json.loads((folder / "state.json").read_bytes())
+            for name, expected in record["files"].items():
+                with open(folder / name, "rb") as file:
+                    if os.fstat(file.fileno()).st_size != expected["size"]:
+                        raise ValueError(f"{name} has the wrong size")
+                    if contents and _sha256(file) != expected["sha256"]:
+                        raise ValueError(f"{name} has the wrong SHA-256")
+        except (OSError, ValueError, KeyError) as error:
+            progress.say(f"warning: skipping damaged checkpoint {folder}: {error}")
+        else:
+            yield Checkpoint(folder, record["update"], record["state"])
+
+
+def discard(folder: Path):
+    """Removes a checkpoint; killed half-way, the rest is cleared at the next save."""
+    hidden = folder.with_name(f".tmp-removed-{folder.name}")
+    os.rename(folder, hidden)
+    shutil.rmtree(hidden)
+
+
+def restore_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> dict:
+    """Puts weights, seed states and optimizer back; see `RunDirectory.restore`."""
+    backend = read_json(checkpoint.path / "state.json")["backend"]
+    if backend != keras.backend.backend():
+        raise ValueError(
+            f"{checkpoint.path} was saved on the {backend} backend, this is "
+            f"{keras.backend.backend()}, and their random numbers differ: resume with "
+            f"KERAS_BACKEND={backend}."
+        )
+    variables = _variables(model)
+    saved = {name: read_arrays(checkpoint.path / name) for name in variables}
+    for name in variables:  # all of it is checked before anything of the model changes
+        _check_fit(variables[name], saved[name], checkpoint.path / name)
+    for name in variables:
+        _assign(variables[name], saved[name])
+    return checkpoint.state
+
+
+def load_weights(model: keras.Model, source: Checkpoint | Path):
+    """Loads the weights alone, for translation; the model needs no optimizer.
+
+    Args:
+        model: a built model of the same architecture; its variables keep their own float type.
+        source: a checkpoint, or a file such as `averaged.npz`.
+    """
+    path = source.path / "weights.npz" if isinstance(source, Checkpoint) else source
+    arrays = read_arrays(path)
+    _check_fit(model.weights, arrays, path, same_dtype=False)
+    _assign(model.weights, arrays)
+
+
+def average(checkpoints: Sequence[Checkpoint]) -> list[np.ndarray]:
+    """The arithmetic mean of the weights of several checkpoints (paper sec. 6.1).
+
+    Summed in float64 and cast back to each variable's type; integers come from the last one.
+
+    Returns:
+        Arrays in the order of `model.weights`.
+    """
+    if not checkpoints:
+        raise ValueError("Cannot average: no checkpoint was given, expected one or more.")
+    sums = None
+    with progress.work("averaging", len(checkpoints), "checkpoints") as done:
+        for checkpoint in checkpoints:
+            arrays = [array for _, array in read_arrays(checkpoint.path / "weights.npz")]
+            if sums is None:
+                sums = [np.zeros(array.shape) for array in arrays]
+            if [total.shape for total in sums] != [array.shape for array in arrays]:
+                raise ValueError(
+                    f"Cannot average: {checkpoint.path} holds other shapes than "
+                    f"{checkpoints[0].path}; average checkpoints of one run."
+                )
+            sums = [
+                total + array.astype("float64") for total, array in zip(sums, arrays, strict=True)
+            ]
+            done()
+    return [
+        last if last.dtype.kind in "iub" else (total / len(checkpoints)).astype(last.dtype)
+        for total, last in zip(sums, arrays, strict=True)
+    ]
+
+
+# --- variables ---
+
+
+def _variables(model: keras.Model) -> dict[str, list]:
+    """What training changes, by file: the weights; the seed states and the optimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise ValueError(
+            "The model has no optimizer, so it can be neither saved for resuming nor resumed: "
+            "call model.compile(optimizer=...) first."
+        )
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    weights = {id(variable) for variable in model.weights}
+    seeds = [variable for variable in model.variables if id(variable) not in weights]
+    return {"weights.npz": model.weights, "state.npz": seeds + optimizer.variables}
+
+
+def _check_fit(variables, saved, path: Path, same_dtype: bool = True):
+    """Compares in order and without numbers: `dense_3` is another dense in another process."""
+    if len(variables) != len(saved):
+        raise ValueError(
+            f"{path} does not fit the model: it holds {len(saved)} variables, the model has "
+            f"{len(variables)}; build it (and its optimizer) with the settings of that run."
+        )
+    for variable, (name, array) in zip(variables, saved, strict=True):
+        here = (_kind(variable.path), tuple(variable.shape))
+        there = (_kind(name), array.shape)
+        if same_dtype:
+            here, there = (*here, variable.dtype), (*there, array.dtype.name)
+        if here != there:
+            raise ValueError(
+                f"{path} does not fit the model: it holds {name} {array.shape} {array.dtype}, the "
+                f"model has {variable.path} {tuple(variable.shape)} {variable.dtype} in its place; "
+                "build it (and its optimizer) with the settings of that run."
+            )
+
+
+def _kind(path: str) -> str:
+    """`model_1/dense_3/kernel` -> `dense/kernel`: scopes further out depend on who built it."""
+    return re.sub(r"_\d+(?=[_/]|$)", "", "/".join(path.split("/")[-2:]))
+
+
+def _assign(variables, saved):
+    for variable, (_, array) in zip(variables, saved, strict=True):
+        variable.assign(array)
+
+
+# --- arrays ---
+
+
+def write_arrays(file, named_arrays: Iterable[tuple[str, np.ndarray]], **notes):
+    """Writes arrays as `.npz`, in order, under the keys `00000/name:dtype`; notes beside them."""
+    entries = dict(notes)
+    for index, (name, array) in enumerate(named_arrays):
+        # .npy knows no bfloat16 or float8 (kind V): their bits go as unsigned integers.
+        bits = array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array
+        entries[f"{index:05d}/{name}:{array.dtype.name}"] = bits
+    np.savez(file, **entries)
+
+
+def read_arrays(path: Path) -> list[tuple[str, np.ndarray]]:
+    """Reads what `write_arrays` wrote: (name, array) in order."""
+    named = []
+    for key, bits in sorted(_read_npz(path).items()):
+        name, _, dtype = key.partition("/")[2].rpartition(":")
+        if name:
+            named.append((name, bits if bits.dtype.name == dtype else bits.view(dtype)))
+    return named
+
+
+def read_note(path: Path, name: str) -> list:
+    """Reads one of the notes that were given to `write_arrays`, as a list; empty without it."""
+    notes = _read_npz(path, [name])
+    return notes[name].tolist() if name in notes else []
+
+
+def _read_npz(path: Path, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files if keys is None or key in keys}
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or no .npz file ({error}): copy it again.") from error
+
+
+def _sha256(file) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()

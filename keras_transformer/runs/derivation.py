@@ -1,0 +1,105 @@
+"""What `keras-transformer train` derives from the size of the text where an option is left out.
+
+Rules of thumb, each bounded and each replaced by its option:
+
+- vocabulary: 260 special ids and bytes, the characters that make up 99.95 % of the text, and
+  2 x sqrt(characters of both sides) longer pieces; 32,000 at most. The number of different words
+  grows about as the square root of a text's length (Heaps' law), so a piece is seen often enough in
+  a small text too. Small text wants few pieces (Sennrich and Zhang, 2019, arXiv 1905.11901), so
+  that nearly all occur 100 times or more (Gowda and May, 2020, arXiv 2004.02334).
+- updates: about 100 passes over the text, from 300 to 10,000 updates.
+- warm-up: a fifth of the updates, at most the paper's 4,000 (section 5.3).
+- highest learning rate, where the warm-up is derived too: that of the paper for 4,000 steps of
+  warm-up, since its formula would raise it for fewer.
+"""
+
+import collections
+import math
+from pathlib import Path
+
+import numpy as np
+
+from keras_transformer.files import read_json
+from keras_transformer.runs.recorded import holds_training
+
+OPTIONS = ("vocabulary_size", "updates", "warmup_steps", "learning_rate", "bleu_every")
+PASSES = 100
+WARMUP = 4000  # the paper's
+SAMPLE = 100_000  # pairs whose different characters are counted
+# Characters of a piece; words are counted. A guess: the vocabulary is not there yet.
+CHARACTERS = {"bpe": 3, "unigram": 3, "char": 1}
+
+
+def with_recorded(settings):
+    """The settings; what they leave out is that of the run in `run_dir`, if one was trained."""
+    path = Path(settings["run_dir"])
+    if not (path / "settings.json").exists() or not holds_training(path):
+        return settings
+    found = read_json(path / "settings.json")
+    return settings | {name: found.get(name) for name in OPTIONS if settings[name] is None}
+
+
+def with_derived(settings, pairs, d_model):
+    """The settings without gaps, and a line that says what was derived, empty if nothing was.
+
+    Args:
+        settings: The options; those of `OPTIONS` may be None.
+        pairs: The pairs to train on.
+        d_model: The width of the model.
+    """
+    derived = {}
+    if settings["vocabulary_size"] is None and settings.get("init_from") is None:
+        derived["vocabulary_size"] = vocabulary_size(pairs, settings["vocabulary_type"])
+    updates = settings["updates"]
+    if updates is None:
+        per_update = settings["tokens_per_batch"] * settings["accumulate"]
+        tokens = tokens_of_longer_side(pairs, settings["vocabulary_type"])
+        updates = derived["updates"] = updates_for(tokens / per_update)
+    if settings["warmup_steps"] is None:
+        derived["warmup_steps"] = min(max(updates // 5, 1), WARMUP)
+        if settings["learning_rate"] is None:
+            derived["learning_rate"] = float(f"{d_model**-0.5 * WARMUP**-0.5:.3g}")
+    if not derived:
+        return settings, ""
+    listed = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in derived.items())
+    return settings | derived, f"derived from {len(pairs):,} pairs: {listed}"
+
+
+def vocabulary_size(pairs, vocabulary_type):
+    """Pieces of one vocabulary for both sides; of characters or words all, up to 10,000."""
+    if vocabulary_type not in ("bpe", "unigram"):
+        return 10_000
+    counts = collections.Counter()
+    for source, target in pairs[:SAMPLE]:
+        counts.update(source)
+        counts.update(target)
+    shares = np.cumsum(sorted(counts.values(), reverse=True)) / counts.total()
+    alphabet = int(np.searchsorted(shares, 0.9995)) + 1
+    characters = sum(len(source) + len(target) for source, target in pairs)
+    pieces = 260 + alphabet + 2 * math.sqrt(characters)
+    return min(100 * math.ceil(pieces / 100), 32_000)
+
+
+def updates_for(updates_per_pass):
+    """`PASSES` passes in whole hundreds, within the bounds."""
+    return min(max(math.ceil(PASSES * updates_per_pass / 100) * 100, 300), 10_000)
+
+
+def tokens_of_longer_side(pairs, vocabulary_type):
+    """About how many tokens the side has that fills a batch first, ends included."""
+    if vocabulary_type == "word":
+        lengths = [[len(text.split()) for text in side] for side in zip(*pairs, strict=True)]
+        return max(map(sum, lengths)) + len(pairs)
+    characters = [sum(map(len, side)) for side in zip(*pairs, strict=True)]
+    return max(characters) / CHARACTERS[vocabulary_type] + len(pairs)
+
+
+def loss_worth_translating(encoded):
+    """The validation loss from which on translations are looked at, in nats per token.
+
+    Two thirds of the entropy of the target tokens' frequencies, which is what a model reaches that
+    has read nothing. Above it translations are noise, and most run to the longest length allowed.
+    """
+    counts = np.append(np.bincount(encoded.target_ids), len(encoded))  # and the ends
+    shares = counts[counts > 0] / counts.sum()
+    return float(-2 / 3 * (shares * np.log(shares)).sum())

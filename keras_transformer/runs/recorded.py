@@ -1,0 +1,104 @@
+"""The settings of a run, and what may become of its folder when it is started with others."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_transformer import files
+
+# What a start makes from its settings before anything is trained, and makes again where it is
+# missing. What is not here is written anew at every start, or is compared with the text by itself.
+PREPARED = (
+    "tokenizer.model",
+    "source.model",
+    "target.model",
+    "seen_ids.npy",
+    "seen_words.txt",
+    "held_out.tsv",
+)
+
+
+def recorded(path: Path, settings: dict, changeable: Iterable[str]) -> dict | None:
+    """The settings of the run at `path`, None where there is no run.
+
+    Raises:
+        ValueError: something else is there, or a trained run with other `settings`.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file, expected a folder: give another --run-dir.")
+    if not (path / "settings.json").exists():
+        # "lock" and the temporary file alone are a start that was killed.
+        names = {p.name for p in path.iterdir()} if path.exists() else set()
+        if names - {"lock", "settings.json.tmp"}:
+            raise ValueError(
+                f"{path} is not empty and not a run (no settings.json), so nothing was written: "
+                "give another --run-dir."
+            )
+        return None
+    found = files.read_json(path / "settings.json")
+    others = fatal(found, settings, changeable)
+    if others and holds_training(path):
+        raise ValueError(
+            f"{path} holds a run with other settings ({listed(others)}): give another --run-dir, "
+            "or the old values to resume it."
+        )
+    return found
+
+
+def holds_training(path: Path) -> bool:
+    """Whether something was trained at `path`: there, or in a run within it.
+
+    That is a checkpoint or an average, or a log with more than one validation: whoever removed the
+    checkpoints may want the log.
+    """
+    if any(path.rglob("checkpoints/update-*")) or any(path.rglob("averaged.npz")):
+        return True
+    log = path / "log.jsonl"
+    return log.exists() and sum(b'"val_' in line for line in log.read_bytes().splitlines()) > 1
+
+
+def listed(different: dict) -> str:
+    """What `differences` found, in words."""
+    found = [f"{key}: {there} there, {here} here" for key, (there, here) in different.items()]
+    if "text_sha256" in different:
+        found.append("text_sha256 is that of the text itself, wherever its files are")
+    return "; ".join(found)
+
+
+def discard_prepared(path: Path, different: Iterable[str], vocabulary_from: Iterable[str] | None):
+    """Removes what an earlier start made from other settings, before anything was trained.
+
+    Args:
+        path: The folder of the run.
+        different: The keys of the settings that differ.
+        vocabulary_from: The keys that the vocabulary is made from; None for all.
+    """
+    if vocabulary_from is None or set(different) & set(vocabulary_from):
+        for name in PREPARED:
+            (path / name).unlink(missing_ok=True)
+
+
+def fatal(old: dict, new: dict, changeable: Iterable[str]) -> dict:
+    """The `differences` that make another run.
+
+    A run that is older than the record of its text's SHA-256 is resumed without it.
+    """
+    ignored = set(changeable) | {"text_sha256"} - set(old)
+    return {key: pair for key, pair in differences(old, new).items() if key not in ignored}
+
+
+def differences(old: dict, new: dict) -> dict:
+    """{key: [old JSON, new JSON]} where they differ, "(absent)" where one side has none.
+
+    A missing option equals None, so runs started before an option existed can still be resumed.
+    """
+    texts = [{k: files.to_json(v) for k, v in side.items() if v is not None} for side in (old, new)]
+    pairs = {key: [text.get(key, "(absent)") for text in texts] for key in {**old, **new}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def renamed(record: dict) -> dict:
+    """A record of a log with the names of today: what was "epoch" is "validation"."""
+    if record.get("event") != "epoch":
+        return record
+    names = {"epoch": "validation"}
+    return {names.get(k, k): "validation" if k == "event" else v for k, v in record.items()}

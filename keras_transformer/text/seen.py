@@ -1,0 +1,213 @@
+"""What training saw of the source language, so that translating can say what it never saw."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+
+from keras_transformer.files import read_json, replacing, write_json
+
+# A text of more different words than this is so varied that a new word says little.
+MOST_WORDS = 50_000
+# A source that is longer than the longest of training by this factor is far longer.
+FAR_LONGER = 1.5
+# How two spaces in a row, or one at an end of the text, are counted among the invisible characters.
+EXTRA = "  "
+
+
+class Seen:
+    """The pieces, and of a text of few different words the words too, that training had.
+
+    A vocabulary can spell almost any word, so a small closed corpus needs more than its pieces: a
+    new word made of known pieces is as foreign to the model as one made of new ones.
+
+    Args:
+        ids: booleans [V], True = the id occurred in training.
+        words: a set of words as `words_of` gives them, or None where there were too many to keep.
+        invisible: a set of the spaces other than " " and of the format and control characters
+            (U+200E and the like) that occurred, and `EXTRA`; None where that is not known.
+        longest: how many tokens the longest source had; None where that is not known.
+
+    Example:
+
+    ```python
+    seen = Seen.of(["a man rides"], tokenizer)
+    seen.save("runs/en-de")                       # seen_ids.npy, seen_words.txt, seen.json
+    seen = Seen.load("runs/en-de")
+    seen.unseen("a man swims", tokenizer)         # ["swims"]
+    seen.plain("a\\u3000man")                     # "a man"
+    ```
+    """
+
+    # Kinds of what is said of a source.
+    REMARKS = ("unseen", "long", "invisible")
+
+    def __init__(self, ids, words=None, invisible=None, longest=None):
+        self.ids = ids
+        self.words = words
+        self.invisible = invisible
+        self.longest = longest
+
+    @classmethod
+    def of(cls, sources, tokenizer, encoded=None):
+        """What `sources`, a list of strings, hold; `encoded`: their `EncodedPairs`, if there."""
+        if encoded is None:
+            ids = tokenizer.encode(list(sources))
+            longest = max(map(len, ids), default=0)
+        else:
+            ids, longest = [encoded.source_ids], int(encoded.source_lengths.max())
+        words, invisible = set(), set()
+        for line in sources:
+            invisible.update(invisible_in(line))
+            if words is not None:
+                words.update(words_of(line))
+                if len(words) > MOST_WORDS:
+                    words = None
+        return cls(tokenizer.seen_ids(ids), words, invisible, longest)
+
+    def union(self, other):
+        """What either had; of words only where both know theirs, and few enough."""
+        words, invisible, longest = None, None, None
+        if self.words is not None and other.words is not None:
+            words = self.words | other.words
+        if words is not None and len(words) > MOST_WORDS:
+            words = None
+        if self.longest is not None and other.longest is not None:
+            invisible = self.invisible | other.invisible
+            longest = max(self.longest, other.longest)
+        return Seen(self.ids | other.ids, words, invisible, longest)
+
+    def save(self, folder):
+        """Writes `seen_ids.npy`, `seen.json` and, for few enough words, `seen_words.txt`."""
+        with replacing(Path(folder) / "seen_ids.npy") as file:
+            np.save(file, self.ids)
+        if self.longest is not None:
+            invisible = sorted(name_of(each) for each in self.invisible)
+            record = {"longest": self.longest, "invisible": invisible}
+            write_json(Path(folder) / "seen.json", record)
+        if self.words is not None:
+            with replacing(Path(folder) / "seen_words.txt") as file:
+                file.write("".join(f"{word}\n" for word in sorted(self.words)).encode())
+
+    @classmethod
+    def load(cls, folder):
+        """What `save` wrote, None where it wrote nothing. Older runs have no `seen.json`."""
+        folder = Path(folder)
+        ids, words, record = (folder / f"seen{end}" for end in ("_ids.npy", "_words.txt", ".json"))
+        if not ids.exists():
+            return None
+        known = set(words.read_text(encoding="utf-8").splitlines()) if words.exists() else None
+        invisible, longest = None, None
+        if record.exists():
+            record = read_json(record)
+            invisible, longest = set(map(_of_name, record["invisible"])), record["longest"]
+        return cls(np.load(ids, allow_pickle=False), known, invisible, longest)
+
+    def plain(self, text):
+        """`text` as the model is to read it: without invisible characters that are new to it.
+
+        A space of any kind that training never saw becomes " ", one for several and none at the
+        ends. A format or control character that it never saw is left out. What training saw stays.
+        """
+        new = set() if self.invisible is None else invisible_in(text) - self.invisible
+        if not new:
+            return text
+        characters = new - {EXTRA}
+        left_out = {ord(each): None for each in characters if not each.isspace()}
+        text = unicodedata.normalize("NFC", text).translate(left_out)
+        if spaces := "".join(each for each in characters if each.isspace()):
+            text = re.sub(f" *[{spaces}][ {spaces}]*", " ", text).strip(" ")
+        if EXTRA in self.invisible:
+            return text
+        return " ".join(part for part in text.split(" ") if part)
+
+    def remarks(self, text, ids, tokenizer, but=()):
+        """What a user should know of a source: {kind: sentence}, empty if training saw the like.
+
+        Args:
+            text: the source as it was given.
+            ids: those of `plain(text)`, without the end.
+            tokenizer: its `Tokenizer`.
+            but: kinds of `REMARKS` to leave out.
+        """
+        if not ids:  # blank: nothing is translated
+            return {}
+        found, plain, where = {}, self.plain(text), f"(in {text[:80]!r})"
+        if "unseen" not in but and (unseen := self.unseen(plain, tokenizer)):
+            found["unseen"] = (
+                f"never seen in training: {', '.join(unseen)} {where}; expect poor translations of "
+                "such text."
+            )
+        if "long" not in but and self.longest and len(ids) > FAR_LONGER * self.longest:
+            found["long"] = (
+                f"far longer than any sentence of training: {len(ids)} tokens, the longest there "
+                f"had {self.longest} {where}; the translation may be cut short. Translate sentence "
+                "by sentence."
+            )
+        if "invisible" not in but and plain != text and ids != tokenizer.encode(text):
+            new = sorted(invisible_in(text) - self.invisible)
+            found["invisible"] = f"never seen in training: {', '.join(map(_as_read, new))} {where}."
+        return found
+
+    def unseen(self, text, tokenizer):
+        """What of `text` training never saw: words where they are known, else pieces; each once."""
+        if self.words is None:
+            return tokenizer.unseen_pieces(text, self.ids)
+        found = []
+        for part in text.split():
+            word = words_of(part)
+            if word:
+                found += [each for each in word if each not in self.words]
+            else:  # punctuation
+                found += [
+                    piece for piece in tokenizer.unseen_pieces(part, self.ids) if piece != "▁"
+                ]
+        return list(dict.fromkeys(found))
+
+
+def invisible_in(text):
+    """A set: the spaces other than " " and the format and control characters of a text; `EXTRA`."""
+    found = set()
+    if not text.isprintable():
+        composed = unicodedata.normalize("NFC", text)
+        found = {
+            each
+            for each in composed
+            if each != " " and (each.isspace() or unicodedata.category(each) in ("Cc", "Cf"))
+        }
+    if EXTRA in text or text != text.strip(" "):
+        found.add(EXTRA)
+    return found
+
+
+def name_of(characters):
+    """Their code points: "U+3000"."""
+    return " ".join(f"U+{ord(each):04X}" for each in characters)
+
+
+def _of_name(name):
+    return "".join(chr(int(each[2:], 16)) for each in name.split())
+
+
+def _as_read(characters):
+    """What they are and how they are read."""
+    if characters == EXTRA:
+        return "spaces in a row or at an end (read as one, or none)"
+    name = f"{name_of(characters)} {unicodedata.name(characters, '')}".rstrip()
+    return f"{name} ({'read as a space' if characters.isspace() else 'left out'})"
+
+
+def words_of(text):
+    """The words between spaces, without punctuation at their edges and without case."""
+    words = (_strip(word) for word in unicodedata.normalize("NFC", text).casefold().split())
+    return [word for word in words if word]
+
+
+def _strip(word):
+    first, last = 0, len(word)
+    while first < last and unicodedata.category(word[first]).startswith("P"):
+        first += 1
+    while first < last and unicodedata.category(word[last - 1]).startswith("P"):
+        last -= 1
+    return word[first:last]

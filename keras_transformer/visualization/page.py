@@ -1,0 +1,167 @@
+"""The folder that `keras-transformer show` writes: a page without outside parts, and pictures."""
+
+import base64
+import importlib.resources
+import io
+import json
+
+import numpy as np
+
+from keras_transformer import progress, visualization
+from keras_transformer.files import new_folder
+
+LETTERS = (
+    "B sentences, S source tokens, T steps of the decoder, D = d_model, F = d_ff, V pieces in the "
+    "vocabulary; recorded while this model read this sentence. Attention weighs [B, H, T, S]."
+)
+
+
+def write(explanation, folder):
+    """Writes `index.html`, which needs no network and no other file, and PNGs of its pictures.
+
+    Args:
+        explanation: from `explain`.
+        folder: a new folder, in an existing one; written as a whole or not at all.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        ValueError, FileNotFoundError: where `folder` exists, or has nowhere to be.
+    """
+    drawn = draw(explanation)
+    with (
+        new_folder(folder) as path,
+        progress.work("drawing", len(drawn), "pictures") as done,
+    ):
+        (path / "index.html").write_text(page(explanation), encoding="utf-8")
+        for name, figure in drawn.items():
+            figure.savefig(path / name, dpi=110)
+            done()
+    return ["index.html", *drawn]
+
+
+def draw(explanation):
+    """The pictures by the names of their files: `{"cross-layer-1.png": Figure}`."""
+    source, inputs = explanation.source_pieces, explanation.input_pieces
+    axes = {"encoder": (source, source), "decoder": (inputs, inputs), "cross": (inputs, source)}
+    titles = {
+        "encoder": "source: self-attention",
+        "decoder": "target: masked self-attention",
+        "cross": "target to source",
+    }
+    figures = {}
+    for kind, (queries, keys) in axes.items():
+        for number, weights in enumerate(explanation.weights[kind], start=1):
+            figures[f"{kind}-layer-{number}.png"] = visualization.attention(
+                weights, queries, keys, f"{titles[kind]}, layer {number}"
+            )
+    figures["alignment.png"] = visualization.attention(
+        explanation.weights["cross"][-1].mean(axis=0),
+        [f"→ {piece}" for piece in explanation.output_pieces],
+        source,
+        "each step of the decoder, last layer, mean of heads",
+    )
+    figures["probabilities.png"] = visualization.token_probabilities(
+        explanation.output_pieces, np.exp(explanation.log_probabilities)
+    )
+    return figures
+
+
+def page(explanation):
+    """The page as text."""
+    data = json.dumps(_data(explanation), ensure_ascii=False, separators=(",", ":"))
+    # Nothing of the text can end the script that holds it; JSON reads the escapes back.
+    for character in "<>&\u2028\u2029":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    template = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    font = _font(set(template) | set(data))
+    return template.replace("/*FONT*/", font).replace("/*DATA*/", data)
+
+
+def _data(explanation):
+    found = explanation
+
+    def rounded(weights):
+        return [np.round(layer.astype("float64"), 4).tolist() for layer in weights]
+
+    return {
+        "source": found.source,
+        "target": found.target,
+        "summary": (
+            f"{'A given translation' if found.given else 'The translation found'}, "
+            f"log-probability {found.log_probability:.3f} nats over {len(found.outputs)} tokens; "
+            f"{len(found.weights['encoder'])} + {len(found.weights['decoder'])} layers of "
+            f"{found.weights['encoder'].shape[1]} heads."
+        ),
+        "warnings": [f"Warning: {sentence}" for sentence in found.warnings],
+        "source_pieces": found.source_pieces,
+        "source_ids": found.source_ids,
+        "inputs_pieces": found.input_pieces,
+        "inputs_ids": found.inputs,
+        "outputs_pieces": found.output_pieces,
+        "source_words": found.source_words,
+        "input_words": found.input_words,
+        "weights": {
+            "pieces": {kind: rounded(each) for kind, each in found.weights.items()},
+            "words": {kind: rounded(each) for kind, each in found.word_weights.items()},
+        },
+        "log_probability": found.log_probability,
+        "log_probabilities": found.log_probabilities,
+        "candidates": found.candidates,
+        "nodes": [
+            {
+                "step": len(node.ids),
+                "parent": node.parent,
+                "piece": piece,
+                "prefix": _prefix(found, number),
+                "log_probability": node.log_probability,
+                "score": node.score,
+                "kept": node.kept,
+            }
+            for number, (node, piece) in enumerate(zip(found.nodes, found.node_pieces, strict=True))
+        ],
+        "best": found.best,
+        "letters": LETTERS,
+        "shapes": [
+            {
+                "depth": call.depth,
+                "layer": call.layer,
+                "name": call.name,
+                "shape": call.shape,
+                "letters": letters,
+                "file": call.module.replace(".", "/") + ".py",
+            }
+            for call, letters in found.shapes
+        ],
+    }
+
+
+def _prefix(explanation, number):
+    pieces = []
+    while number > 0:
+        pieces.append(explanation.node_pieces[number])
+        number = explanation.nodes[number].parent
+    return "".join(reversed(pieces)).replace("▁", " ").strip()
+
+
+def _font(characters):
+    """The page's Korean (and what else the font has of it) as a font face of its own."""
+    from fontTools import subset
+    from fontTools.ttLib import TTFont
+
+    font = TTFont(visualization.korean_font())
+    wanted = {ord(each) for each in characters if ord(each) > 127} & set(font.getBestCmap())
+    options = subset.Options(flavor="woff", layout_features=[], notdef_outline=True)
+    options.drop_tables += ["TSI0", "TSI1", "TSI2", "TSI3", "TSI5"]  # a font editor's notes
+    cut = subset.Subsetter(options)
+    cut.populate(unicodes=wanted)
+    cut.subset(font)
+    font.flavor = "woff"
+    buffer = io.BytesIO()
+    font.save(buffer)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        '@font-face { font-family: "Korean of this page"; font-display: block; '
+        f'src: url("data:font/woff;base64,{encoded}"); }}'
+    )
