@@ -39,7 +39,7 @@ def main():
     pairs = corpus.generate(seed=1, size=corpus.SIZE, test_size=10)["train"]
     tokenizer = kt.text.train_tokenizer(pairs, 2000, character_coverage=1.0)
     train = kt.data.token_batches(pairs, tokenizer, args.tokens_per_batch)
-    model = kt.models.Transformer.from_preset("tiny", vocabulary_size=tokenizer.vocabulary_size())
+    model = kt.models.Transformer.from_preset("tiny", vocabulary_size=tokenizer.vocabulary_size)
     model.compile(
         optimizer=kt.optimizers.PaperAdam(d_model=128, warmup_steps=2000),
         loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),

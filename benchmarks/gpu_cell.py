@@ -28,6 +28,7 @@ class Vocabulary:
     def __init__(self, size):
         self.size = self.end_id = size
 
+    @property
     def vocabulary_size(self):
         return self.size
 

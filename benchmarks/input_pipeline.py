@@ -68,7 +68,7 @@ def main():
 
     if args.precision == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
-    model = kt.models.Transformer.from_preset("tiny", tokenizer.vocabulary_size())
+    model = kt.models.Transformer.from_preset("tiny", tokenizer.vocabulary_size)
     model.compile(kt.optimizers.PaperAdam(d_model=128), loss=kt.losses.SmoothedCrossentropy())
     model.train_on_batch(*next(batches))
     begin, waiting = time.perf_counter(), 0.0

@@ -240,7 +240,7 @@ def train_row(folder, name, options, seed, args, text):
     updates = updates_of(name, args)
     plan = kt.data.BatchPlan(text.train, args.tokens_per_batch, seed=seed)
     validation = plan.evaluation(text.valid)
-    model = kt.models.Transformer(text.tokenizer.vocabulary_size(), **options, norm=args.norm)
+    model = kt.models.Transformer(text.tokenizer.vocabulary_size, **options, norm=args.norm)
     model.compile(
         optimizer=kt.optimizers.PaperAdam(options["d_model"], args.warmup_steps),
         loss=kt.losses.SmoothedCrossentropy(row.label_smoothing),

@@ -181,7 +181,7 @@ def fit(name, path, args, task, settings, reached):
     plan = kt.data.BatchPlan(encoded, args.tokens_per_batch, seed=args.seed)
     beside_embeddings(args.layers, args.width)  # counted once, by a model that draws weights too
     keras.utils.set_random_seed(args.seed)
-    model = build(name, task.tokenizer.vocabulary_size(), args)
+    model = build(name, task.tokenizer.vocabulary_size, args)
     print(f"{name}: {model.count_params():,} parameters\n{plan.summary()}")
     warmup = min(400, args.updates // 4)
     rate = keras.optimizers.schedules.CosineDecay(

@@ -125,7 +125,7 @@ def learn(args, run, tokenizer, train, test):
     train, valid = encoded.select(rest), encoded.select(held_out)
     classes = read_json(run.path / "classes.json")
     sizes = {
-        "vocabulary_size": tokenizer.vocabulary_size(),
+        "vocabulary_size": tokenizer.vocabulary_size,
         "num_layers": args.layers,
         "d_model": args.width,
         "num_heads": args.heads,

@@ -100,7 +100,7 @@ def fit(run_dir, seed, args, train, dev):
     keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
     keras.utils.set_random_seed(seed)
     model = kt.models.Transformer.from_preset(
-        "tiny", tokenizer.vocabulary_size(), d_ff=512, norm="pre"
+        "tiny", tokenizer.vocabulary_size, d_ff=512, norm="pre"
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.002, warmup_steps=500)
     model.compile(

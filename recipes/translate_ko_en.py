@@ -53,7 +53,7 @@ def main():
     # A small Transformer, the paper's objective, Adam with warm-up.
     keras.utils.set_random_seed(args.seed)
     model = kt.models.Transformer.from_preset(
-        "tiny", tokenizer.vocabulary_size(), num_layers=2, norm="pre", dropout=0.1
+        "tiny", tokenizer.vocabulary_size, num_layers=2, norm="pre", dropout=0.1
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=200)
     model.compile(

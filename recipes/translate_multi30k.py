@@ -65,7 +65,7 @@ def main():
     keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
     keras.utils.set_random_seed(args.seed)
     model = kt.models.Transformer.from_preset(
-        "tiny", tokenizer.vocabulary_size(), norm="pre", dropout=0.2
+        "tiny", tokenizer.vocabulary_size, norm="pre", dropout=0.2
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=1500)
     model.compile(

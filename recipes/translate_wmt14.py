@@ -133,7 +133,7 @@ def main():
         )
         keras.utils.set_random_seed(args.seed)
         model = kt.models.Transformer.from_preset(
-            args.model, tokenizer.vocabulary_size(), dropout=dropout(args.model, args.pair)
+            args.model, tokenizer.vocabulary_size, dropout=dropout(args.model, args.pair)
         )
         model.compile(
             optimizer=kt.optimizers.PaperAdam(

@@ -80,7 +80,7 @@ class _CausalAtInference(keras.layers.Layer):
     def __init__(self):
         super().__init__()
         self.supports_masking = True
-        self.attention = layers.MultiHeadAttention(2, D, dropout=0.1)
+        self.attention = layers.MultiHeadAttention(D, 2, dropout=0.1)
 
     def build(self, shape):
         self.attention.build(shape)

@@ -181,7 +181,7 @@ def test_damaged_checkpoint_is_never_loaded(tmp_path, capsys, damage):
     assert [c.update for c in run.checkpoints()] == [1, 2]
 
 
-@pytest.mark.parametrize("step", ["write_arrays", "to_json", "_flush_folder"])
+@pytest.mark.parametrize("step", ["write_arrays", "to_json", "flush_folder"])
 def test_killed_while_saving_leaves_the_previous_checkpoint(tmp_path, monkeypatch, step):
     run, model = small_run(tmp_path)
     real, calls = getattr(checkpoint_files, step), []

@@ -258,7 +258,7 @@ def test_a_start_that_failed_does_not_block_its_correction(parallel, tmp_path, m
         assert train(*options, f"--run-dir={path}", *more) == 1
         assert "out of luck" in capsys.readouterr().err
         found = path / "tokenizer.model"
-        return Tokenizer.load(found).vocabulary_size(), found.stat().st_mtime_ns
+        return Tokenizer.load(found).vocabulary_size, found.stat().st_mtime_ns
 
     size, made = failed("--vocabulary-size=275")
     assert size == 275

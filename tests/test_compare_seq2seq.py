@@ -249,7 +249,7 @@ def test_symbols_are_copied_or_reversed(task, step):
     lengths = [[len(s.split()) for s, _ in part] for part in (found.train, found.valid, found.test)]
     assert set(lengths[0]) == set(range(1, 9)) and max(lengths[1]) <= 8
     assert lengths[2] == [length for length in (2, 4, 6, 8, 10, 12) for _ in range(3)]
-    assert found.tokenizer.vocabulary_size() == 5 + 4
+    assert found.tokenizer.vocabulary_size == 5 + 4
     assert found.tokenizer.decode(found.tokenizer.encode("a b e")) == "a b e"
 
 

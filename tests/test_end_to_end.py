@@ -25,7 +25,7 @@ def test_eight_pairs_are_learnt_by_heart():
     tokenizer = kt.text.train_tokenizer(PAIRS, vocabulary_size=380)
     batches = kt.data.token_batches(PAIRS, tokenizer, tokens_per_batch=512)
     model = kt.models.Transformer(
-        tokenizer.vocabulary_size(),
+        tokenizer.vocabulary_size,
         num_layers=1,
         d_model=64,
         num_heads=4,
@@ -56,7 +56,7 @@ SHRUNK = {
     '"logs"': "str(folder / 'logs')",
     "vocabulary_size=10_000": "vocabulary_size=380",
     "tokens_per_batch=4096": "tokens_per_batch=512",
-    "vocabulary_size=tokenizer.vocabulary_size()": "vocabulary_size=tokenizer.vocabulary_size(), "
+    "vocabulary_size=tokenizer.vocabulary_size": "vocabulary_size=tokenizer.vocabulary_size, "
     "num_layers=1, d_model=32, d_ff=64",
     "epochs=10, steps_per_epoch=500": "epochs=1, steps_per_epoch=2",
     "beam_size=4": "beam_size=1",

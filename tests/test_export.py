@@ -119,7 +119,7 @@ def random_pairs(model, source_tokenizer, target_tokenizer):
     special = {target_tokenizer.pad_id, target_tokenizer.start_id, target_tokenizer.end_id}
     rows = []
     for tokenizer in (source_tokenizer, target_tokenizer):
-        ids = [id for id in range(tokenizer.vocabulary_size()) if id not in special]
+        ids = [id for id in range(tokenizer.vocabulary_size) if id not in special]
         rows.append([rng.choice(ids, length).tolist() for length in (1, 5, 11, 7)])
     return rows
 

@@ -252,8 +252,8 @@ def test_model_of_a_user_saves_and_loads_to_the_bit():
     memory = layers.EncoderLayer(**block)(memory)
     x = layers.DecoderLayer(**block, activation="gelu")(embedding(target_ids), memory)
     x = layers.Decoder(num_layers=1, **block)(x, memory)
-    update = layers.MultiHeadAttention(1, D, use_bias=True)(x, memory, causal=True)
-    x = layers.Residual()(x, layers.FeedForward(31, D)(update))
+    update = layers.MultiHeadAttention(D, 1, use_bias=True)(x, memory, causal=True)
+    x = layers.Residual()(x, layers.FeedForward(D, 31)(update))
     model = keras.Model([source_ids, target_ids], embedding(x, reverse=True))
     testing.assert_saves_and_loads(model, [IDS[:, :4], IDS])
 
@@ -334,7 +334,7 @@ def test_implicit_mask_reaches_attention_and_pooling_in_a_users_model():
     x = layers.PositionalEmbedding(19, D)(ids)
     x = layers.EncoderLayer(D, 1, 29)(x)
     x = layers.Encoder(1, d_model=D, num_heads=1, d_ff=29)(x)
-    x = layers.Residual()(x, layers.FeedForward(17, D)(layers.MultiHeadAttention(1, D)(x)))
+    x = layers.Residual()(x, layers.FeedForward(D, 17)(layers.MultiHeadAttention(D, 1)(x)))
     model = keras.Model(ids, keras.layers.GlobalAveragePooling1D()(x))
     padded = array(model(IDS))
     np.testing.assert_allclose(padded[:1], array(model(IDS[:1, :3])), atol=1e-5)
@@ -360,7 +360,7 @@ def masked(x, mask):
 
 
 def test_attention_honours_the_implicit_mask_of_its_keys_and_an_explicit_one_wins():
-    layer = layers.MultiHeadAttention(1, D)
+    layer = layers.MultiHeadAttention(D, 1)
     plain = MEMORY * MEMORY_MASK[..., None]
     memory = masked(MEMORY, MEMORY_MASK)
     explicit = MEMORY_MASK[:, ::-1]
@@ -379,7 +379,7 @@ def test_attention_honours_the_implicit_mask_of_its_keys_and_an_explicit_one_win
 
 
 def test_self_attention_takes_an_explicit_key_mask_over_the_implicit():
-    layer = layers.MultiHeadAttention(1, D)
+    layer = layers.MultiHeadAttention(D, 1)
     plain, explicit = X * MASK[..., None], np.array([[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]], bool)
     for arguments, key_mask in (({}, MASK), ({"key_mask": explicit}, explicit)):
         np.testing.assert_allclose(
@@ -421,7 +421,7 @@ def test_attention_mask_is_combined_with_the_key_mask():
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_row_without_any_key_is_finite_and_the_others_do_not_notice(dtype):
-    layer = layers.MultiHeadAttention(1, D, dtype=dtype)
+    layer = layers.MultiHeadAttention(D, 1, dtype=dtype)
     key_mask = np.array([[False] * S, [True] * S])
     output, weights = layer(X, MEMORY, key_mask=key_mask, return_attention_weights=True)
     assert np.isfinite(array(output)).all()
@@ -619,7 +619,7 @@ def test_embedding_drops_entries_of_the_sum():
 
 
 def test_attention_dropout_drops_weights_of_the_mixture_not_those_returned():
-    layer = layers.MultiHeadAttention(1, D, dropout=0.5)
+    layer = layers.MultiHeadAttention(D, 1, dropout=0.5)
     whole, weights = layer(X, return_attention_weights=True)
     output, returned = layer(X, return_attention_weights=True, training=True)
     np.testing.assert_allclose(array(returned), array(weights), atol=1e-6)
@@ -646,7 +646,7 @@ def test_float16_attention_survives_large_scores():
     key = np.stack([np.full((1, 25), 64.0), np.full((1, 25), 63.0), np.full((1, 25), -64.0)], 1)
     outputs = []
     for dtype in ("float32", "mixed_float16"):
-        layer = layers.MultiHeadAttention(1, 25, dtype=dtype)
+        layer = layers.MultiHeadAttention(25, 1, dtype=dtype)
         layer.build(query.shape, key.shape)
         outputs.append(array(eye(layer)(query, key, key_mask=np.array([[True, True, False]]))))
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-3)
@@ -672,8 +672,8 @@ def test_float16_normalisation_survives_large_values(norm):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: layers.MultiHeadAttention(5, D), "d_model=13 does not divide into num_heads=5"),
-        (lambda: layers.MultiHeadAttention(0, D), "at least 1, got num_heads=0"),
+        (lambda: layers.MultiHeadAttention(D, 5), "d_model=13 does not divide into num_heads=5"),
+        (lambda: layers.MultiHeadAttention(D, 0), "at least 1, got num_heads=0"),
         (lambda: layers.EncoderLayer(D, 1, 29, norm="mid"), "'post' .* or 'pre', got 'mid'"),
         (lambda: layers.EncoderLayer(D, 1, 29)(X[..., :11]), "d_model=13, got shape .2, 5, 11."),
         (lambda: layers.DecoderLayer(D, 1, 29)(X[..., :11], MEMORY), "d_model=13, got shape"),
@@ -701,10 +701,10 @@ def test_float16_normalisation_survives_large_values(norm):
             "8 tokens is longer than the max_length=7",
         ),
         (
-            lambda: layers.MultiHeadAttention(1, D)(X, attention_mask=np.ones((1, 1, 1, T, T))),
+            lambda: layers.MultiHeadAttention(D, 1)(X, attention_mask=np.ones((1, 1, 1, T, T))),
             "got rank 5",
         ),
-        (lambda: layers.MultiHeadAttention(1, D)(X, key_mask=np.ones((B, T, T))), "got rank 3"),
+        (lambda: layers.MultiHeadAttention(D, 1)(X, key_mask=np.ones((B, T, T))), "got rank 3"),
     ],
 )
 def test_what_does_not_fit_is_an_error_that_says_what_was_given(make, message):
@@ -738,7 +738,7 @@ def test_a_cache_of_a_length_known_later_is_that_of_a_length_known_now():
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("given", ["", "key_mask", "attention_mask", "key_mask attention_mask"])
 def test_fused_attention_equals_the_formula(monkeypatch, given, causal):
-    layer = layers.MultiHeadAttention(3, 15, dropout=0.3)
+    layer = layers.MultiHeadAttention(15, 3, dropout=0.3)
     x = RANDOM.normal(size=(B, T, 15)).astype("float32")
     mask = {"key_mask": MASK, "attention_mask": np.eye(T, dtype=bool)[:, ::-1] | MASK[:1]}
     mask = {name: ops.convert_to_tensor(mask[name]) for name in given.split()}

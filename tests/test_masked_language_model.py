@@ -153,6 +153,7 @@ class Words:
     def special_ids(self):
         return [0, 1, 2, 3, 4]
 
+    @property
     def vocabulary_size(self):
         return V
 

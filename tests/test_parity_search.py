@@ -47,6 +47,7 @@ class Digits:
 
     pad_id, start_id, end_id = PAD, START, END
 
+    @property
     def vocabulary_size(self):
         return V
 

@@ -161,6 +161,7 @@ def test_the_command_takes_every_preset_and_its_label_smoothing(name, monkeypatc
 
 def test_the_command_learns_as_many_positions_as_pairs_may_have(monkeypatch):
     class Vocabulary:
+        @property
         def vocabulary_size(self):
             return 19
 

@@ -35,7 +35,7 @@ def tokenizer():
 def model(tokenizer):
     keras.utils.set_random_seed(5)
     model = Transformer(
-        tokenizer.vocabulary_size(), num_layers=2, d_model=14, num_heads=2, d_ff=19, dropout=0.5
+        tokenizer.vocabulary_size, num_layers=2, d_model=14, num_heads=2, d_ff=19, dropout=0.5
     )
     rng = np.random.default_rng(7)
     # Sharper than a new model: it ends after some steps, and its beams differ.

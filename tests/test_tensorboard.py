@@ -22,7 +22,7 @@ PAIRS = [("나는 집에 간다", "I go home"), ("나는 커피를 | 좋아해 �
 
 def small(tokenizer):
     model = kt.models.Transformer(
-        tokenizer.vocabulary_size(), num_layers=1, d_model=8, num_heads=2, d_ff=11, dropout=0.1
+        tokenizer.vocabulary_size, num_layers=1, d_model=8, num_heads=2, d_ff=11, dropout=0.1
     )
     model.compile(
         optimizer=kt.optimizers.PaperAdam(d_model=8, warmup_steps=10),
@@ -219,7 +219,7 @@ def test_the_projector_has_a_token_for_each_row(trained):
     folder, model, tokenizer, _ = trained
     vectors = np.loadtxt(folder / "embedding.tsv")
     tokens = (folder / "tokens.tsv").read_text(encoding="utf-8").split("\n")[:-1]
-    assert len(tokens) == len(vectors) == tokenizer.vocabulary_size()
+    assert len(tokens) == len(vectors) == tokenizer.vocabulary_size
     i = tokenizer.piece_to_id("▁나는")
     assert tokens[i] == "▁나는"
     [table] = model.target_embedding.trainable_variables

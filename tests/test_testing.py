@@ -74,7 +74,7 @@ def test_certify_runs_what_applies_and_reports_all_that_fails(capsys):
 
 
 def test_layers_and_decoder_only_models_are_certified_too():
-    attention = layers.MultiHeadAttention(2, broken.D, dropout=0.2)
+    attention = layers.MultiHeadAttention(broken.D, 2, dropout=0.2)
     testing.assert_causal(lambda x: attention(x, causal=True), FLOATS)
     x, memory = keras.Input((None, broken.D)), keras.Input((None, broken.D))
     block = keras.Model([memory, x], layers.DecoderLayer(**broken.BLOCK)(x, memory))

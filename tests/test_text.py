@@ -93,7 +93,7 @@ def test_decode_leaves_special_ids_out(data):
     expected = BPE.decode(ids)
     skipped = st.lists(st.sampled_from([BPE.pad_id, BPE.start_id]), max_size=2)
     noisy = [i for id in ids for i in [*data.draw(skipped), id]] + data.draw(skipped)
-    after = data.draw(st.lists(st.integers(0, BPE.vocabulary_size() - 1), max_size=5))
+    after = data.draw(st.lists(st.integers(0, BPE.vocabulary_size - 1), max_size=5))
     assert BPE.decode(noisy) == expected
     assert BPE.decode([*noisy, BPE.end_id, *after]) == expected
     assert BPE.decode(np.array([[*noisy, BPE.end_id, *after]], "int32")) == [expected]
@@ -103,7 +103,7 @@ def test_decode_leaves_special_ids_out(data):
 @given(st.sampled_from(text.MODEL_TYPES), st.lists(st.integers(0, 67), max_size=13))
 def test_decode_takes_whatever_a_model_emits(kind, ids):
     # Times 9 reaches the bytes and the pieces of the larger vocabularies as well.
-    ids = [(i * 9) % TOKENIZERS[kind].vocabulary_size() for i in ids]
+    ids = [(i * 9) % TOKENIZERS[kind].vocabulary_size for i in ids]
     decoded = TOKENIZERS[kind].decode(ids)
     assert isinstance(decoded, str)
     assert TOKENIZERS[kind].decode(np.array(ids, "int64")) == decoded
@@ -126,14 +126,14 @@ def test_ids_of_another_vocabulary_are_an_error(id):
 @pytest.mark.parametrize("kind", text.MODEL_TYPES)
 def test_every_model_type_keeps_its_training_text(kind):
     tokenizer = TOKENIZERS[kind]
-    assert tokenizer.vocabulary_size() <= SMALL[kind]
+    assert tokenizer.vocabulary_size <= SMALL[kind]
     enough = trained(kind, {"char": 73, "word": 58}.get(kind, SMALL[kind]))
     # SentencePiece learns nothing from a literal "<s>", so without bytes it stays unknown.
     pairs = PAIRS if kind in ("bpe", "unigram") else PAIRS[:4]
     lines = [line for pair in pairs for line in pair]
     assert enough.decode(enough.encode(lines)) == lines
     assert all(enough.unknown_id not in ids for ids in enough.encode(lines))
-    known = [i for i in range(4, tokenizer.vocabulary_size())]
+    known = [i for i in range(4, tokenizer.vocabulary_size)]
     assert [tokenizer.piece_to_id(tokenizer.id_to_piece(np.int32(i))) for i in known] == known
 
 
@@ -228,7 +228,7 @@ def test_the_size_named_by_an_error_works(kind):
         with pytest.raises(ValueError, match=words) as error:
             trained(kind, wrong)
         named = int(str(error.value).split(words)[1].split(" ")[0].rstrip(";"))
-        assert trained(kind, named).vocabulary_size() == named
+        assert trained(kind, named).vocabulary_size == named
         with pytest.raises(ValueError, match=words):
             trained(kind, named + (1 if wrong > named else -1))
 
@@ -239,7 +239,7 @@ def test_save_and_load(tmp_path):
     BPE.save(path)  # the same again is no conflict
     loaded = text.Tokenizer.load(str(path))
     assert loaded.encode([HARD]) == BPE.encode([HARD])
-    assert loaded.vocabulary_size() == BPE.vocabulary_size() == 607
+    assert loaded.vocabulary_size == BPE.vocabulary_size == 607
     with pytest.raises(ValueError, match="shared.model exists"):
         TOKENIZERS["char"].save(path)
     assert path.read_bytes() == BPE.model_proto
@@ -282,7 +282,7 @@ def test_unseen_pieces():
 
 @pytest.mark.parametrize("kind", ["char", "word"])
 def test_unknown_is_always_unseen(kind):
-    everything = np.ones(TOKENIZERS[kind].vocabulary_size(), bool)
+    everything = np.ones(TOKENIZERS[kind].vocabulary_size, bool)
     assert TOKENIZERS[kind].unseen_pieces("a 😀⅓ a 😀⅓", everything) == ["😀⅓"]
     assert set(TOKENIZERS[kind].unseen_pieces("a", ~everything)) <= {"▁", "a"}
 
@@ -305,7 +305,7 @@ def test_graph_equals_eager(kind):
     @given(st.integers(1, 2**32 - 1))
     def decode_law(seed):  # 5 rows of 7 ids, every other one special
         draw = np.random.default_rng(seed)
-        ids = draw.integers(0, tokenizer.vocabulary_size(), (5, 7))
+        ids = draw.integers(0, tokenizer.vocabulary_size, (5, 7))
         ids = np.where(draw.random((5, 7)) < 0.5, draw.integers(0, 4, (5, 7)), ids)
         assert strings(graph.decode(tf.constant(ids, "int32"))) == tokenizer.decode(ids)
 

@@ -554,6 +554,7 @@ def test_other_models_and_tokenizers_are_refused_at_once(translator, source_toke
     class KerasTokenizer:
         proto = source_tokenizer.model_proto
 
+        @property
         def vocabulary_size(self):
             return 23
 

@@ -15,6 +15,7 @@ class Digits:
             end_id,
         )
 
+    @property
     def vocabulary_size(self):
         return self.size
 

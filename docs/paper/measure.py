@@ -35,7 +35,7 @@ def rounded(array, digits=4):
 
 def neighbours(table, tokenizer):
     """Of each word the three rows of the table that lie nearest, by cosine."""
-    size = tokenizer.vocabulary_size()
+    size = tokenizer.vocabulary_size
     unit = table[:size] / np.linalg.norm(table[:size], axis=1, keepdims=True)
     found = {}
     for word in NEIGHBOURS:

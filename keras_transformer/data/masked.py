@@ -99,7 +99,7 @@ class MaskedPlan(BatchPlan):
             )
         self.share, self._mask_id = share, tokenizer.mask_id
         self._ordinary_ids = np.setdiff1d(
-            np.arange(tokenizer.vocabulary_size(), dtype=np.int32), tokenizer.special_ids()
+            np.arange(tokenizer.vocabulary_size, dtype=np.int32), tokenizer.special_ids()
         )
         super().__init__(_with_tokens(encoded), tokens_per_batch, **options)
 

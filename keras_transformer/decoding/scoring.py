@@ -14,7 +14,7 @@ def encode_pairs(pairs, encode_sources, target_tokenizer):
     `encode_sources` maps a list of texts to lists of ids. A target may also be a list of ids.
     """
     pairs = list(pairs)
-    size = target_tokenizer.vocabulary_size()
+    size = target_tokenizer.vocabulary_size
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"score takes a list of (source, target) pairs, got {pair!r}.")

@@ -61,7 +61,7 @@ class Translator:
             Keras model from `{"source_ids": [B, S], "target_ids": [B, T]}`, or from two such
             inputs in that order, to logits [B, T, V] translates too: without a cache, slowly.
         tokenizer: the vocabulary of the source, and of the target where they share one: a
-            `Tokenizer`, or an object with `vocabulary_size()`, `encode(texts)` (lists of ids),
+            `Tokenizer`, or an object with `vocabulary_size`, `encode(texts)` (lists of ids),
             `decode(ids)` (a string), `pad_id` (0), `start_id` and `end_id`.
         target_tokenizer: the vocabulary of the target.
 
@@ -94,9 +94,9 @@ class Translator:
                 (each.target_embedding, self.target_tokenizer),
             ):
                 size = embedding.vocabulary_size
-                if size is not None and vocabulary.vocabulary_size() > size:
+                if size is not None and vocabulary.vocabulary_size > size:
                     raise ValueError(
-                        f"The tokenizer has {vocabulary.vocabulary_size()} pieces and the model "
+                        f"The tokenizer has {vocabulary.vocabulary_size} pieces and the model "
                         f"{size}: this tokenizer is not the model's."
                     )
         target = self.target_tokenizer
@@ -505,7 +505,7 @@ def _check_tokenizer(tokenizer):
         advice = "If its pad id is 0, and it has a start and an end, pass kt.text.Tokenizer(proto)"
     raise ValueError(
         f"A {type(tokenizer).__name__} has no {', '.join(missing)}. A tokenizer of a Translator "
-        "has vocabulary_size(), encode(texts) to lists of ids, decode(ids) to a string, pad_id "
+        "has vocabulary_size, encode(texts) to lists of ids, decode(ids) to a string, pad_id "
         f"(0), start_id and end_id. {advice}, or wrap yours in a class with these."
     )
 

@@ -259,7 +259,7 @@ def _logits(spec, model, tokenizer):
 
 def _vocabulary(tokenizer, size):
     """The pieces in the order of their ids; ids that only the model has get a name too."""
-    pieces = [tokenizer.id_to_piece(id) for id in range(tokenizer.vocabulary_size())]
+    pieces = [tokenizer.id_to_piece(id) for id in range(tokenizer.vocabulary_size)]
     return pieces + [f"<unused {id}>" for id in range(len(pieces), size)]
 
 

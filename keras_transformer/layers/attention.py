@@ -31,8 +31,8 @@ class MultiHeadAttention(keras.layers.Layer):
     hold all weights.
 
     Args:
-        num_heads: number of heads, h in the paper.
         d_model: width of the output; a multiple of `num_heads` unless `key_dim` is given.
+        num_heads: number of heads, h in the paper.
         key_dim: width of the queries and keys of one head (d_k); `d_model / num_heads` by default.
         value_dim: width of the values of one head (d_v); `key_dim` by default.
         use_bias: whether the four projections add a bias. The paper has none.
@@ -78,8 +78,8 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
         d_model,
+        num_heads,
         key_dim=None,
         value_dim=None,
         use_bias=False,

@@ -93,14 +93,14 @@ class EncoderLayer(keras.layers.Layer):
         self.self_attention = self._attention("self_attention")
         self.join_self_attention = self._residual("join_self_attention")
         self.feed_forward = FeedForward(
-            d_ff, d_model, activation=self.activation, dtype=self.dtype_policy, name="feed_forward"
+            d_model, d_ff, activation=self.activation, dtype=self.dtype_policy, name="feed_forward"
         )
         self.join_feed_forward = self._residual("join_feed_forward")
 
     def _attention(self, name):
         return MultiHeadAttention(
-            self.num_heads,
             self.d_model,
+            self.num_heads,
             key_dim=self.key_dim,
             value_dim=self.value_dim,
             use_bias=self.use_bias,

@@ -17,8 +17,8 @@ class FeedForward(keras.layers.Layer):
     ```
 
     Args:
-        d_ff: width of the inner layer (2,048 in the paper's base).
-        d_model: width of the output; that of the input where not given.
+        d_model: Width of the output. None is the width of the input.
+        d_ff: Width of the inner layer (2,048 in the paper's base).
         activation: name or function between the two maps; `"relu"` in the paper.
         dropout: share of the inner layer dropped in training; the paper drops none of it.
 
@@ -31,14 +31,14 @@ class FeedForward(keras.layers.Layer):
     Example:
 
     ```python
-    y = FeedForward(d_ff=2048)(keras.random.normal((2, 7, 512)))  # [2, 7, 512]
+    y = FeedForward(512, 2048)(keras.random.normal((2, 7, 512)))  # [2, 7, 512]
     ```
     """
 
-    def __init__(self, d_ff, d_model=None, activation="relu", dropout=0.0, **kwargs):
+    def __init__(self, d_model, d_ff, activation="relu", dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.d_ff = d_ff
         self.d_model = d_model
+        self.d_ff = d_ff
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.supports_masking = True
@@ -68,8 +68,8 @@ class FeedForward(keras.layers.Layer):
         return {
             **super().get_config(),
             **quantized_dtype(self),
-            "d_ff": self.d_ff,
             "d_model": self.d_model,
+            "d_ff": self.d_ff,
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
         }

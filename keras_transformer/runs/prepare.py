@@ -193,11 +193,11 @@ def build_model(settings, tokenizer, target_tokenizer):
     names = ("num_layers", "d_model", "num_heads", "d_ff", "dropout", "attention_dropout", "norm")
     overrides = {name: settings[name] for name in names if settings[name] is not None}
     if settings["separate_vocabularies"]:
-        overrides["target_vocabulary_size"] = target_tokenizer.vocabulary_size()
+        overrides["target_vocabulary_size"] = target_tokenizer.vocabulary_size
     if "max_length" in models.PRESETS[settings["preset"]]:  # learned positions: one for each token
         overrides["max_length"] = settings["max_length"]
     return models.Transformer.from_preset(
-        settings["preset"], tokenizer.vocabulary_size(), **overrides
+        settings["preset"], tokenizer.vocabulary_size, **overrides
     )
 
 

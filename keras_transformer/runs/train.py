@@ -92,8 +92,8 @@ def resolved(settings, ready):
         "validate_every": ready.validate_every,
         "updates": ready.validations * ready.validate_every,
         "vocabulary_sizes": [
-            ready.tokenizer.vocabulary_size(),
-            ready.target_tokenizer.vocabulary_size(),
+            ready.tokenizer.vocabulary_size,
+            ready.target_tokenizer.vocabulary_size,
         ],
         "parameters": ready.model.count_params(),
         "model": ready.model.get_config(),
@@ -114,7 +114,7 @@ def describe(settings, pairs, ready):
         f"{ready.plan.summary()}\n"
         f"shapes (rows, source, target): {listed}\n"
         f"model: {ready.model.count_params():,} parameters, "
-        f"vocabulary {ready.tokenizer.vocabulary_size():,}, "
+        f"vocabulary {ready.tokenizer.vocabulary_size:,}, "
         f"jit_compile={ready.model.jit_compile}, {settings['precision']}\n"
         f"memory: about {training_step_bytes(ready.model, shapes) / 2**20:,.0f} MiB at the largest "
         f"batch, {rows} x {source} x {target}\n"

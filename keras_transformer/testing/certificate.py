@@ -59,7 +59,7 @@ def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
     Example:
 
     ```python
-    kt.testing.certify(model, vocabulary_size=tokenizer.vocabulary_size())
+    kt.testing.certify(model, vocabulary_size=tokenizer.vocabulary_size)
     ```
     """
     inputs = random_inputs(vocabulary_size)

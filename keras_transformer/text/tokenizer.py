@@ -71,6 +71,7 @@ class Tokenizer:
                 "train one with kt.text.train_tokenizer"
             )
 
+    @property
     def vocabulary_size(self):
         """Returns V, the number of ids, special ones included."""
         return self._processor.vocab_size()
@@ -153,7 +154,7 @@ class Tokenizer:
         except IndexError as error:
             flat = [i for row in rows for i in row]
             raise ValueError(
-                f"ids must lie in [0, {self.vocabulary_size()}), got {min(flat)} to {max(flat)}: "
+                f"ids must lie in [0, {self.vocabulary_size}), got {min(flat)} to {max(flat)}: "
                 "is this the tokenizer that the model was trained with?"
             ) from error
         return texts if batched else texts[0]
@@ -185,7 +186,7 @@ class Tokenizer:
         Returns:
             A boolean array [V], True = occurred.
         """
-        seen = np.zeros(self.vocabulary_size(), bool)
+        seen = np.zeros(self.vocabulary_size, bool)
         for ids in encoded:
             seen[np.asarray(ids, "int64")] = True
         return seen

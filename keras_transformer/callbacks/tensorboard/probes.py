@@ -104,7 +104,7 @@ class Probes:
             if variable.shape[0] == model.target_embedding.vocabulary_size
         ]
         rows = ops.convert_to_numpy(ops.cast(table, "float32"))[
-            : self.target_tokenizer.vocabulary_size()
+            : self.target_tokenizer.vocabulary_size
         ]
         vectors = "".join("\t".join(f"{x:.4g}" for x in row) + "\n" for row in rows)
         tokens = (self.target_tokenizer.id_to_piece(i) for i in range(len(rows)))
