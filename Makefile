@@ -69,9 +69,10 @@ test-all: lint  ## everything, slow tests included, on every installed backend
 		fi; \
 	done
 
-lint: setup  ## ruff check and ruff format --check
+lint: setup  ## ruff check, ruff format --check and mypy
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 format: setup  ## mend what ruff can mend
 	$(RUN) -m ruff check --fix .

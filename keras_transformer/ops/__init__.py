@@ -2,3 +2,10 @@
 
 Each fast function stands beside its plain definition, and tests say that both are equal.
 """
+
+from typing import Any
+
+# A backend's tensor, a symbolic one or a NumPy array; Keras has no type that covers them all.
+Tensor = Any
+
+__all__ = ["Tensor"]

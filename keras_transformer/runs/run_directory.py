@@ -35,7 +35,13 @@ from keras_transformer import files, progress
 from keras_transformer.ops.compilation import runs_on_processor
 from keras_transformer.runs import averages, checkpoints
 from keras_transformer.runs import recorded as run_settings
-from keras_transformer.runs.checkpoints import Checkpoint, average, load_weights
+from keras_transformer.runs.checkpoints import (
+    Checkpoint,
+    average,
+    load_weights,
+    read_arrays,
+    write_arrays,
+)
 
 __all__ = ["Checkpoint", "RunDirectory", "average", "load_weights"]
 
@@ -219,15 +225,15 @@ class RunDirectory:
             validation: What `model.evaluate` takes, such as `plan.evaluation(encoded)`.
         """
         arrays = average(checkpoints)
-        names = [name for name, _ in checkpoints.read_arrays(checkpoints[-1].path / "weights.npz")]
+        names = [name for name, _ in read_arrays(checkpoints[-1].path / "weights.npz")]
         notes = {"updates": [checkpoint.update for checkpoint in checkpoints]}
         if model is not None:
-            last = checkpoints.read_arrays(self.latest_checkpoint().path / "weights.npz")
+            last = read_arrays(self.latest_checkpoint().path / "weights.npz")
             notes["nats_per_token"] = averages.nats_per_token(
                 model, validation, [arrays, [array for _, array in last]]
             )
         with files.replacing(self.path / "averaged.npz") as file:
-            checkpoints.write_arrays(file, zip(names, arrays, strict=True), **notes)
+            write_arrays(file, zip(names, arrays, strict=True), **notes)
         if model is not None:
             progress.say(averages.comparison(*notes.values()))
 
