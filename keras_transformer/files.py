@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,9 @@ def flush_folder(folder: Path):
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
+    """Writes a text file, one line per string, whole or not at all."""
+    with replacing(Path(path)) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())

@@ -1,5 +1,6 @@
 """The command line, in this process: what each verb reads, writes and prints, and how it fails."""
 
+import dataclasses
 import hashlib
 import inspect
 import io
@@ -27,9 +28,8 @@ from keras_transformer.cli import evaluate as evaluate_verb
 from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
 from keras_transformer.decoding.translator import Hypothesis, Translator
-from keras_transformer.runs import derivation
+from keras_transformer.runs import TrainSettings, derivation, training
 from keras_transformer.runs import prepare as preparation
-from keras_transformer.runs import train as training
 from keras_transformer.runs.checkpoints import read_arrays, read_note
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer
@@ -41,6 +41,7 @@ TINY = (
     "--tokens-per-batch 256 --validate-every 3 --keep-checkpoints 5 --bleu-every 1"
 ).split()
 SIDES = ("source", "target")
+OPTIONS_OF_TRAIN = {field.name for field in dataclasses.fields(TrainSettings)}
 # Of a log record, what a clock decides.
 CLOCKS = re.compile("second|time|left|waiting")
 
@@ -159,7 +160,7 @@ def test_a_run_holds_all_that_is_needed_to_translate_resume_and_reproduce(run, p
 def test_the_same_command_again_changes_nothing(run, parallel, uncompiled, capsys):
     before = contents(run)
     assert train(*parallel, "--updates=6", f"--run-dir={run}", "--log-every=7") == 0
-    assert "trained already, 6 updates: raise --updates" in capsys.readouterr().err
+    assert "trained already, 6 updates: raise updates" in capsys.readouterr().err
     after = contents(run)
     assert before.keys() == after.keys()
     changed = {str(name) for name in before if before[name] != after[name]}
@@ -248,7 +249,7 @@ def test_a_start_that_failed_does_not_block_its_correction(parallel, tmp_path, m
     )
     assert_one_line(status, err.splitlines(keepends=True)[-1], "at most")
 
-    def fit(settings, pairs, ready, run):
+    def fit(settings, ready, run, log_start):
         raise ValueError("out of luck")
 
     monkeypatch.setattr(training, "fit", fit)
@@ -292,7 +293,7 @@ def test_what_the_validation_loss_leaves_out_is_not_translated_either(
 def test_what_is_left_out_is_derived_from_the_text_and_printed(
     parallel, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(training, "fit", lambda *arguments: None)
+    monkeypatch.setattr(training, "fit", lambda *arguments, **_: None)
     monkeypatch.setattr(training, "finish", lambda *arguments: None)
     options = [*parallel, "--d-model=16", "--num-layers=1", "--num-heads=2", "--d-ff=32"]
 
@@ -372,7 +373,7 @@ def test_a_dry_run_reports_and_writes_nothing(parallel, tmp_path, capsys):
 
 
 def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "fit", lambda *arguments: None)
+    monkeypatch.setattr(training, "fit", lambda *arguments, **_: None)
     monkeypatch.setattr(training, "finish", lambda *arguments: None)
     # Every source has two translations, so a split by pairs would share sources.
     sources = [a + b for a in "abcd" for b in "efgh"]
@@ -388,7 +389,9 @@ def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
     assert status == 0
     held_out = data.read_parallel(path / "held_out.source.txt", path / "held_out.target.txt")
     tokenizer = Tokenizer.load(path / "tokenizer.model")
-    read = preparation.read_text(json.loads((path / "settings.json").read_text()))
+    settings = json.loads((path / "settings.json").read_text())
+    options = {name: settings[name] for name in settings.keys() & OPTIONS_OF_TRAIN}
+    read = preparation.read_text(TrainSettings(**options))
     assert held_out == read.valid and len(held_out) == 10
     assert len({source for source, _ in held_out}) == 5
     assert sorted(read.train + read.valid) == sorted(pairs)
@@ -400,7 +403,7 @@ def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
 
 def test_held_out_text_is_whole_and_in_no_other_form_in_training(tmp_path, monkeypatch, capsys):
     """Fails if: decomposed Korean or spaces at the ends pass for another source; tabs split it."""
-    monkeypatch.setattr(training, "fit", lambda *arguments: None)
+    monkeypatch.setattr(training, "fit", lambda *arguments, **_: None)
     monkeypatch.setattr(training, "finish", lambda *arguments: None)
     sources = [f"{a}{b}\t{a}" for a in "가나다라" for b in "마바사"]
     forms = [*sources, *(unicodedata.normalize("NFD", source) for source in sources)]
@@ -687,7 +690,7 @@ def test_fine_tuning_killed_before_its_first_checkpoint_needs_no_earlier_run(
     from_earlier, tmp_path, monkeypatch
 ):
     ready = []
-    monkeypatch.setattr(training, "fit", lambda *arguments: ready.append(arguments[2]))
+    monkeypatch.setattr(training, "fit", lambda *arguments, **_: ready.append(arguments[1]))
     monkeypatch.setattr(training, "finish", lambda *arguments: None)
     new = tmp_path / "new"
     assert train(*from_earlier, f"--run-dir={new}") == 0

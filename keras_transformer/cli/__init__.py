@@ -5,6 +5,10 @@ import sys
 import textwrap
 
 from keras_transformer import __version__
+from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
+from keras_transformer.cli.start_up import without_notices
+
+__all__ = ["INTERRUPTED", "command", "main", "program", "say_next"]
 
 DESCRIPTION = """\
 Train Transformers on your own parallel text, and translate with them.
@@ -60,11 +64,11 @@ def main(argv=None):
     1, bad usage as status 2, Ctrl-C as 130.
     """
     args = build_parser().parse_args(argv)
-    from keras_transformer.cli.ends import INTERRUPTED, program
-
     interrupted = INTERRUPTED if args.verb == "train" else "interrupted"
     try:
         with program(f"keras-transformer {args.verb}", interrupted):
+            with without_notices():
+                import keras  # noqa: F401
             args.command(args)
     except SystemExit as end:
         if isinstance(end.code, str):

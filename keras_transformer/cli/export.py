@@ -9,6 +9,8 @@ TensorFlow Serving; the search is inside, with the beam size and length penalty 
 
 FOLDER/README.txt then tells how to translate with it. An existing FOLDER is never overwritten."""
 
+import argparse
+
 from keras_transformer.cli.ends import command, say_next
 from keras_transformer.cli.translate import (
     add_model_arguments,
@@ -17,14 +19,12 @@ from keras_transformer.cli.translate import (
     penalty,
     positive,
 )
-from keras_transformer.files import refuse_existing
-from keras_transformer.interop import QUANTIZATIONS, to_ctranslate2, to_saved_model
 from keras_transformer.progress import say
 
-# What writes each format, and the options that it alone has.
+# The options that only one format has.
 FORMATS = {
-    "ctranslate2": (to_ctranslate2, ["quantization"]),
-    "saved_model": (to_saved_model, ["beam_size", "length_penalty"]),
+    "ctranslate2": ["quantization"],
+    "saved_model": ["beam_size", "length_penalty"],
 }
 
 
@@ -34,8 +34,8 @@ def add_arguments(parser):
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder to make")
     parser.add_argument(
         "--quantization",
-        choices=QUANTIZATIONS,
-        help="ctranslate2: the type of the weights; float32 by default",
+        metavar="TYPE",
+        help="ctranslate2: the type of the weights, such as int8 or float16; float32 by default",
     )
     parser.add_argument(
         "--beam-size", type=positive, help="saved_model: 1 is greedy search; 4 by default"
@@ -50,8 +50,13 @@ def add_arguments(parser):
     add_model_arguments(parser)
 
 
-def run(args):
-    write, names = FORMATS[args.format]
+def run(args: argparse.Namespace) -> None:
+    """Writes the model in the format that was asked for."""
+    from keras_transformer import interop
+    from keras_transformer.files import refuse_existing
+
+    write = {"ctranslate2": interop.to_ctranslate2, "saved_model": interop.to_saved_model}
+    names = FORMATS[args.format]
     options = {}
     for name in ("quantization", "beam_size", "length_penalty"):
         if (value := getattr(args, name)) is None:
@@ -62,6 +67,6 @@ def run(args):
         options[name] = value
     refuse_existing(args.output)
     translator = load_translator(args.run, args)
-    write(translator, args.output, **options)
+    write[args.format](translator, args.output, **options)
     say(f"wrote {args.output} (weights: {named(translator.weights)})")
     say_next({"How to use it": command("cat", f"{args.output}/README.txt")})

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -61,7 +61,7 @@ def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) 
     return Checkpoint(final, update, json.loads(to_json(state)))
 
 
-def complete(folders: Iterable[Path], contents: bool = True) -> Iterable[Checkpoint]:
+def complete(folders: Iterable[Path], contents: bool = True) -> Iterator[Checkpoint]:
     """Yields the complete checkpoints among `folders`; names the damaged ones on stderr.
 
     Args:
@@ -131,11 +131,11 @@ def average(checkpoints: Sequence[Checkpoint]) -> list[np.ndarray]:
     """
     if not checkpoints:
         raise ValueError("Cannot average: no checkpoint was given, expected one or more.")
-    sums = None
+    sums: list[np.ndarray] = []
     with progress.work("averaging", len(checkpoints), "checkpoints") as done:
         for checkpoint in checkpoints:
             arrays = [array for _, array in read_arrays(checkpoint.path / "weights.npz")]
-            if sums is None:
+            if not sums:
                 sums = [np.zeros(array.shape) for array in arrays]
             if [total.shape for total in sums] != [array.shape for array in arrays]:
                 raise ValueError(
@@ -178,10 +178,8 @@ def _check_fit(variables, saved, path: Path, same_dtype: bool = True):
             f"{len(variables)}; build it (and its optimizer) with the settings of that run."
         )
     for variable, (name, array) in zip(variables, saved, strict=True):
-        here = (_kind(variable.path), tuple(variable.shape))
-        there = (_kind(name), array.shape)
-        if same_dtype:
-            here, there = (*here, variable.dtype), (*there, array.dtype.name)
+        here = (_kind(variable.path), tuple(variable.shape), same_dtype and variable.dtype)
+        there = (_kind(name), array.shape, same_dtype and array.dtype.name)
         if here != there:
             raise ValueError(
                 f"{path} does not fit the model: it holds {name} {array.shape} {array.dtype}, the "

@@ -19,57 +19,61 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_transformer.data import EncodedPairs
 from keras_transformer.files import read_json
 from keras_transformer.runs.recorded import holds_training
+from keras_transformer.runs.settings import TrainSettings, names_where
 
-OPTIONS = ("vocabulary_size", "updates", "warmup_steps", "learning_rate", "bleu_every")
 PASSES = 100
 WARMUP = 4000  # the paper's
 SAMPLE = 100_000  # pairs whose different characters are counted
 # Characters of a piece; words are counted. A guess: the vocabulary is not there yet.
-CHARACTERS = {"bpe": 3, "unigram": 3, "char": 1}
+CHARACTERS: dict[str | None, int] = {"bpe": 3, "unigram": 3, "char": 1, None: 3}
 
 
-def with_recorded(settings):
+def with_recorded(settings: TrainSettings) -> TrainSettings:
     """The settings; what they leave out is that of the run in `run_dir`, if one was trained."""
-    path = Path(settings["run_dir"])
+    path = Path(settings.run_dir)
     if not (path / "settings.json").exists() or not holds_training(path):
         return settings
     found = read_json(path / "settings.json")
-    return settings | {name: found.get(name) for name in OPTIONS if settings[name] is None}
+    gaps = [name for name in names_where(derived=True) if getattr(settings, name) is None]
+    return settings.changed(**{name: found.get(name) for name in gaps})
 
 
-def with_derived(settings, pairs, d_model):
+def with_derived(
+    settings: TrainSettings, pairs: list[tuple[str, str]], d_model: int
+) -> tuple[TrainSettings, str]:
     """The settings without gaps, and a line that says what was derived, empty if nothing was.
 
     Args:
-        settings: The options; those of `OPTIONS` may be None.
+        settings: The options; those that are derived may be None.
         pairs: The pairs to train on.
         d_model: The width of the model.
     """
-    derived = {}
-    if settings["vocabulary_size"] is None and settings.get("init_from") is None:
-        derived["vocabulary_size"] = vocabulary_size(pairs, settings["vocabulary_type"])
-    updates = settings["updates"]
+    derived: dict[str, float] = {}
+    if settings.vocabulary_size is None and settings.init_from is None:
+        derived["vocabulary_size"] = vocabulary_size(pairs, settings.vocabulary_type)
+    updates = settings.updates
     if updates is None:
-        per_update = settings["tokens_per_batch"] * settings["accumulate"]
-        tokens = tokens_of_longer_side(pairs, settings["vocabulary_type"])
+        per_update = settings.tokens_per_batch * settings.accumulate
+        tokens = tokens_of_longer_side(pairs, settings.vocabulary_type)
         updates = derived["updates"] = updates_for(tokens / per_update)
-    if settings["warmup_steps"] is None:
+    if settings.warmup_steps is None:
         derived["warmup_steps"] = min(max(updates // 5, 1), WARMUP)
-        if settings["learning_rate"] is None:
+        if settings.learning_rate is None:
             derived["learning_rate"] = float(f"{d_model**-0.5 * WARMUP**-0.5:.3g}")
     if not derived:
         return settings, ""
     listed = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in derived.items())
-    return settings | derived, f"derived from {len(pairs):,} pairs: {listed}"
+    return settings.changed(**derived), f"derived from {len(pairs):,} pairs: {listed}"
 
 
-def vocabulary_size(pairs, vocabulary_type):
+def vocabulary_size(pairs: list[tuple[str, str]], vocabulary_type: str | None) -> int:
     """Pieces of one vocabulary for both sides; of characters or words all, up to 10,000."""
     if vocabulary_type not in ("bpe", "unigram"):
         return 10_000
-    counts = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     for source, target in pairs[:SAMPLE]:
         counts.update(source)
         counts.update(target)
@@ -80,12 +84,12 @@ def vocabulary_size(pairs, vocabulary_type):
     return min(100 * math.ceil(pieces / 100), 32_000)
 
 
-def updates_for(updates_per_pass):
+def updates_for(updates_per_pass: float) -> int:
     """`PASSES` passes in whole hundreds, within the bounds."""
     return min(max(math.ceil(PASSES * updates_per_pass / 100) * 100, 300), 10_000)
 
 
-def tokens_of_longer_side(pairs, vocabulary_type):
+def tokens_of_longer_side(pairs: list[tuple[str, str]], vocabulary_type: str | None) -> float:
     """About how many tokens the side has that fills a batch first, ends included."""
     if vocabulary_type == "word":
         lengths = [[len(text.split()) for text in side] for side in zip(*pairs, strict=True)]
@@ -94,7 +98,7 @@ def tokens_of_longer_side(pairs, vocabulary_type):
     return max(characters) / CHARACTERS[vocabulary_type] + len(pairs)
 
 
-def loss_worth_translating(encoded):
+def loss_worth_translating(encoded: EncodedPairs) -> float:
     """The validation loss from which on translations are looked at, in nats per token.
 
     Two thirds of the entropy of the target tokens' frequencies, which is what a model reaches that

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import keras
 
-from keras_transformer.cli.train import DEFAULTS
 from keras_transformer.files import read_json, replacing
 from keras_transformer.models.presets import PRESETS
 from keras_transformer.runs.checkpoints import load_weights
 from keras_transformer.runs.run_directory import RunDirectory
+from keras_transformer.runs.settings import OPTIONS, TrainSettings
 from keras_transformer.text import Tokenizer
 from keras_transformer.text.seen import Seen
 
@@ -26,71 +26,68 @@ SIZES = ("num_layers", "d_model", "num_heads", "d_ff", "norm")
 UNSAID = {"key_dim": None, "value_dim": None, "positions": "sinusoidal", "max_length": None}
 
 
-def start_from(settings):
+def start_from(settings: TrainSettings) -> tuple["Initial | None", TrainSettings]:
     """What a run starts from, None for nothing, and its settings with all that is now known.
 
     Raises:
         ValueError: for an option of vocabulary or model that the earlier run contradicts.
     """
-    if settings["init_from"] is None:
-        if settings["init_weights"] is not None:
+    if settings.init_from is None:
+        if settings.init_weights is not None:
             raise ValueError("--init-weights chooses weights of --init-from RUN: give that too.")
-        if (Path(settings["run_dir"]) / "initial" / "weights.npz").exists():
+        if (Path(settings.run_dir) / "initial" / "weights.npz").exists():
             raise ValueError(
-                f"{settings['run_dir']} began from weights of another run: give its --init-from, "
+                f"{settings.run_dir} began from weights of another run: give its --init-from, "
                 "or another --run-dir."
             )
-        settings = settings | {k: v for k, v in DEFAULTS.items() if settings[k] is None}
-        del settings["init_from"], settings["init_weights"]  # runs without them stay as they were
-        return None, settings
+        defaults = {name: known.unless_init_from for name, known in OPTIONS.items()}
+        gaps = [name for name in defaults if getattr(settings, name) is None]
+        return None, settings.changed(**{name: defaults[name] for name in gaps})
     initial = _found(settings)
     vocabulary = initial.vocabulary()
-    _refuse_others(settings, _given(settings, VOCABULARY), vocabulary, "vocabulary")
+    _refuse_others(settings, settings.given(VOCABULARY), vocabulary, "vocabulary")
     asked = {}
-    if settings["preset"] is not None:
-        asked = UNSAID | PRESETS[settings["preset"]]
+    if settings.preset is not None:
+        asked = UNSAID | PRESETS[settings.preset]
         del asked["dropout"], asked["max_length"]  # both may differ
-    asked |= _given(settings, SIZES)
+    asked |= settings.given(SIZES)
     architecture = initial.architecture()
     _refuse_others(settings, asked, architecture, "architecture")
     learned = architecture["max_length"]
-    if learned is not None and settings["max_length"] > learned:
+    if learned is not None and settings.max_length > learned:
         raise ValueError(
-            f"--max-length {settings['max_length']} is more than the {learned} positions that "
-            f"{settings['init_from']} has learned: give --max-length {learned}."
+            f"--max-length {settings.max_length} is more than the {learned} positions that "
+            f"{settings.init_from} has learned: give --max-length {learned}."
         )
-    return initial, {**settings, **vocabulary, "init_sha256": initial.digest()}
+    return initial, settings.changed(**vocabulary)
 
 
 def _found(settings):
     """The model to start from: the copy in the new run, where its first start has left one."""
-    folder = Path(settings["run_dir"])
+    folder = Path(settings.run_dir)
     copy = Initial(folder / "initial", folder / "initial" / "weights.npz")
     names = ("init_from", "init_weights")
     if copy.weights.exists():
         recorded = read_json(folder / "settings.json")
-        if all(recorded.get(name) == settings[name] for name in names):
+        if all(recorded.get(name) == getattr(settings, name) for name in names):
             copy.refuse_others(recorded["init_sha256"], "they had when they were copied")
             return copy
-    run = RunDirectory.open(settings["init_from"])
-    found = Initial(run.path, run.weights_file(settings["init_weights"]))
+    run = RunDirectory.open(settings.init_from)
+    found = Initial(run.path, run.weights_file(settings.init_weights))
     if not copy.weights.exists():
         return found
-    copy.refuse_others(found.digest(), f"those of --init-from {settings['init_from']} have")
+    copy.refuse_others(found.digest(), f"those of --init-from {settings.init_from} have")
     return copy
-
-
-def _given(settings, names):
-    return {name: settings[name] for name in names if settings[name] is not None}
 
 
 def _refuse_others(settings, asked, kept, what):
     for name, value in asked.items():
         if value != kept[name]:
-            option = "preset" if settings.get(name) is None else name
+            option = "preset" if getattr(settings, name, None) is None else name
             raise ValueError(
-                f"--{option.replace('_', '-')} {settings[option]} contradicts the {what} kept from "
-                f"--init-from {settings['init_from']} ({name} there: {kept[name]}): leave it out."
+                f"--{option.replace('_', '-')} {getattr(settings, option)} contradicts the {what} "
+                f"kept from --init-from {settings.init_from} ({name} there: {kept[name]}): leave "
+                "it out."
             )
 
 
@@ -100,7 +97,7 @@ class Initial(NamedTuple):
     folder: Path
     weights: Path
 
-    def vocabulary(self):
+    def vocabulary(self) -> dict:
         """The options of the vocabulary, None where the run does not say."""
         settings = read_json(self.folder / "settings.json")
         separate = not (self.folder / SHARED).exists()
@@ -108,7 +105,7 @@ class Initial(NamedTuple):
             "separate_vocabularies": separate
         }
 
-    def architecture(self):
+    def architecture(self) -> dict:
         """The options of the model."""
         config = {"norm": "post", **UNSAID, **read_json(self.folder / "model.json")["config"]}
         decoder_layers = config["num_decoder_layers"] or config["num_layers"]
@@ -116,12 +113,12 @@ class Initial(NamedTuple):
             config["num_layers"] = f"{config['num_layers']} and {decoder_layers}"
         return config
 
-    def digest(self):
+    def digest(self) -> str:
         """The SHA-256 of the weights' file."""
         with open(self.weights, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def refuse_others(self, digest, which):
+    def refuse_others(self, digest: str, which: str) -> None:
         """Raises an error unless the weights' file has this SHA-256."""
         if self.digest() != digest:
             raise ValueError(
@@ -129,14 +126,14 @@ class Initial(NamedTuple):
                 "--init-from and --init-weights that are in its settings.json."
             )
 
-    def keep(self, run):
+    def keep(self, run: Path) -> "Initial":
         """Copies the files to `initial/` in the folder `run`, once; returns the copies."""
         copy = Initial(run / "initial", run / "initial" / "weights.npz")
         if copy == self:
             return self
         copy.folder.mkdir(exist_ok=True)
-        names = ("settings.json", "model.json", SHARED, *SIDES)
-        names += ("seen_ids.npy", "seen_words.txt", "seen.json")
+        names = ["settings.json", "model.json", SHARED, *SIDES]
+        names += ["seen_ids.npy", "seen_words.txt", "seen.json"]
         files = {name: self.folder / name for name in names if (self.folder / name).exists()}
         # The weights come last: where they are, all is there.
         for name, path in {**files, copy.weights.name: self.weights}.items():
@@ -144,7 +141,7 @@ class Initial(NamedTuple):
                 shutil.copyfileobj(original, file)
         return copy
 
-    def tokenizers(self, folder=None):
+    def tokenizers(self, folder: Path | None = None) -> tuple[Tokenizer, Tokenizer]:
         """The vocabularies of source and target, one object where they share it; also saved."""
         names = (SHARED,) if (self.folder / SHARED).exists() else SIDES
         found = [Tokenizer.load(self.folder / name) for name in names]
@@ -153,17 +150,16 @@ class Initial(NamedTuple):
                 tokenizer.save(folder / name)
         return found[0], found[-1]
 
-    def seen_with(self, seen):
+    def seen_with(self, seen: Seen) -> Seen | None:
         """What this model's training or `seen` had; None where the former is not known."""
         earlier = Seen.load(self.folder)
         return None if earlier is None else earlier.union(seen)
 
-    def model(self, settings):
+    def model(self, settings: TrainSettings) -> keras.Model:
         """The model with its weights, and with the dropout and precision of `settings`."""
         record = read_json(self.folder / "model.json")
         names = ("dropout", "attention_dropout")
-        changes = {name: settings[name] for name in names if settings[name] is not None}
-        record["config"] |= changes | {"dtype": keras.config.dtype_policy().name}
+        record["config"] |= settings.given(names) | {"dtype": keras.config.dtype_policy().name}
         model = keras.saving.deserialize_keras_object(record, safe_mode=True)
         load_weights(model, self.weights)
         return model

@@ -1,6 +1,7 @@
 """From the settings of `keras-transformer train` to everything that `fit` needs."""
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -10,6 +11,8 @@ from keras_transformer import data, evaluation, losses, metrics, models, text
 from keras_transformer.optimizers import LossScale, PaperAdam
 from keras_transformer.optimizers.schedules import PaperSchedule
 from keras_transformer.progress import say
+from keras_transformer.runs.fine_tune import Initial
+from keras_transformer.runs.settings import TrainSettings
 from keras_transformer.text.seen import Seen
 
 
@@ -30,13 +33,21 @@ class Prepared(NamedTuple):
     validation: object
     model: keras.Model
     validate_every: int  # updates
-    validations: int
+    updates: int  # whole validations
     scored: list  # the validation pairs that `validation` counts: those to translate
 
 
-def read_text(settings):
+def set_precision(name: str) -> None:
+    """Models that are built from now on compute in `"float32"`, `"bfloat16"` or `"float16"`.
+
+    Their weights stay in float32.
+    """
+    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+
+
+def read_text(settings: TrainSettings) -> Text:
     """Reads and checks the files that the settings name, before anything is written."""
-    evaluation.bleu(["a"], ["a"], tokenize=settings["tokenize"])  # fails now, not in an hour
+    evaluation.bleu(["a"], ["a"], tokenize=settings.tokenize)  # fails now, not in an hour
     train_pairs = _read_side(settings, "train")
     if train_pairs is None:
         raise ValueError(
@@ -44,25 +55,27 @@ def read_text(settings):
         )
     valid_pairs = _read_side(settings, "valid")
     if valid_pairs is None:
-        if not settings["hold_out"]:
+        if not settings.hold_out:
             raise ValueError(
                 "Nothing to validate with: give --valid-source and --valid-target, --valid-tsv, or "
                 "--hold-out N."
             )
-        return _hold_out(train_pairs, settings["hold_out"], settings["seed"])
-    if settings["hold_out"]:
+        return _hold_out(train_pairs, settings.hold_out, settings.seed)
+    if settings.hold_out:
         raise ValueError("Give either validation files or --hold-out, not both.")
     return Text(train_pairs, valid_pairs)
 
 
 def _read_side(settings, name):
-    source, target, tsv = (settings[f"{name}_{part}"] for part in ("source", "target", "tsv"))
+    source, target, tsv = (
+        getattr(settings, f"{name}_{part}") for part in ("source", "target", "tsv")
+    )
     if tsv and (source or target):
         raise ValueError(f"Give either --{name}-tsv, or --{name}-source and --{name}-target.")
     if bool(source) != bool(target):
         raise ValueError(f"--{name}-source and --{name}-target go together.")
     if tsv:
-        return data.read_tsv(tsv, settings["source_column"], settings["target_column"])
+        return data.read_tsv(tsv, settings.source_column, settings.target_column)
     return data.read_parallel(source, target) if source else None
 
 
@@ -83,15 +96,19 @@ def _hold_out(pairs, count, seed):
     )
 
 
-def prepare(settings, pairs, folder=None, initial=None, size_derived=False):
+def prepare(
+    settings: TrainSettings,
+    pairs: Text,
+    folder: Path | None = None,
+    initial: Initial | None = None,
+    size_derived: bool = False,
+) -> Prepared:
     """Vocabulary, ids, batches and model; what can be kept is kept in `folder`.
 
     Vocabulary and model are those of `initial` (see `fine_tuning`) where it is given. With
     `size_derived` the vocabulary has the nearest size that the text allows.
     """
-    keras.config.set_dtype_policy(
-        {"float32": "float32"}.get(settings["precision"], f"mixed_{settings['precision']}")
-    )
+    set_precision(settings.precision)
     if initial is None:
         tokenizer, target_tokenizer = tokenizers(settings, pairs, folder, size_derived)
     else:
@@ -102,7 +119,7 @@ def prepare(settings, pairs, folder=None, initial=None, size_derived=False):
         if folder is not None:
             (folder / "ids").mkdir(exist_ok=True)
             cache = folder / "ids" / f"{name}.npz"
-        limit = settings["max_length"]
+        limit = settings.max_length
         encoded.append(data.encode_pairs(chosen, tokenizer, target_tokenizer, limit, cache))
     train_ids, valid_ids = encoded
     if folder is not None:
@@ -113,26 +130,27 @@ def prepare(settings, pairs, folder=None, initial=None, size_derived=False):
         if seen is not None:
             seen.save(folder)
 
-    shapes = settings["shapes"]
-    if shapes == "auto" and settings["jit"] != "auto":
-        shapes = {"on": "static", "off": "dynamic"}[settings["jit"]]
-    sampling = settings["subword_sampling"] and data.SubwordSampling(
-        train_ids, tokenizer, target_tokenizer, alpha=settings["subword_sampling"]
+    shapes = settings.shapes
+    if shapes == "auto" and settings.jit != "auto":
+        shapes = {"on": "static", "off": "dynamic"}[settings.jit]
+    sampling = settings.subword_sampling and data.SubwordSampling(
+        train_ids, tokenizer, target_tokenizer, alpha=settings.subword_sampling
     )
     plan = data.BatchPlan(
         train_ids,
-        settings["tokens_per_batch"],
-        seed=settings["seed"],
+        settings.tokens_per_batch,
+        seed=settings.seed,
         shapes=shapes,
-        accumulate=settings["accumulate"],
+        accumulate=settings.accumulate,
         sampling=sampling,
     )
     per_pass = min(max(round(plan.updates_per_epoch), 100), 1000)
-    validate_every = min(settings["validate_every"] or per_pass, settings["updates"])
+    assert settings.updates is not None  # derived by now
+    validate_every = min(settings.validate_every or per_pass, settings.updates)
 
     # Seeded here, so that model and dropout are those of a recipe that does the same.
-    keras.utils.set_random_seed(settings["seed"])
-    if settings["deterministic"] and keras.backend.backend() == "tensorflow":
+    keras.utils.set_random_seed(settings.seed)
+    if settings.deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
@@ -149,19 +167,21 @@ def prepare(settings, pairs, folder=None, initial=None, size_derived=False):
         plan.evaluation(valid_ids),
         model,
         validate_every,
-        math.ceil(settings["updates"] / validate_every),
-        data.kept_pairs(pairs.valid, tokenizer, target_tokenizer, settings["max_length"]),
+        math.ceil(settings.updates / validate_every) * validate_every,
+        data.kept_pairs(pairs.valid, tokenizer, target_tokenizer, settings.max_length),
     )
 
 
-def tokenizers(settings, pairs, folder, size_derived=False):
+def tokenizers(
+    settings: TrainSettings, pairs: Text, folder: Path | None, size_derived: bool = False
+) -> tuple[text.Tokenizer, text.Tokenizer]:
     """The vocabularies of both sides: those of the run, or newly trained ones."""
     options = {
-        "vocabulary_size": settings["vocabulary_size"],
-        "model_type": settings["vocabulary_type"],
-        "normalization": settings["normalization"],
+        "vocabulary_size": settings.vocabulary_size,
+        "model_type": settings.vocabulary_type,
+        "normalization": settings.normalization,
     }
-    if not settings["separate_vocabularies"]:
+    if not settings.separate_vocabularies:
         shared = _tokenizer("tokenizer", pairs.train, options, folder, size_derived)
         return shared, shared
     sides = zip(*pairs.train, strict=True)
@@ -189,34 +209,35 @@ def _tokenizer(name, lines, options, folder, size_derived):
     return tokenizer
 
 
-def build_model(settings, tokenizer, target_tokenizer):
+def build_model(
+    settings: TrainSettings, tokenizer: text.Tokenizer, target_tokenizer: text.Tokenizer
+) -> models.Transformer:
+    assert settings.preset is not None  # filled in unless the run starts from another
     names = ("num_layers", "d_model", "num_heads", "d_ff", "dropout", "attention_dropout", "norm")
-    overrides = {name: settings[name] for name in names if settings[name] is not None}
-    if settings["separate_vocabularies"]:
+    overrides = settings.given(names)
+    if settings.separate_vocabularies:
         overrides["target_vocabulary_size"] = target_tokenizer.vocabulary_size
-    if "max_length" in models.PRESETS[settings["preset"]]:  # learned positions: one for each token
-        overrides["max_length"] = settings["max_length"]
-    return models.Transformer.from_preset(
-        settings["preset"], tokenizer.vocabulary_size, **overrides
-    )
+    if "max_length" in models.PRESETS[settings.preset]:  # learned positions: one for each token
+        overrides["max_length"] = settings.max_length
+    return models.Transformer.from_preset(settings.preset, tokenizer.vocabulary_size, **overrides)
 
 
-def compile_model(model, settings):
-    warmup, peak = settings["warmup_steps"], settings["learning_rate"]
+def compile_model(model: keras.Model, settings: TrainSettings) -> None:
+    warmup, peak = settings.warmup_steps, settings.learning_rate
     d_model = model.target_embedding.d_model
     optimizer = PaperAdam(
         learning_rate=PaperSchedule.with_peak(peak, warmup)
         if peak
         else PaperSchedule(d_model, warmup),
-        global_clipnorm=settings["clip_norm"],
+        global_clipnorm=settings.clip_norm,
         # Keras takes None for no accumulation, and at least 2.
-        gradient_accumulation_steps=settings["accumulate"] if settings["accumulate"] > 1 else None,
+        gradient_accumulation_steps=settings.accumulate if settings.accumulate > 1 else None,
     )
-    if settings["precision"] == "float16":
+    if settings.precision == "float16":
         optimizer = LossScale(optimizer)
     model.compile(
         optimizer=optimizer,
-        loss=losses.SmoothedCrossentropy(settings["label_smoothing"]),
+        loss=losses.SmoothedCrossentropy(settings.label_smoothing),
         weighted_metrics=[metrics.NatsPerToken(), metrics.TokenAccuracy()],
-        jit_compile={"auto": "auto", "on": True, "off": False}[settings["jit"]],
+        jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit],
     )

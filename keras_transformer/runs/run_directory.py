@@ -42,6 +42,7 @@ from keras_transformer.runs.checkpoints import (
     read_arrays,
     write_arrays,
 )
+from keras_transformer.runs.fit import fit
 
 __all__ = ["Checkpoint", "RunDirectory", "average", "load_weights"]
 
@@ -55,12 +56,8 @@ class RunDirectory:
 
     ```python
     with RunDirectory.start("runs/de-en", {"preset": "tiny", "seed": 1}) as run:
-        checkpoint = run.latest_checkpoint()                 # None in a new run
-        state = run.restore(model, checkpoint) if checkpoint else {"update": 0}
-        run.truncate_log(state["update"])
-        ...                                                  # model.fit, and now and then:
-        run.save_checkpoint(model, update=1000, state={"update": 1000})
-        run.prune(keep_last=5)
+        tokenizer.save(run.path / "tokenizer.model")
+        run.fit(model, plan, updates=5000, validate_every=500)  # the same again resumes
 
     model = RunDirectory.open("runs/de-en").load_model()
     ```
@@ -148,6 +145,8 @@ class RunDirectory:
     def __exit__(self, *_):
         self.close()
 
+    fit = fit
+
     # --- checkpoints ---
 
     def save_checkpoint(self, model: keras.Model, update: int, state: dict) -> Checkpoint:
@@ -171,7 +170,7 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Checkpoint]:
         """The complete checkpoints by update; damaged ones are named on stderr and left out."""
-        folders, found = self._folders(), []
+        folders, found = self._folders(), list[Checkpoint]()
         with progress.work("checking", len(folders), "checkpoints") as done:
             for folder in folders:
                 found += checkpoints.complete([folder])
@@ -226,16 +225,17 @@ class RunDirectory:
         """
         arrays = average(checkpoints)
         names = [name for name, _ in read_arrays(checkpoints[-1].path / "weights.npz")]
-        notes = {"updates": [checkpoint.update for checkpoint in checkpoints]}
+        notes: dict[str, list] = {"updates": [checkpoint.update for checkpoint in checkpoints]}
         if model is not None:
-            last = read_arrays(self.latest_checkpoint().path / "weights.npz")
-            notes["nats_per_token"] = averages.nats_per_token(
+            last = read_arrays((self.latest_checkpoint() or checkpoints[-1]).path / "weights.npz")
+            nats = averages.nats_per_token(
                 model, validation, [arrays, [array for _, array in last]]
             )
+            notes["nats_per_token"] = nats
         with files.replacing(self.path / "averaged.npz") as file:
             write_arrays(file, zip(names, arrays, strict=True), **notes)
         if model is not None:
-            progress.say(averages.comparison(*notes.values()))
+            progress.say(averages.comparison(notes["updates"], nats))
 
     def load_model(self, weights: str | int | None = None, dtype: str | None = None) -> keras.Model:
         """The model, not compiled, for translating and evaluating.
@@ -369,7 +369,7 @@ def _take_lock(path: Path):
 
 
 def _environment() -> dict:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -1,0 +1,199 @@
+"""The training loop, once: the command, every recipe and a script of your own call `run.fit`."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_transformer import callbacks as kt_callbacks
+from keras_transformer import evaluation
+from keras_transformer.callbacks.interval_meter import batches_per_update
+from keras_transformer.decoding import Translator
+from keras_transformer.files import write_lines
+from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.progress import say
+from keras_transformer.runs.settings import names_where
+
+if TYPE_CHECKING:
+    from keras_transformer.runs.run_directory import RunDirectory
+
+
+def fit(
+    run: "RunDirectory",
+    model: keras.Model,
+    plan: Any,
+    *,
+    updates: int,
+    validate_every: int,
+    validation: Any = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    average: int = 0,
+    keep_checkpoints: int = 10,
+    log_every: int = 50,
+) -> dict:
+    """`model.fit` within a run directory: resumed, watched, saved.
+
+    A run that was stopped, by Ctrl-C or a failure, continues at its last checkpoint, and ends with
+    the same weights to the bit. The display, TensorBoard, checkpoints and the end of a training
+    that diverges are there without being asked for.
+
+    Args:
+        run: The run, locked by `RunDirectory.start`.
+        model: A compiled model. If it shall be resumed to the bit, build it after
+            `keras.utils.set_random_seed`.
+        plan: Where the data comes from: `plan.dataset(update)` is an endless dataset that begins
+            at that update, such as a `kt.data.BatchPlan`.
+        updates: Length of the training, rounded up to whole validations.
+        validate_every: Updates between two validations; each is followed by a checkpoint.
+        validation: What `model.evaluate` takes, such as `plan.evaluation(encoded)`.
+        callbacks: More of them, called before the display, which shows what they add to the logs.
+            A `TensorBoard` replaces the default one. A `StopEarly` is saved and resumed with the
+            run, and its best checkpoint is kept. A `TranslationScore` has its samples written to
+            TensorBoard and to `RUN/samples`.
+        average: Average the last so many checkpoints of the second half at the end; 0 for none.
+        keep_checkpoints: How many checkpoints are kept.
+        log_every: Updates between two lines of the display and of `log.jsonl`.
+
+    Returns:
+        The state of the last checkpoint: `"update"`, `"seconds"` of training over all starts,
+        `"logs"` of the last validation, and of a `StopEarly` its `"scores"` and `"best_update"`.
+
+    Example:
+
+    ```python
+    with kt.RunDirectory.start("runs/mine", {"seed": 1}) as run:
+        tokenizer.save(run.path / "tokenizer.model")
+        run.fit(model, plan, updates=5000, validate_every=500, validation=plan.evaluation(valid))
+    ```
+    """
+    keep_freed_memory()
+    board = _first(callbacks, kt_callbacks.TensorBoard) or kt_callbacks.TensorBoard(
+        str(run.path), log_every, hparams=_hparams(run)
+    )
+    stop = _first(callbacks, kt_callbacks.StopEarly)
+    score = _first(callbacks, kt_callbacks.TranslationScore)
+    state: dict[str, Any] = {"update": 0, "seconds": 0.0}
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is not None:
+        state |= run.restore(model, checkpoint)
+    update, seconds_before = state["update"], state["seconds"]
+    run.truncate_log(update)
+    if stop is not None:
+        stop.state = state.get("scores", [])
+    validations = math.ceil(updates / validate_every)
+    if update >= validations * validate_every or (stop is not None and stop.finished):
+        say(f"{run.path}: trained already, {update:,} updates: raise updates to continue.")
+        _average_late(run, model, validation, average)
+        return state
+    if update:
+        say(f"resuming at update {update:,}")
+
+    start = time.perf_counter()
+
+    def save(update, logs):
+        state.update(
+            update=update, seconds=seconds_before + time.perf_counter() - start, logs=dict(logs)
+        )
+        if stop is not None:
+            state.update(scores=stop.state, best_update=stop.best and stop.best["update"])
+        run.save_checkpoint(model, update, state)
+        run.prune(keep_checkpoints)
+
+    if score is not None and score.samples is None:
+        score.samples = _sample_writer(run, board)
+    own = [each for each in callbacks if each not in (board, stop)]
+    model.fit(
+        plan.dataset(update),
+        validation_data=validation,
+        epochs=validations,
+        initial_epoch=update // validate_every,
+        steps_per_epoch=validate_every * batches_per_update(model.optimizer),
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            kt_callbacks.StopOnNonFinite(every=log_every),
+            *own,
+            kt_callbacks.Progress(validations * validate_every, log_every, log=run.append_log),
+            board,
+            *([stop] if stop is not None else []),
+            kt_callbacks.Checkpoints(save, update),
+        ],
+    )
+    _average_late(run, model, validation, average)
+    return state
+
+
+def translation_score(
+    translator: Translator,
+    pairs: Sequence[tuple[str, str]],
+    tokenize: str = "13a",
+    every: int = 1,
+    below: float | None = None,
+    batch_size: int = 64,
+) -> kt_callbacks.TranslationScore:
+    """A callback for `fit`: greedy translations at each validation, scored by BLEU and chrF.
+
+    Args:
+        translator: The `Translator` of the model that is trained.
+        pairs: `(source, reference)` strings, such as `kt.data.kept_pairs(valid, tokenizer)`.
+        tokenize: sacreBLEU's tokenizer.
+        every: Translate after every n-th validation.
+        below: Translate nothing while the validation loss is higher, in nats per token.
+        batch_size: Sentences that are translated at once.
+
+    Example:
+
+    >>> run.fit(model, plan, callbacks=[translation_score(translator, valid)], ...)
+    """
+
+    def translate(lines):
+        return translator.translate(lines, beam_size=1, batch_size=batch_size)
+
+    def scores(hypotheses, references):
+        bleu = evaluation.bleu(hypotheses, references, tokenize=tokenize)
+        return {"bleu": bleu.value, "chrf": evaluation.chrf(hypotheses, references).value}
+
+    sources, references = zip(*pairs, strict=True)
+    return kt_callbacks.TranslationScore(
+        translate, sources, references, scores, every=every, below=below
+    )
+
+
+def _first(callbacks, kind):
+    return next((each for each in callbacks if isinstance(each, kind)), None)
+
+
+def _hparams(run):
+    """The settings that TensorBoard's HParams table shows, as far as the run has them."""
+    found = {name: run.settings.get(name) for name in names_where(hparam=True)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _sample_writer(run, board):
+    """Keeps translations of fixed sentences in TensorBoard and in `RUN/samples`."""
+
+    def write(update, triples):
+        board.samples(update, triples)
+        (run.path / "samples").mkdir(exist_ok=True)
+        names = ("source", "reference", "translation")
+        lines = []
+        for triple in triples[:8]:
+            lines += [f"{name}: {line}" for name, line in zip(names, triple, strict=True)] + [""]
+        write_lines(run.path / "samples" / f"update-{update:08}.txt", lines[:-1])
+
+    return write
+
+
+def _average_late(run, model, validation, count):
+    """Averages the last `count` checkpoints of the second half.
+
+    Earlier weights would pull the average of a short run back.
+    """
+    if not count:
+        return
+    complete = run.checkpoints()
+    late = [each for each in complete if 2 * each.update >= complete[-1].update][-count:]
+    if len(late) > 1:
+        run.save_average(late, model, validation)
