@@ -17,7 +17,7 @@ CLASSES = {"RunDirectory": "runs", "Translator": "decoding"}
 ROOMS = (
     *SAVEABLE,
     *("callbacks", "data", "datasets", "decoding", "evaluation", "interop", "ops"),
-    *("progress", "runs", "testing", "text", "visualization"),
+    *("files", "progress", "runs", "testing", "text", "visualization"),
 )
 
 __all__ = sorted([*CLASSES, *ROOMS])

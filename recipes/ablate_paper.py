@@ -27,16 +27,14 @@ from typing import NamedTuple
 
 import ablation_report
 import ablation_rows
-import keras
 import translate_multi30k
 
 import keras_transformer as kt
-from keras_transformer import progress
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.cli.translate import positive
-from keras_transformer.files import read_json, replacing, write_json
-from keras_transformer.models import TABLE_3
-from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
+from keras_transformer.runs.settings import positive
+
+with without_notices():  # TensorFlow's
+    import keras
 
 FULL = {
     "run_dir": "runs/table3",
@@ -66,9 +64,8 @@ CHANGEABLE = ("rows", "seeds", "run_dir", "data", *FILES)
 @program("ablate_paper", INTERRUPTED)
 def main(argv=None):
     args = parse(argv)
-    keep_freed_memory()
     ablate(args)
-    progress.say(f"\nin {args.run_dir}: table3.txt, .json and .png, and a run of each training")
+    kt.progress.say(f"\nin {args.run_dir}: table3.txt, .json and .png, and a run of each training")
     base = args.run_dir / "base" / f"seed-{args.seeds[0]}"
     say_next(
         {
@@ -91,10 +88,10 @@ def parse(argv):
     parser.add_argument(
         "--rows",
         nargs="+",
-        choices=TABLE_3,
-        default=list(TABLE_3),
+        choices=kt.models.TABLE_3,
+        default=list(kt.models.TABLE_3),
         metavar="ROW",
-        help=f"of {', '.join(TABLE_3)}; all, and always the base",
+        help=f"of {', '.join(kt.models.TABLE_3)}; all, and always the base",
     )
     option("--seeds", "each row is trained once with each", type=int, nargs="+", metavar="N")
     option("--run-dir", "all that comes out")
@@ -128,7 +125,7 @@ def parse(argv):
     for key, value in (QUICK if args.quick else FULL).items():
         if getattr(args, key) is None:
             setattr(args, key, value)
-    args.rows = [name for name in TABLE_3 if name == "base" or name in args.rows]
+    args.rows = [name for name in kt.models.TABLE_3 if name == "base" or name in args.rows]
     args.seeds = list(dict.fromkeys(args.seeds))
     args.run_dir = Path(args.run_dir)
     files = [getattr(args, name) for name in FILES]
@@ -176,7 +173,7 @@ def ablate(args):
         if not any(run.path.glob("events.out.*")):
             columns = [
                 ablation_rows.setting_of(*each)
-                for each in ablation_rows.scaled_rows(TABLE_3, scale)[0].items()
+                for each in ablation_rows.scaled_rows(kt.models.TABLE_3, scale)[0].items()
             ]
             columns = {name: {each[name] for each in columns} for name in columns[0]}
             kt.callbacks.write_hparams_columns(run.path, columns, ["perplexity", "bleu"])
@@ -187,7 +184,7 @@ def ablate(args):
             if not (folder / "result.json").exists():
                 print(f"{number} of {len(trainings)}: {name}, seed {seed}", file=sys.stderr)
                 train_row(folder, name, rows[name], seed, args, text)
-            results.append(read_json(folder / "result.json"))
+            results.append(kt.files.read_json(folder / "result.json"))
             report(run.path, results, args, print_it=number % len(rows) == 0)
 
 
@@ -227,16 +224,16 @@ def updates_of(name, args):
     """How long a row trains: big three times as long, as in the paper, unless it is to be quick."""
     if args.quick:
         return args.updates
-    return args.updates * TABLE_3[name].updates // TABLE_3["base"].updates
+    return args.updates * kt.models.TABLE_3[name].updates // kt.models.TABLE_3["base"].updates
 
 
 def train_row(folder, name, options, seed, args, text):
     """Trains one row with one seed, or goes on with it, and writes its result.json."""
     keras.backend.clear_session()  # of the row before
     gc.collect()
-    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
+    kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(seed)
-    row = TABLE_3[name]
+    row = kt.models.TABLE_3[name]
     updates = updates_of(name, args)
     plan = kt.data.BatchPlan(text.train, args.tokens_per_batch, seed=seed)
     validation = plan.evaluation(text.valid)
@@ -248,31 +245,15 @@ def train_row(folder, name, options, seed, args, text):
     )
     with kt.RunDirectory.start(folder, {"row": name, "seed": seed, "updates": updates}) as run:
         text.tokenizer.save(run.path / "tokenizer.model")
-        checkpoint, done = run.latest_checkpoint(), 0
-        if checkpoint is not None:
-            done = run.restore(model, checkpoint)["update"]
-        run.truncate_log(done)
-
-        def save(update, logs):
-            run.save_checkpoint(model, update, {"update": update})
-            run.prune(keep_last=1)
-
-        if done < updates:
-            model.fit(
-                plan.dataset(done),
-                validation_data=validation,
-                epochs=updates // args.validate_every,
-                initial_epoch=done // args.validate_every,
-                steps_per_epoch=args.validate_every,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    kt.callbacks.StopOnNonFinite(),
-                    kt.callbacks.Progress(updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(str(folder), hparams=None),
-                    kt.callbacks.Checkpoints(save, done),
-                ],
-            )
+        run.fit(
+            model,
+            plan,
+            updates=updates,
+            validate_every=args.validate_every,
+            validation=validation,
+            keep_checkpoints=1,
+            callbacks=[kt.callbacks.TensorBoard(str(folder), hparams=None)],
+        )
         nats = model.evaluate(validation, verbose=0, return_dict=True)["nats_per_token"]
         sources, references = zip(*text.valid_pairs, strict=True)
         hypotheses = kt.Translator(model, text.tokenizer).translate(
@@ -285,7 +266,9 @@ def train_row(folder, name, options, seed, args, text):
         )
         result = {"row": name, "seed": seed, "updates": updates, **figures}
         result |= {"parameters": model.count_params(), "signature": bleu.signature}
-        write_json(folder / "result.json", result)  # last: what is here is not trained again
+        kt.files.write_json(
+            folder / "result.json", result
+        )  # last: what is here is not trained again
 
 
 def report(folder, results, args, print_it):
@@ -293,13 +276,13 @@ def report(folder, results, args, print_it):
     search = "greedy" if args.beam_size == 1 else f"beam {args.beam_size}, alpha 0.6"
     settings = {**vars(args), "search": search, "signature": results[0]["signature"]}
     summary = ablation_report.summarize(results)
-    write_json(folder / "table3.json", {"settings": settings, **summary})
+    kt.files.write_json(folder / "table3.json", {"settings": settings, **summary})
     lines = ablation_report.table(summary)
     lines += f"\nValidation text, {search}, {settings['signature']}\n"
-    with replacing(folder / "table3.txt") as file:
+    with kt.files.replacing(folder / "table3.txt") as file:
         file.write(lines.encode())
     if len(summary["rows"]) > 1:
-        with replacing(folder / "table3.png") as file:
+        with kt.files.replacing(folder / "table3.png") as file:
             ablation_report.draw(summary).savefig(file, format="png", dpi=110)
     if print_it:
         print(f"\n{lines}")

@@ -13,22 +13,20 @@ classify.
 """
 
 import argparse
-import json
 import os
 import sys
-import time
 import zipfile
 from pathlib import Path
 
-import keras
 import numpy as np
 
 import keras_transformer as kt
 from keras_transformer import visualization
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
 from keras_transformer.data.images import scaled
-from keras_transformer.files import replacing
-from keras_transformer.ops.memory import keep_freed_memory
+
+with without_notices():  # TensorFlow's
+    import keras
 
 # What suits a task: digits in minutes on two CPU cores; photographs on a GPU.
 DEFAULTS = {
@@ -50,7 +48,6 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
 
 @program("classify_images", INTERRUPTED)
 def main():
-    begin = time.perf_counter()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -96,12 +93,11 @@ def main():
     if args.updates % args.validate_every:
         parser.error(f"--updates {args.updates} is no multiple of --validate-every")
     training, valid = split(*training, min(5000, len(training[0]) // 10))
-    model, plan, seconds = fit(args, task, training, valid, classes, begin)
+    model, plan, seconds = fit(args, task, training, valid, classes)
     right = model.evaluate(plan.evaluation(*test), verbose=0, return_dict=True)["token_accuracy"]
     if args.picture is not None:
         draw(model, test[0][0], args.picture)
-    seconds += time.perf_counter() - begin
-    print(f"{100 * right:.2f} % of {len(test[0]):,} test images right, {seconds:.0f} s")
+    print(f"{100 * right:.2f} % of {len(test[0]):,} test images right, {seconds:.0f} s of training")
     again = command("python", sys.argv[0], "--run-dir", args.run_dir)
     say_next(
         {
@@ -111,11 +107,10 @@ def main():
     )
 
 
-def fit(args, task, training, valid, classes, begin):
-    """Trains, or goes on training: the model, its plan, and the seconds of earlier starts."""
-    keep_freed_memory()
+def fit(args, task, training, valid, classes):
+    """Trains, or continues: the model, its plan, and the seconds of training."""
     plan = kt.data.ImagePlan(*training, args.batch, args.seed, **AUGMENTATION[task])
-    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
+    kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(args.seed)
     model = kt.models.VisionTransformer(
         training[0].shape[1:],
@@ -143,42 +138,22 @@ def fit(args, task, training, valid, classes, begin):
     settings = {"recipe": "classify_images", "task": task, "classes": classes}
     settings |= {"images": training[0].shape, **{name: getattr(args, name) for name in names}}
     with kt.RunDirectory.start(args.run_dir, settings, changeable=("updates",)) as run:
-        with replacing(run.path / "classes.json") as file:
-            file.write(json.dumps(classes, ensure_ascii=False).encode())
-        state = {"update": 0, "seconds": 0}
-        if (checkpoint := run.latest_checkpoint()) is not None:
-            state = run.restore(model, checkpoint)
-        done = state["update"]
-        run.truncate_log(done)
-
-        def save(update, logs):
-            seconds = state["seconds"] + time.perf_counter() - begin
-            run.save_checkpoint(model, update, {"update": update, "seconds": seconds})
-            run.prune(keep_last=2)
-
-        if done < args.updates:
-            model.fit(
-                plan.dataset(done),
-                validation_data=plan.evaluation(*valid),
-                epochs=args.updates // args.validate_every,
-                initial_epoch=done // args.validate_every,
-                steps_per_epoch=args.validate_every,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    kt.callbacks.StopOnNonFinite(),
-                    kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(str(args.run_dir)),
-                    kt.callbacks.Checkpoints(save, done),
-                ],
-            )
+        kt.files.write_json(run.path / "classes.json", classes)
+        state = run.fit(
+            model,
+            plan,
+            updates=args.updates,
+            validate_every=args.validate_every,
+            validation=plan.evaluation(*valid),
+            keep_checkpoints=2,
+        )
     return model, plan, state["seconds"]
 
 
 def classify(args):
     """Prints the three likeliest classes of an image file."""
     run = kt.RunDirectory.open(args.run_dir)
-    classes = json.loads((run.path / "classes.json").read_text(encoding="utf-8"))
+    classes = kt.files.read_json(run.path / "classes.json")
     model = run.load_model()
     image = read_image(args.classify, model.input_shape[1:])
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(model(scaled(image[None]))))[0]
@@ -189,9 +164,8 @@ def classify(args):
 
 
 def draw(model, image, path):
-
     figure = visualization.patch_attention(model, scaled(image))
-    with replacing(path) as file:
+    with kt.files.replacing(path) as file:
         figure.savefig(file, dpi=110, format="png")
     print(f"drawn: {path}", file=sys.stderr)
 

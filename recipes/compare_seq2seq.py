@@ -22,17 +22,17 @@ import string
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import seq2seq_measures as measures
 import seq2seq_reports as reports
 import seq2seq_tasks as tasks
 from recurrent_models import RecurrentSeq2Seq, matching_units
 
 import keras_transformer as kt
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.files import replacing
-from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
 from keras_transformer.progress import say
+
+with without_notices():  # TensorFlow's
+    import keras
 
 # After their papers, in small: stacked layers that read the source from its end (4 of them there, 2
 # here; "rnn" has a plain network in the LSTM's place), or one layer in both directions (LSTMs here,
@@ -83,7 +83,6 @@ SETTINGS = {
 @program("compare_seq2seq", INTERRUPTED)
 def main():
     args = arguments()
-    keep_freed_memory()
     settings = {k: v for k, v in vars(args).items() if k not in ("run_dir", "data", "models")}
     task = tasks.load(args)
     with kt.RunDirectory.start(args.run_dir, {"recipe": "compare_seq2seq", **settings}) as run:
@@ -199,31 +198,14 @@ def fit(name, path, args, task, settings, reached):
     start = reached(model)
     with kt.RunDirectory.start(path, {**settings, "model": name}) as run:
         task.tokenizer.save(run.path / "tokenizer.model")
-        done = 0
-        if (checkpoint := run.latest_checkpoint()) is not None:
-            done = run.restore(model, checkpoint)["update"]
-        run.truncate_log(done)
-
-        def save(update, logs):
-            run.save_checkpoint(model, update, {"update": update})
-            run.prune(keep_last=2)
-
-        if done < args.updates:
-            model.fit(
-                plan.dataset(done),
-                validation_data=plan.evaluation(kt.data.encode_pairs(task.valid, task.tokenizer)),
-                epochs=args.updates // args.validate_every,
-                initial_epoch=done // args.validate_every,
-                steps_per_epoch=args.validate_every,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    kt.callbacks.StopOnNonFinite(),
-                    kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(str(path)),
-                    kt.callbacks.Checkpoints(save, done),
-                ],
-            )
+        run.fit(
+            model,
+            plan,
+            updates=args.updates,
+            validate_every=args.validate_every,
+            validation=plan.evaluation(kt.data.encode_pairs(task.valid, task.tokenizer)),
+            keep_checkpoints=2,
+        )
         return model, start, run.read_log()
 
 
@@ -252,9 +234,8 @@ def compare(path, args, task, settings):
         }
         translator = kt.Translator(model, task.tokenizer)
         hypotheses = translator.translate(sources, args.beam_size, batch_size=128)
-        with replacing(path / name / "hypotheses.txt") as file:
-            lines = (line.replace("\n", " ") for line in hypotheses)  # spelled in bytes
-            file.write("".join(f"{line}\n" for line in lines).encode())
+        lines = (line.replace("\n", " ") for line in hypotheses)  # spelled in bytes
+        kt.files.write_lines(path / name / "hypotheses.txt", lines)
         if args.task == "translate":
             quality[name] = measures.bleu_by_length(sources, references, hypotheses)
         else:

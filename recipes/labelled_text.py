@@ -1,9 +1,7 @@
 """Texts with their classes: NSMC's film reviews, or a file of one's own."""
 
-import sys
-import urllib.request
-
 import numpy as np
+from downloads import download_missing
 
 import keras_transformer as kt
 
@@ -61,17 +59,8 @@ def own(path, test_path, seed):
 
 def download(folder):
     """Fetches the two files of reviews from their public home, once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in ("train", "test"):
-        path = folder / f"ratings_{part}.txt"
-        if not path.exists():
-            url = f"{HOME}/ratings_{part}.txt"
-            print(f"downloading {url}", file=sys.stderr)
-            with urllib.request.urlopen(url) as response:
-                text = response.read()
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(text)
-            partial.replace(path)
+    names = ("ratings_train.txt", "ratings_test.txt")
+    download_missing({folder / name: f"{HOME}/{name}" for name in names})
     return folder
 
 

@@ -11,17 +11,16 @@ there.
 """
 
 import argparse
-import json
 import sys
-import time
 from pathlib import Path
 
-import keras
 import numpy as np
 
 import keras_transformer as kt
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.files import replacing
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
+
+with without_notices():  # TensorFlow's
+    import keras
 
 
 @program("language_model", INTERRUPTED)
@@ -86,36 +85,17 @@ def main():
     settings |= {k: v for k, v in vars(args).items() if k in TRAINING}
     settings["text_sha256"] = kt.data.text_sha256(text)
     with kt.RunDirectory.start(args.run_dir, settings, changeable=("updates",)) as run:
-        with replacing(run.path / "characters.json") as file:
-            file.write(json.dumps(characters, ensure_ascii=False).encode())
-        done = 0
-        if (checkpoint := run.latest_checkpoint()) is not None:
-            done = run.restore(model, checkpoint)["update"]
-        run.truncate_log(done)
-
-        def save(update, logs):
-            run.save_checkpoint(model, update, {"update": update})
-            run.prune(keep_last=2)
-
-        begin = time.perf_counter()
-        if done < args.updates:
-            model.fit(
-                plan.dataset(done),
-                validation_data=valid,
-                epochs=args.updates // args.validate_every,
-                initial_epoch=done // args.validate_every,
-                steps_per_epoch=args.validate_every,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    kt.callbacks.StopOnNonFinite(),
-                    kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(str(args.run_dir)),
-                    kt.callbacks.Checkpoints(save, done),
-                ],
-            )
-        seconds = time.perf_counter() - begin
+        kt.files.write_json(run.path / "characters.json", characters)
+        state = run.fit(
+            model,
+            plan,
+            updates=args.updates,
+            validate_every=args.validate_every,
+            validation=valid,
+            keep_checkpoints=2,
+        )
         nats = model.evaluate(valid, verbose=0, return_dict=True)["nats_per_token"]
+    seconds = state["seconds"]
     print(f"{nats:.4f} nats per character of the validation text, {seconds:.0f} s of training")
     again = command("python", sys.argv[0], "--run-dir", args.run_dir)
     say_next(
@@ -149,7 +129,7 @@ def to_ids(text, characters):
 def write(args):
     """The text that the trained model goes on with."""
     run = kt.RunDirectory.open(args.run_dir)
-    characters = json.loads((run.path / "characters.json").read_text(encoding="utf-8"))
+    characters = kt.files.read_json(run.path / "characters.json")
     prompt = to_ids(args.write or "\n", characters).tolist()
     [ids] = kt.decoding.Sampler(run.load_model()).generate(
         [prompt],

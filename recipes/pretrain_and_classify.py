@@ -17,14 +17,14 @@ import hashlib
 import sys
 from pathlib import Path
 
-import keras
 import labelled_text
 import numpy as np
 
 import keras_transformer as kt
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.files import read_json, write_json
-from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
+
+with without_notices():  # TensorFlow's
+    import keras
 
 NAMES = {"scratch": "from scratch", "finetune": "pre-trained"}
 
@@ -69,8 +69,7 @@ def main():
     for updates in (args.pretrain_updates, args.updates):
         if updates % min(updates, args.validate_every):
             parser.error(f"{updates} updates are no multiple of --validate-every")
-    keep_freed_memory()
-    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
+    kt.runs.set_precision(args.precision)
     if args.classify:
         classify(args.run_dir, args.classify)
         return
@@ -85,8 +84,8 @@ def main():
     print(f"{len(train):,} training texts of {len(classes)} classes: {listed}", file=sys.stderr)
     with run:
         if not (run.path / "results.json").exists():
-            write_json(run.path / "results.json", learn(args, run, tokenizer, train, test))
-        show(read_json(run.path / "results.json"), note)
+            kt.files.write_json(run.path / "results.json", learn(args, run, tokenizer, train, test))
+        show(kt.files.read_json(run.path / "results.json"), note)
     again = command("python", sys.argv[0], "--run-dir", args.run_dir)
     say_next(
         {
@@ -109,7 +108,7 @@ def start(args, train, test, classes):
         texts = [text for text, _ in train]
         vocabulary = kt.text.train_tokenizer(texts, args.vocabulary_size, mask=True)
         vocabulary.save(run.path / "tokenizer.model")
-    write_json(run.path / "classes.json", classes)
+    kt.files.write_json(run.path / "classes.json", classes)
     return run, kt.text.Tokenizer.load(run.path / "tokenizer.model")
 
 
@@ -123,7 +122,7 @@ def learn(args, run, tokenizer, train, test):
     order = np.random.default_rng(args.seed).permutation(len(encoded))
     held_out, rest = np.split(order, [max(1, int(args.held_out * len(order)))])
     train, valid = encoded.select(rest), encoded.select(held_out)
-    classes = read_json(run.path / "classes.json")
+    classes = kt.files.read_json(run.path / "classes.json")
     sizes = {
         "vocabulary_size": tokenizer.vocabulary_size,
         "num_layers": args.layers,
@@ -193,32 +192,14 @@ def fit(args, folder, model, objective, plan, valid, updates, rate):
     )
     model.compile(optimizer=optimizer, **objective)
     with kt.RunDirectory.start(folder, {"updates": updates, "rate": rate}) as run:
-        done = 0
-        if (checkpoint := run.latest_checkpoint()) is not None:
-            done = run.restore(model, checkpoint)["update"]
-        run.truncate_log(done)
-        if done >= updates:
-            return
         print(f"{folder}\n{plan.summary()}", file=sys.stderr)
-
-        def save(update, logs):
-            run.save_checkpoint(model, update, {"update": update})
-            run.prune(keep_last=1)
-
-        model.fit(
-            plan.dataset(done),
-            validation_data=plan.evaluation(valid),
-            epochs=updates // every,
-            initial_epoch=done // every,
-            steps_per_epoch=every,
-            shuffle=False,
-            verbose=0,
-            callbacks=[
-                kt.callbacks.StopOnNonFinite(),
-                kt.callbacks.Progress(updates, log=run.append_log),
-                kt.callbacks.TensorBoard(str(folder)),
-                kt.callbacks.Checkpoints(save, done),
-            ],
+        run.fit(
+            model,
+            plan,
+            updates=updates,
+            validate_every=every,
+            validation=plan.evaluation(valid),
+            keep_checkpoints=1,
         )
 
 
@@ -267,7 +248,9 @@ def classify(run_dir, texts):
     if not (run.path / "results.json").exists():
         raise ValueError(f"{run_dir} is not finished: the command that began it goes on with it")
     tokenizer = kt.text.Tokenizer.load(run.path / "tokenizer.model")
-    classes, results = (read_json(run.path / f"{name}.json") for name in ("classes", "results"))
+    classes, results = (
+        kt.files.read_json(run.path / f"{name}.json") for name in ("classes", "results")
+    )
     folder = run.path / "finetune" / f"rate-{results['finetune']['rate']:g}"
     model = kt.RunDirectory.open(folder).load_model()
     encoded = kt.data.encode_texts(texts, tokenizer, max_length=run.settings["max_length"])

@@ -12,15 +12,16 @@ that a syllable never seen is read from letters well known.
 import argparse
 import sys
 import unicodedata
-import urllib.request
 from pathlib import Path
 
-import keras
 import numpy as np
+from downloads import download_missing
 
 import keras_transformer as kt
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
+
+with without_notices():  # TensorFlow's
+    import keras
 
 HOME = "https://raw.githubusercontent.com/sigmorphon/2021-task1/main/data/medium"
 
@@ -43,7 +44,6 @@ def main():
     )
     parser.add_argument("--words", nargs="+", help="pronounce these, train nothing")
     args = parser.parse_args()
-    keep_freed_memory()
     runs = [args.run_dir / f"seed-{seed}" for seed in range(1, args.members + 1)]
     if args.words:
         for word, phonemes in zip(args.words, pronounce(runs, args.words), strict=True):
@@ -97,7 +97,7 @@ def fit(run_dir, seed, args, train, dev):
     plan = kt.data.BatchPlan(encoded, tokens_per_batch=2048, seed=seed)
     print(plan.summary())
 
-    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
+    kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(seed)
     model = kt.models.Transformer.from_preset(
         "tiny", tokenizer.vocabulary_size, d_ff=512, norm="pre"
@@ -121,34 +121,17 @@ def fit(run_dir, seed, args, train, dev):
         tokenizer.save(run.path / "tokenizer.model")
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(kt.data.encode_pairs(dev, tokenizer, cache=cache))
-        checkpoint, done = run.latest_checkpoint(), 0
-        if checkpoint is not None:
-            done = run.restore(model, checkpoint)["update"]
-        run.truncate_log(done)
-
-        def save(update, logs):
-            run.save_checkpoint(model, update, {"update": update})
-            run.prune(keep_last=4)
-
-        if done < args.updates:
-            model.fit(
-                plan.dataset(done),
-                validation_data=validation,
-                epochs=args.updates // args.validate_every,
-                initial_epoch=done // args.validate_every,
-                steps_per_epoch=args.validate_every,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    kt.callbacks.StopOnNonFinite(),
-                    kt.callbacks.Progress(args.updates, log=run.append_log),
-                    kt.callbacks.TensorBoard(
-                        str(run_dir), probes=kt.callbacks.Probes(dev[:2], tokenizer)
-                    ),
-                    kt.callbacks.Checkpoints(save, done),
-                ],
-            )
-            run.save_average(run.checkpoints(), model, validation)
+        probes = kt.callbacks.Probes(dev[:2], tokenizer)
+        run.fit(
+            model,
+            plan,
+            updates=args.updates,
+            validate_every=args.validate_every,
+            validation=validation,
+            average=4,
+            keep_checkpoints=4,
+            callbacks=[kt.callbacks.TensorBoard(str(run_dir), probes=probes)],
+        )
 
 
 def pronounce(runs, words):
@@ -172,17 +155,8 @@ def row(figures):
 
 def download(folder):
     """Fetches the three lists of words from the task's public home, once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train", "dev", "test"):
-        path = folder / f"{name}.tsv"
-        if not path.exists():
-            url = f"{HOME}/kor_{name}.tsv"
-            print(f"downloading {url}", file=sys.stderr)
-            with urllib.request.urlopen(url) as response:
-                text = response.read()
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(text)
-            partial.replace(path)
+    names = ("train", "dev", "test")
+    download_missing({folder / f"{name}.tsv": f"{HOME}/kor_{name}.tsv" for name in names})
     return folder
 
 

@@ -3,23 +3,22 @@
     python recipes/translate_ko_en.py                    # train, test, translate; `make demo`
     python recipes/translate_ko_en.py --to-korean        # the other direction
 
-The corpus is a small grammar that writes its own sentences (keras_transformer/corpus), so the tests
-can say what was learnt rather than remembered: each holds combinations that training never had.
+The corpus is a small grammar that writes its own sentences (keras_transformer/datasets). So the
+tests can say what was learnt rather than remembered: each holds combinations that training never
+had.
 """
 
 import argparse
 import random
 
-import keras_transformer as kt  # first, as it keeps TensorFlow's notices away
-
-# isort: split
-import keras
 import numpy as np
 
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
+import keras_transformer as kt
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
 from keras_transformer.datasets import korean_english as corpus
-from keras_transformer.ops.memory import keep_freed_memory
-from keras_transformer.text.seen import Seen
+
+with without_notices():  # TensorFlow's
+    import keras
 
 
 @program("translate_ko_en", INTERRUPTED)
@@ -35,7 +34,6 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     run_dir = args.run_dir or ("runs/demo-to-korean" if args.to_korean else "runs/demo")
-    keep_freed_memory()
 
     # Sentences, split by meaning; a test for each kind of combination.
     splits = corpus.generate(args.seed, args.size, args.test_size, args.to_korean)
@@ -66,39 +64,23 @@ def main():
     settings = {"recipe": "ko_en", **vars(args), "run_dir": run_dir}
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "run_dir")) as run:
         tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
-        Seen.of([source for source, _ in train], tokenizer).save(run.path)
+        kt.text.Seen.of([source for source, _ in train], tokenizer).save(run.path)
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(kt.data.encode_pairs(valid, tokenizer, cache=cache))
-        checkpoint, done = run.latest_checkpoint(), 0
-        if checkpoint is not None:
-            done = run.restore(model, checkpoint)["update"]
-        run.truncate_log(done)
-
-        def save(update, logs):
-            run.save_checkpoint(model, update, {"update": update})
-            run.prune(keep_last=5)
-
-        board = kt.callbacks.TensorBoard(run_dir, probes=kt.callbacks.Probes(valid[:2], tokenizer))
-        if done >= args.updates:
-            print(f"{run_dir} is trained already, {done:,} updates")
-        else:
-            model.fit(
-                plan.dataset(done),
-                validation_data=validation,
-                epochs=args.updates // args.validate_every,
-                initial_epoch=done // args.validate_every,
-                steps_per_epoch=args.validate_every,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    kt.callbacks.StopOnNonFinite(),
-                    translation_score(model, tokenizer, valid[:50], tokenize, board.samples),
-                    kt.callbacks.Progress(args.updates, log=run.append_log),
-                    board,
-                    kt.callbacks.Checkpoints(save, done),
-                ],
-            )
-            run.save_average(run.checkpoints()[-3:], model, validation)
+        translator = kt.Translator(model, tokenizer)
+        run.fit(
+            model,
+            plan,
+            updates=args.updates,
+            validate_every=args.validate_every,
+            validation=validation,
+            average=3,
+            keep_checkpoints=5,
+            callbacks=[
+                kt.runs.translation_score(translator, valid[:50], tokenize),
+                kt.callbacks.TensorBoard(run_dir, probes=kt.callbacks.Probes(valid[:2], tokenizer)),
+            ],
+        )
 
     # What was learnt: each test, and as a control the random one with its sources shuffled.
     translator = kt.Translator(kt.RunDirectory.open(run_dir).load_model(), tokenizer)
@@ -129,21 +111,6 @@ def main():
             "Your text": f"keras-transformer train {own}",
         }
     )
-
-
-def translation_score(model, tokenizer, pairs, tokenize, samples):
-    """Translates a few sentences at each validation: TensorBoard's BLEU, chrF and Text."""
-    translator = kt.Translator(model, tokenizer)
-
-    def translate(lines):
-        return translator.translate(lines, beam_size=1)
-
-    def scores(hypotheses, references):
-        bleu = kt.evaluation.bleu(hypotheses, references, tokenize=tokenize)
-        return {"bleu": bleu.value, "chrf": kt.evaluation.chrf(hypotheses, references).value}
-
-    sources, references = zip(*pairs, strict=True)
-    return kt.callbacks.TranslationScore(translate, sources, references, scores, samples=samples)
 
 
 def shuffled(pairs, seed):

@@ -10,18 +10,17 @@ seed, and 40.60, the mean of three; docs/results.md.
 """
 
 import argparse
-import sys
-import urllib.request
 from pathlib import Path
 
-import keras
+from downloads import download_missing
 
 import keras_transformer as kt
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
+
+with without_notices():  # TensorFlow's
+    import keras
 
 HOME = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/tok"
-HOME_NAMES = {"test2016": "test_2016_flickr"}
 
 
 @program("translate_multi30k", INTERRUPTED)
@@ -45,7 +44,6 @@ def main():
     )
     args = parser.parse_args()
     run_dir = args.run_dir or f"runs/multi30k-{args.source}-{args.target}"
-    keep_freed_memory()
 
     # Text -> ids, once.
     folder = args.data or download(args.source, args.target, Path("runs/data/multi30k"))
@@ -62,7 +60,7 @@ def main():
     print(plan.summary())
 
     # The model, the paper's objective, Adam with warm-up.
-    keras.config.set_dtype_policy("float32" if args.precision == "float32" else "mixed_bfloat16")
+    kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(args.seed)
     model = kt.models.Transformer.from_preset(
         "tiny", tokenizer.vocabulary_size, norm="pre", dropout=0.2
@@ -81,50 +79,20 @@ def main():
         tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(kt.data.encode_pairs(valid, tokenizer, cache=cache))
-        checkpoint, done = run.latest_checkpoint(), 0
-        if checkpoint is not None:
-            done = run.restore(model, checkpoint)["update"]
-        run.truncate_log(done)
-
-        def save(update, logs):
-            run.save_checkpoint(model, update, {"update": update})
-            run.prune(keep_last=10)
-
-        def score(hypotheses, references):
-            bleu = kt.evaluation.bleu(hypotheses, references, tokenize="none")
-            return {"bleu": bleu.value, "chrf": kt.evaluation.chrf(hypotheses, references).value}
-
-        translator = kt.Translator(model, tokenizer)
-        scored = kt.data.kept_pairs(valid, tokenizer)
-        sources, references = zip(*scored, strict=True)
+        translator, scored = kt.Translator(model, tokenizer), kt.data.kept_pairs(valid, tokenizer)
         probes = kt.callbacks.Probes(scored[:2], tokenizer)
-        board = kt.callbacks.TensorBoard(run_dir, probes=probes)
-        if done < args.updates:
-            model.fit(
-                plan.dataset(done),
-                validation_data=validation,
-                epochs=args.updates // args.validate_every,
-                initial_epoch=done // args.validate_every,
-                steps_per_epoch=args.validate_every,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    kt.callbacks.StopOnNonFinite(),
-                    kt.callbacks.TranslationScore(
-                        lambda lines: translator.translate(lines, beam_size=1),
-                        sources,
-                        references,
-                        score,
-                        every=4,
-                        samples=board.samples,
-                    ),
-                    kt.callbacks.Progress(args.updates, log=run.append_log),
-                    board,
-                    kt.callbacks.Checkpoints(save, done),
-                ],
-            )
-        late = [saved for saved in run.checkpoints() if 2 * saved.update >= args.updates]
-        run.save_average(late, model, validation)
+        run.fit(
+            model,
+            plan,
+            updates=args.updates,
+            validate_every=args.validate_every,
+            validation=validation,
+            average=10,
+            callbacks=[
+                kt.runs.translation_score(translator, scored, tokenize="none", every=4),
+                kt.callbacks.TensorBoard(run_dir, probes=probes),
+            ],
+        )
 
     # By default the mean of the last ten checkpoints, unless it is worse in validation; beam 5,
     # score / length, as the published figure.
@@ -144,19 +112,15 @@ def main():
 
 def download(source, target, folder):
     """Fetches the three sets in both languages from the corpus' public home, once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train", "val", "test2016"):
-        for language in (source, target):
-            path = folder / f"{name}.{language}"
-            if not path.exists():
-                # Tokenised and lower-cased: `tok` holds train.lc.norm.tok.en and so on.
-                url = f"{HOME}/{HOME_NAMES.get(name, name)}.lc.norm.tok.{language}"
-                print(f"downloading {url}", file=sys.stderr)
-                with urllib.request.urlopen(url) as response:
-                    text = response.read()
-                partial = path.with_suffix(".partial")
-                partial.write_bytes(text)
-                partial.replace(path)
+    # Tokenised and lower-cased: `tok` holds train.lc.norm.tok.en and so on.
+    names = {"train": "train", "val": "val", "test2016": "test_2016_flickr"}
+    download_missing(
+        {
+            folder / f"{name}.{language}": f"{HOME}/{there}.lc.norm.tok.{language}"
+            for name, there in names.items()
+            for language in (source, target)
+        }
+    )
     return folder
 
 

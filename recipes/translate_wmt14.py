@@ -37,12 +37,14 @@ import itertools
 import sys
 from pathlib import Path
 
-import keras
 import wmt14_data
+from downloads import download
 
 import keras_transformer as kt
-from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
-from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
+
+with without_notices():  # TensorFlow's
+    import keras
 
 # Updates, updates between checkpoints, and how many checkpoints are averaged. The paper saved every
 # 10 minutes: 1,500 of its updates of 0.4 s (base), 600 of 1 s (big). 1,250 divides 100,000.
@@ -86,7 +88,6 @@ def main():
     args.vocabulary_size = args.vocabulary_size or pieces
     if args.updates % args.validate_every:
         parser.error(f"--updates {args.updates} is no multiple of {args.validate_every}")
-    keep_freed_memory()
 
     # The archives, and what would otherwise fail after days of training.
     archives = wmt14_data.archives(args.data, target)
@@ -97,7 +98,7 @@ def main():
             "fetch them into it, or give --download.\n" + "\n".join(missing)
         )
     for url in missing:
-        wmt14_data.download(url, archives[url])
+        download(url, archives[url])
     valid, test = (wmt14_data.newstest(args.data, target, year) for year in (2013, 2014))
     kt.evaluation.compound_split_bleu(["a"], ["a"], target)
     devices = share_batches()
@@ -128,9 +129,7 @@ def main():
         print(f"{plan.summary()}, {devices} device(s)")
 
         # The model, the paper's objective and optimizer (sections 5.3 and 5.4).
-        keras.config.set_dtype_policy(
-            "float32" if args.precision == "float32" else f"mixed_{args.precision}"
-        )
+        kt.runs.set_precision(args.precision)
         keras.utils.set_random_seed(args.seed)
         model = kt.models.Transformer.from_preset(
             args.model, tokenizer.vocabulary_size, dropout=dropout(args.model, args.pair)
@@ -149,52 +148,23 @@ def main():
         validation = plan.evaluation(
             kt.data.encode_pairs(valid, tokenizer, max_length=MAX_LENGTH, cache=cache)
         )
-        checkpoint, done = run.latest_checkpoint(), 0
-        if checkpoint is not None:
-            done = run.restore(model, checkpoint)["update"]
-        run.truncate_log(done)
-
-        def save(update, logs):
-            run.save_checkpoint(model, update, {"update": update})
-            run.prune(keep_last=averaged)
-
-        def score(hypotheses, references):
-            bleu = kt.evaluation.bleu(hypotheses, references)
-            return {"bleu": bleu.value, "chrf": kt.evaluation.chrf(hypotheses, references).value}
-
         translator = kt.Translator(model, tokenizer)
         scored = kt.data.kept_pairs(valid, tokenizer, max_length=MAX_LENGTH)
-        sources, references = zip(*scored, strict=True)
+        every = max(1, args.updates // args.validate_every // 20)
         probes = kt.callbacks.Probes(scored[:2], tokenizer)
-        board = kt.callbacks.TensorBoard(args.run_dir, probes=probes)
-        if done >= args.updates:
-            print(f"{args.run_dir} is trained already, {done:,} updates")
-        else:
-            epochs = args.updates // args.validate_every
-            model.fit(
-                plan.dataset(done),
-                validation_data=validation,
-                epochs=epochs,
-                initial_epoch=done // args.validate_every,
-                steps_per_epoch=args.validate_every * args.accumulate,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    kt.callbacks.StopOnNonFinite(),
-                    kt.callbacks.TranslationScore(
-                        lambda lines: translator.translate(lines, beam_size=1, batch_size=256),
-                        sources,
-                        references,
-                        score,
-                        every=max(1, epochs // 20),
-                        samples=board.samples,
-                    ),
-                    kt.callbacks.Progress(args.updates, log=run.append_log),
-                    board,
-                    kt.callbacks.Checkpoints(save, done),
-                ],
-            )
-            run.save_average(run.checkpoints()[-averaged:], model, validation)
+        run.fit(
+            model,
+            plan,
+            updates=args.updates,
+            validate_every=args.validate_every,
+            validation=validation,
+            average=averaged,
+            keep_checkpoints=averaged,
+            callbacks=[
+                kt.runs.translation_score(translator, scored, every=every, batch_size=256),
+                kt.callbacks.TensorBoard(args.run_dir, probes=probes),
+            ],
+        )
 
     # Beam 4, alpha 0.6, at most source length + 50 (section 6.1): the translator's defaults.
     translator = kt.Translator.load(args.run_dir)

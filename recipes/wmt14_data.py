@@ -9,11 +9,7 @@ newstest("data", "de", 2014)     [(source, reference), ...] of a test set
 import gzip
 import itertools
 import re
-import shutil
-import sys
 import tarfile
-import urllib.error
-import urllib.request
 import zlib
 from pathlib import Path
 from xml.sax.saxutils import unescape
@@ -120,30 +116,3 @@ def segments(sgm):
     """The sentences of an SGM file: what its `<seg>` elements hold, with one space for many."""
     found = re.findall(r"<seg\b[^>]*>(.*?)</seg>", sgm, re.DOTALL)
     return [" ".join(unescape(text, {"&quot;": '"', "&apos;": "'"}).split()) for text in found]
-
-
-def download(url, path):
-    """Fetches a file; broken off, it goes on where it was when called again."""
-    partial = path.with_name(path.name + ".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with open(partial, "ab") as file:
-        request = urllib.request.Request(url, headers={"Range": f"bytes={file.tell()}-"})
-        print(f"downloading {url} from byte {file.tell():,}", file=sys.stderr)
-        try:
-            response = urllib.request.urlopen(request)
-        except urllib.error.HTTPError as error:
-            # Nothing lies past the end: it was complete, but not yet renamed.
-            if error.code != 416 or error.headers["Content-Range"] != f"bytes */{file.tell()}":
-                raise
-        else:
-            with response:
-                if response.status != 206:  # the whole file, whatever was asked for
-                    file.truncate(file.seek(0))
-                expected = file.tell() + int(response.headers["Content-Length"])
-                shutil.copyfileobj(response, file, 2**20)
-            if file.tell() != expected:
-                raise OSError(
-                    f"{url} broke off at byte {file.tell():,} of {expected:,}: the same command "
-                    "again goes on from there"
-                )
-    partial.replace(path)

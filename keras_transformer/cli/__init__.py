@@ -3,6 +3,7 @@
 import argparse
 import sys
 import textwrap
+from collections.abc import Sequence
 
 from keras_transformer import __version__
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
@@ -34,7 +35,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
         return super()._get_help_string(action)
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """The whole command line; imports nothing heavy, so that `--help` is quick."""
     from keras_transformer.cli import average, evaluate, export, score, show, train, translate
 
@@ -57,7 +58,7 @@ def build_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status.
 
     What the user can mend (a path, an option, a broken run) ends as one line on stderr and status

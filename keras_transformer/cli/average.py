@@ -5,17 +5,21 @@ run keeps the ids. `translate`, `evaluate` and the other verbs then use the bett
 --weights is given. The paper reports its results with the average of the last checkpoints (section
 6.1). `train` makes it by itself at its end."""
 
+import argparse
+
 VALIDATION = "ids/valid.npz"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--last", type=int, metavar="K", help="average the last K checkpoints; all by default"
     )
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Does what the verb says."""
     from keras_transformer.cli.ends import command, say_next
     from keras_transformer.progress import say
     from keras_transformer.runs.run_directory import RunDirectory

@@ -5,12 +5,13 @@ import io
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 
 from keras_transformer import progress
 
 
 @contextlib.contextmanager
-def program(name, interrupted="interrupted"):
+def program(name: str, interrupted: str = "interrupted") -> Iterator[None]:
     """Runs a program, `with` it or as a decorator of its `main`; its long jobs are shown.
 
     Its output is UTF-8, whatever the locale.
@@ -59,7 +60,7 @@ def _write_utf8():
             stream.reconfigure(encoding="utf-8", errors=errors)
 
 
-def beside_results():
+def beside_results() -> contextlib.AbstractContextManager:
     """Hides how far a job is where its results come to the same terminal, or lines are typed."""
     typed_or_shown = sys.stdout.isatty() or sys.stdin.isatty()
     return progress.hidden() if typed_or_shown else contextlib.nullcontext()
@@ -69,7 +70,7 @@ def beside_results():
 INTERRUPTED = "interrupted; the same command goes on from the last checkpoint, if there is one"
 
 
-def say_next(commands):
+def say_next(commands: dict[str, str]) -> None:
     """Says what can be typed next, a line each: `say_next({"Words": command("ls", "a run")})`."""
     sys.stdout.flush()  # what comes last stands last
     width = max(map(len, commands)) + 3
@@ -77,6 +78,6 @@ def say_next(commands):
     progress.say("\n".join(["", *lines]))
 
 
-def command(*words, rest=""):
+def command(*words: object, rest: str = "") -> str:
     """A command to type: its words, quoted where a shell needs it, and `rest` as it is."""
     return f"{shlex.join(map(str, words))} {rest}".rstrip()

@@ -16,13 +16,15 @@ SACREBLEU_SEED is their seed, 12345 by default.
 Korean: --tokenize ko-mecab counts morphemes (13a counts words between spaces, and one wrong ending
 or space is a wrong word). It and chrF hardly see wrong spaces; chrF++ and exact_match do."""
 
+import argparse
 import json
 import sys
 
-from keras_transformer.cli.translate import add_search_arguments, load_translator
+from keras_transformer.cli.options import add_search_arguments, load_translator
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
     parser.add_argument("run", nargs="*", metavar="RUN", help="folders of runs")
     parser.add_argument("--source", metavar="FILE", help="one sentence a line, for the runs")
     parser.add_argument("--reference", required=True, metavar="FILE", help="one line a source")
@@ -53,7 +55,8 @@ def add_arguments(parser):
     add_search_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Does what the verb says."""
     from keras_transformer import data, evaluation
     from keras_transformer.evaluation.lines import checked
     from keras_transformer.files import refuse_existing, write_new_file

@@ -12,7 +12,7 @@ FOLDER/README.txt then tells how to translate with it. An existing FOLDER is nev
 import argparse
 
 from keras_transformer.cli.ends import command, say_next
-from keras_transformer.cli.translate import (
+from keras_transformer.cli.options import (
     add_model_arguments,
     load_translator,
     named,
@@ -28,7 +28,8 @@ FORMATS = {
 }
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder to make")

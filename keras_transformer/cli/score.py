@@ -12,6 +12,7 @@ little.
 At the end stderr gets nats per token and perplexity of the whole, pairs with an empty side left
 out: of the validation text, the figure that training calls nats_per_token."""
 
+import argparse
 import math
 import sys
 
@@ -19,8 +20,9 @@ import sys
 PAIRS_AT_ONCE = 10_000
 
 
-def add_arguments(parser):
-    from keras_transformer.cli.translate import add_model_arguments, positive
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    from keras_transformer.cli.options import add_model_arguments, positive
 
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--source", metavar="FILE", help="one sentence a line")
@@ -40,9 +42,10 @@ def add_arguments(parser):
     add_model_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Does what the verb says."""
     from keras_transformer.cli.ends import beside_results, say_next
-    from keras_transformer.cli.translate import load_translator, named
+    from keras_transformer.cli.options import load_translator, named
     from keras_transformer.data.encoding import characters
     from keras_transformer.progress import say, work
 

@@ -7,13 +7,15 @@ Writes a new folder with a page that opens in any browser, without a network, an
 PNG: the tokens, what each layer and head attends to (over pieces or words), the alignment, the
 decoding step by step, the beam search as a tree, and the shape of every tensor."""
 
+import argparse
 import sys
 from pathlib import Path
 
-from keras_transformer.cli.translate import named, penalty, positive
+from keras_transformer.cli.options import named, penalty, positive
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("sentence", help="the source sentence, in quotes")
     parser.add_argument("--target", metavar="TEXT", help="a translation to look at, not to find")
@@ -33,7 +35,8 @@ def add_arguments(parser):
     )
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Does what the verb says."""
     from keras_transformer import visualization
     from keras_transformer.decoding.translator import Translator
     from keras_transformer.files import refuse_existing

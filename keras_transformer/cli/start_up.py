@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 
 # TensorFlow 2.21: what absl says before it is initialised, and all that is said as information.
 NOTICE = re.compile(
@@ -13,7 +14,7 @@ NOTICE = re.compile(
 
 
 @contextlib.contextmanager
-def without_notices():
+def without_notices() -> Iterator[None]:
     """Within it what is written to stderr waits; then all but TensorFlow's notices is written.
 
     TF_CPP_MIN_LOG_LEVEL=0 shows them.

@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 from typing import Any
 
+from keras_transformer.cli.options import parsed
 from keras_transformer.runs.settings import OPTIONS, TrainSettings
 
 
@@ -38,26 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             groups[known.group].add_argument(
                 flag,
-                type=_said(known.parse),
+                type=known.parse if known.parse in (str, int, float) else parsed(known.parse),
                 default=defaults[name],
                 choices=known.choices or None,
                 metavar=known.metavar,
                 help=text,
             )
-
-
-def _said(parse):
-    """`parse`, whose ValueError argparse shows as it is."""
-    if parse in (str, int, float):
-        return parse
-
-    def parsed(text):
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parsed
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,82 +15,21 @@ import stat
 import sys
 import time
 
+from keras_transformer.cli.options import add_search_arguments, load_translator, named, positive
+
 # Lines taken at once: enough to sort by length, few enough to answer soon.
 LINES_AT_ONCE = 2048
 
 
-def add_search_arguments(parser):
-    """The options of the search, the same for `translate` and `evaluate`."""
-    parser.add_argument("--beam-size", type=positive, default=4, help="1 is greedy search")
-    parser.add_argument(
-        "--length-penalty",
-        type=penalty,
-        default=0.6,
-        metavar="ALPHA",
-        help="alpha of the GNMT penalty ((5 + length) / 6)^alpha, or 'average': score / length",
-    )
-    parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
-    add_model_arguments(parser)
-
-
-def add_model_arguments(parser):
-    """The options that choose weights, the same wherever a run is read."""
-    parser.add_argument(
-        "--weights",
-        metavar="WHICH",
-        help="average, best, last, or an update; by default the average, or the last where there "
-        "is none or the last were better in validation; several with commas (8000,9000) make an "
-        "ensemble",
-    )
-    parser.add_argument(
-        "--ensemble",
-        nargs="+",
-        metavar="RUN",
-        help="decode with these runs too, of the same vocabulary, by the mean of probabilities; "
-        "stands after RUN",
-    )
-
-
-def named(weights):
-    """The weights of a translator as a name: "last", or "3000, average" of an ensemble."""
-    return weights if isinstance(weights, str) else ", ".join(map(str, weights))
-
-
-def load_translator(run, args):
-    """The translator that `run`, --ensemble and --weights name."""
-    from keras_transformer.decoding.translator import Translator
-
-    weights = args.weights and args.weights.split(",")
-    return Translator.load([run, *(args.ensemble or [])], weights)
-
-
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     add_search_arguments(parser)
     parser.add_argument("--n-best", type=positive, default=1, help="hypotheses for each line")
 
 
-def positive(text):
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
-
-
-def penalty(text):
-    if text == "average":
-        return text
-    try:
-        alpha = float(text)
-    except ValueError:
-        alpha = -1.0
-    if not 0 <= alpha < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"expected a number that is not negative, or 'average', got {text!r}"
-        )
-    return alpha
-
-
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Does what the verb says."""
     from keras_transformer.cli.ends import beside_results, command, say_next
     from keras_transformer.data.lines import arriving_lines
     from keras_transformer.progress import say, work

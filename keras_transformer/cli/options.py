@@ -1,0 +1,84 @@
+"""Options and arguments that several verbs share."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keras_transformer.runs import settings
+
+if TYPE_CHECKING:
+    from keras_transformer.decoding import Translator
+
+
+def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse` for argparse, which shows its own words in place of a ValueError's."""
+
+    def parse_option(text):
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_option
+
+
+positive = parsed(settings.positive)
+
+
+@parsed
+def penalty(text: str) -> float | str:
+    """A length penalty: a number from 0, or "average"."""
+    if text == "average":
+        return text
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha < float("inf"):
+        raise ValueError(f"expected a number that is not negative, or 'average', got {text!r}")
+    return alpha
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the search, the same for `translate` and `evaluate`."""
+    parser.add_argument("--beam-size", type=positive, default=4, help="1 is greedy search")
+    parser.add_argument(
+        "--length-penalty",
+        type=penalty,
+        default=0.6,
+        metavar="ALPHA",
+        help="alpha of the GNMT penalty ((5 + length) / 6)^alpha, or 'average': score / length",
+    )
+    parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
+    add_model_arguments(parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that choose weights, the same wherever a run is read."""
+    parser.add_argument(
+        "--weights",
+        metavar="WHICH",
+        help="average, best, last, or an update; by default the average, or the last where there "
+        "is none or the last were better in validation; several with commas (8000,9000) make an "
+        "ensemble",
+    )
+    parser.add_argument(
+        "--ensemble",
+        nargs="+",
+        metavar="RUN",
+        help="decode with these runs too, of the same vocabulary, by the mean of probabilities; "
+        "stands after RUN",
+    )
+
+
+def named(weights: str | int | list) -> str:
+    """The weights of a translator as a name: "last", or "3000, average" of an ensemble."""
+    return ", ".join(map(str, weights)) if isinstance(weights, list) else str(weights)
+
+
+def load_translator(run: str, args: argparse.Namespace) -> "Translator":
+    """The translator that `run`, --ensemble and --weights name."""
+    from keras_transformer.decoding.translator import Translator
+
+    weights = args.weights and args.weights.split(",")
+    return Translator.load([run, *(args.ensemble or [])], weights)
