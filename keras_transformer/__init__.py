@@ -36,6 +36,6 @@ def __dir__():
 
 
 # After `import keras, keras_transformer` a model that is loaded from a file finds its layers.
-if "keras" in sys.modules:
+if sys.modules.get("keras"):
     for _name in SAVEABLE:
         importlib.import_module(f"{__name__}.{_name}")

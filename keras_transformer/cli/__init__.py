@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in (train, translate, evaluate, score, average, export, show):
         name = module.__name__.rpartition(".")[2]
-        summary, _, rest = module.__doc__.partition("\n\n")
+        summary, _, rest = (module.__doc__ or "").partition("\n\n")
         verb = verbs.add_parser(
             name,
             help=summary[0].lower() + summary[1:].rstrip("."),
@@ -75,5 +75,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
             return 1
-        return end.code
+        return int(end.code or 0)
     return 0

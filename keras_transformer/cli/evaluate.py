@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> None:
         "error_rates": args.error_rate,
     }
     if len(systems) == 1:
-        results = [evaluation.evaluate(*hypotheses.values(), references, **options)]
+        [only] = hypotheses.values()
+        results = [evaluation.evaluate(only, references, **options)]
     else:
         results = evaluation.compare(hypotheses, references, **options)
     for scores, (_, settings) in zip(results, systems.values(), strict=True):

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import keras
 
-from keras_transformer import files, progress
+from keras_transformer import files, models, progress  # noqa: F401  Keras loads these models
 from keras_transformer.ops.compilation import runs_on_processor
 from keras_transformer.runs import averages, checkpoints
 from keras_transformer.runs import recorded as run_settings

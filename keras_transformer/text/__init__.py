@@ -5,8 +5,17 @@ from keras_transformer.text.tokenizer import (
     MODEL_TYPES,
     NORMALIZATIONS,
     Tokenizer,
+    VocabularySizeError,
     comparable,
     train_tokenizer,
 )
 
-__all__ = ["MODEL_TYPES", "NORMALIZATIONS", "Seen", "Tokenizer", "comparable", "train_tokenizer"]
+__all__ = [
+    "MODEL_TYPES",
+    "NORMALIZATIONS",
+    "Seen",
+    "Tokenizer",
+    "VocabularySizeError",
+    "comparable",
+    "train_tokenizer",
+]

@@ -1,0 +1,152 @@
+"""The house keeps its floor plan: few doors, one loop, hints on what is public, light imports."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.tensorflow_only  # each test states its own backend
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "keras_transformer"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_there_are_at_most_20_doors():
+    doors = {path.name for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
+    assert len({door for door in doors if not door.startswith("__")}) <= 20, sorted(doors)
+
+
+def test_the_package_stays_small():
+    lines = sum(
+        len(path.read_text(encoding="utf-8").splitlines())
+        for path in MODULES
+        if "datasets" not in path.parts
+    )
+    assert lines <= 16_000
+
+
+def test_the_loop_of_training_is_written_once():
+    # Fails if: a recipe or a verb calls `model.fit` or writes checkpoints by itself.
+    homes = [*MODULES, *(ROOT / "recipes").glob("*.py")]
+    code = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in homes}
+    for name, allowed in (("fit", {"run"}), ("save_checkpoint", {"run", "checkpoints"})):
+        found = [
+            f"{path}:{node.lineno}"
+            for path, tree in code.items()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == name
+            and getattr(node.func.value, "id", "") not in allowed
+        ]
+        assert len(found) <= (name == "fit"), found
+
+
+def public_functions():
+    """(where, function) of every public function and method, of classes also those of Keras."""
+    special = ("__init__", "__call__", "__len__", "__getitem__", "__iter__")
+    for path in MODULES:
+        if path.name == "__main__.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        bodies = [tree.body]
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                bodies.append(node.body)
+        for body in bodies:
+            for node in body:
+                if isinstance(node, ast.FunctionDef) and (
+                    not node.name.startswith("_") or node.name in special
+                ):
+                    yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def test_everything_public_has_type_hints():
+    bare = []
+    for where, function in public_functions():
+        arguments = function.args
+        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        named += [each for each in (arguments.vararg, arguments.kwarg) if each is not None]
+        missing = [
+            each.arg
+            for each in named
+            if each.annotation is None and each.arg not in ("self", "cls")
+        ]
+        if missing or (function.returns is None and function.name != "__init__"):
+            bare.append(f"{where}: {', '.join(missing) or 'result'}")
+    assert not bare, "\n".join(bare)
+
+
+def test_recipes_use_public_names_only():
+    """Names with a leading underscore, and modules that no package lists, are not for recipes."""
+    for path in (ROOT / "recipes").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\bkt(\.\w+)*\._|from keras_transformer[\w.]* import _", text), path
+
+
+@pytest.mark.parametrize("verb", [[], ["train"], ["translate"], ["evaluate"], ["export"]])
+def test_help_loads_neither_keras_nor_tensorflow(verb):
+    # Fails if: the command line imports a module that needs Keras before it has to.
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(["keras", "tensorflow", "jax", "torch", "numpy"]))
+from keras_transformer import cli
+cli.main({[*verb, "--help"]})
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0 and "usage: keras-transformer" in run.stdout, run.stderr
+
+
+def test_help_answers_at_once():
+    """In processor time, which other jobs disturb less: under half a second."""
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "keras_transformer", "--help"], capture_output=True)
+    after = os.times()
+    used = after.children_user + after.children_system
+    assert used - before.children_user - before.children_system < 0.5
+
+
+def test_importing_does_no_work():
+    """No thread is started, no file descriptor moved, no Keras loaded."""
+    code = """
+import os, sys, threading
+before = [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)]
+import keras_transformer
+assert "keras" not in sys.modules and "numpy" not in sys.modules
+assert threading.active_count() == 1
+assert [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)] == before
+assert set(keras_transformer.__all__) <= set(dir(keras_transformer))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_public_name_is_there():
+    import keras_transformer
+
+    for name in keras_transformer.__all__:
+        assert getattr(keras_transformer, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        keras_transformer.nothing  # noqa: B018
+
+
+def test_a_saved_model_is_loaded_after_a_plain_import(tmp_path):
+    import keras
+
+    import keras_transformer as kt
+
+    inputs = keras.Input((None,), dtype="int32")
+    outputs = kt.layers.PositionalEmbedding(7, 4)(inputs)
+    keras.Model(inputs, outputs).save(tmp_path / "model.keras")
+    code = f"""
+import keras
+import keras_transformer
+keras.saving.load_model({str(tmp_path / "model.keras")!r})
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
