@@ -13,6 +13,7 @@ import tarfile
 import threading
 from pathlib import Path
 
+import downloads
 import numpy as np
 import pytest
 import translate_wmt14
@@ -235,10 +236,10 @@ def test_a_download_that_broke_off_goes_on(ranges, url, tmp_path, monkeypatch):
     monkeypatch.setattr(Server, "ranges", ranges)
     monkeypatch.setattr(Server, "most", 700)
     with pytest.raises(OSError, match="broke off at byte 700 of 2,304: the same command again"):
-        wmt14_data.download(url, path)
+        downloads.download(url, path)
     assert not path.exists()
     monkeypatch.setattr(Server, "most", None)
-    wmt14_data.download(url, path)
+    downloads.download(url, path)
     assert path.read_bytes() == Server.content
     assert Server.asked == [0, 700]
     assert list(path.parent.iterdir()) == [path]
@@ -246,17 +247,16 @@ def test_a_download_that_broke_off_goes_on(ranges, url, tmp_path, monkeypatch):
 
 def test_a_download_that_was_complete_is_only_renamed(url, tmp_path):
     (tmp_path / "a.tgz.partial").write_bytes(Server.content)
-    wmt14_data.download(url, tmp_path / "a.tgz")
+    downloads.download(url, tmp_path / "a.tgz")
     assert (tmp_path / "a.tgz").read_bytes() == Server.content
     (tmp_path / "b.tgz.partial").write_bytes(Server.content + b"more")  # of another file
     with pytest.raises(OSError, match="416"):
-        wmt14_data.download(url, tmp_path / "b.tgz")
+        downloads.download(url, tmp_path / "b.tgz")
     assert not (tmp_path / "b.tgz").exists()
 
 
 def call(monkeypatch, *options):
     monkeypatch.setattr(sys, "argv", ["translate_wmt14.py", *map(str, options)])
-    monkeypatch.setattr(translate_wmt14, "keep_freed_memory", lambda: None)
     translate_wmt14.main()
 
 
@@ -279,7 +279,9 @@ def test_missing_archives_are_listed_and_not_fetched(pair, count, tmp_path, monk
 
 def test_missing_archives_are_fetched_on_demand(tmp_path, monkeypatch):
     fetched = []
-    monkeypatch.setattr(wmt14_data, "download", lambda url, path: fetched.append((url, path.name)))
+    monkeypatch.setattr(
+        translate_wmt14, "download", lambda url, path: fetched.append((url, path.name))
+    )
     with pytest.raises(
         SystemExit, match="No such file.*dev.tgz"
     ):  # which the download was to bring
