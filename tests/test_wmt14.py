@@ -107,6 +107,7 @@ def write_distribution(folder, target="de", count=20):
     return pairs
 
 
+# Fails if: a member is found by the beginning or the end of its name; the sides are swapped.
 @pytest.mark.parametrize("target", ["de", "fr"])
 def test_all_pairs_come_in_order_and_again_and_nothing_is_unpacked(target, tmp_path):
     pairs = write_distribution(tmp_path / "data", target)
@@ -134,6 +135,7 @@ def test_lines_end_with_newline_only(tmp_path):
     assert list(wmt14_data.lines(path, "x")) == ["a\u2028b", "", " c\x0bd ", "", "e"]
 
 
+# Fails if: links are followed.
 def test_a_member_that_is_no_file_is_not_followed(tmp_path):
     (tmp_path / "secret").write_text("secret\n")
     with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
@@ -144,6 +146,7 @@ def test_a_member_that_is_no_file_is_not_followed(tmp_path):
         list(wmt14_data.lines(tmp_path / "a.tgz", "x"))
 
 
+# Fails if: entities are left as they are; all entities of HTML are replaced.
 def test_segments_are_the_text_of_an_sgm_file():
     text = (
         '<srcset setid="a" srclang="any">\n<doc docid="b">\n<hl>\n'
@@ -169,6 +172,7 @@ def damage(path, how):
         write_archive(path, {member: text, member[:-2] + "de": b"b\n" * 2})
 
 
+# Fails if: the pairs are cut to the shorter side.
 @pytest.mark.parametrize(
     ("how", "says"),
     [
@@ -230,6 +234,7 @@ def url(monkeypatch):
     server.server_close()
 
 
+# Fails if: a short download is kept; a whole file is appended to a part of it.
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_download_that_broke_off_goes_on(ranges, url, tmp_path, monkeypatch):
     path = tmp_path / "data" / "a.tgz"
@@ -260,6 +265,7 @@ def call(monkeypatch, *options):
     translate_wmt14.main()
 
 
+# Fails if: archives are downloaded that nobody asked for.
 @pytest.mark.parametrize(("pair", "count"), [("en-de", 5), ("en-fr", 7)])
 def test_missing_archives_are_listed_and_not_fetched(pair, count, tmp_path, monkeypatch):
     write_distribution(tmp_path / "data", pair[-2:])
@@ -368,6 +374,7 @@ def test_the_recipe_trains_resumes_averages_and_prints_both_scores(tmp_path):
     assert settings["archives"]["dev.tgz"] == (moved / "dev.tgz").stat().st_size
 
 
+# Fails if: a run is resumed on other archives.
 def test_another_text_is_refused_on_resuming(tmp_path, monkeypatch):
     pytest.importorskip("sacremoses", reason="the `wmt` extra is not installed")
     options = ["--pair", "en-de", "--run-dir", tmp_path / "run", "--vocabulary-size", 9]
@@ -380,6 +387,7 @@ def test_another_text_is_refused_on_resuming(tmp_path, monkeypatch):
         call(monkeypatch, "--data", tmp_path / "b", *options)
 
 
+# Fails if: the batches depend on the number of devices.
 @pytest.mark.slow
 def test_two_devices_train_as_one(tmp_path):
     """Under JAX, dropout and all: the batches and the masks do not depend on the devices."""
