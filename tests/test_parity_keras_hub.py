@@ -57,6 +57,7 @@ def copy_block(theirs, ours):
     assert ours.count_params() == theirs.count_params()
 
 
+# Fails if: pre-norm has no norm.
 @pytest.mark.parametrize(("norm", "activation"), [("post", "relu"), ("pre", "gelu")])
 def test_encoder_layer_is_keras_hubs(norm, activation):
     theirs = keras_hub.layers.TransformerEncoder(**their_options(norm, activation))
@@ -75,6 +76,7 @@ def test_encoder_layer_is_keras_hubs(norm, activation):
     assert_close(ours(x, mask=SOURCE_MASK, attention_mask=pairs), array(expected))
 
 
+# Fails if: the cache is always written at position 0.
 @pytest.mark.parametrize(("norm", "activation"), [("post", "relu"), ("pre", "gelu")])
 def test_decoder_layer_is_keras_hubs_with_their_cache_and_ours(norm, activation):
     theirs = keras_hub.layers.TransformerDecoder(**their_options(norm, activation))
