@@ -22,6 +22,7 @@ HEAVY = [
 ]
 
 
+# Fails if: a module imports sacrebleu, matplotlib or keras_nlp at its top.
 @pytest.mark.parametrize(
     ("backend", "forbidden"), [("tensorflow", HEAVY), ("jax", [*HEAVY, "tensorflow"])]
 )
