@@ -66,6 +66,7 @@ def run(clock, stream, seconds_each, steps, total=None, unit="pairs"):
 # --- one job
 
 
+# Fails if: the time left is that of the work done instead of the work left.
 def test_a_terminal_rewrites_one_line_and_ends_with_what_was_done(clock):
     assert run(clock, Terminal(), 1.0, 4, total=40) == (
         "\rencoding: 20 of 40 pairs  left 0:00:02\x1b[K"
@@ -99,11 +100,13 @@ def test_a_short_job_says_nothing(clock, stream):
     assert run(clock, stream, 0.1, 9, total=90) == ""
 
 
+# Fails if: a long line is not cut.
 def test_a_line_is_cut_to_the_width_of_the_terminal(clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     assert "\rencoding: 10 of 40 \x1b[K" in run(clock, Terminal(), 3.0, 1, total=40)
 
 
+# Fails if: an interrupted line is left open.
 def test_an_interrupted_line_is_ended(clock):
     stream = Terminal()
     with pytest.raises(KeyboardInterrupt), progress.shown(stream):
@@ -114,6 +117,7 @@ def test_an_interrupted_line_is_ended(clock):
     assert not clock.functions
 
 
+# Fails if: jobs of other threads are shown.
 def test_nothing_is_said_unless_asked(clock, capsys):
     def job():
         with progress.work("encoding", 10, "pairs") as done, done.part(10):
@@ -136,6 +140,7 @@ def test_a_passing_job_leaves_nothing_behind(clock):
     assert terminal == "\rencoding: 10 pairs  0:00:40\x1b[K\r\x1b[K"
 
 
+# Fails if: a warning is written into the line.
 def test_what_is_said_meanwhile_has_a_line_of_its_own(clock, monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -146,6 +151,7 @@ def test_what_is_said_meanwhile_has_a_line_of_its_own(clock, monkeypatch):
     assert stream.getvalue() == ("first\n\rencoding: 0 of 10 pairs  0:00:03\x1b[K\r\x1b[Kwarning\n")
 
 
+# Fails if: a part of a job is not counted, or is counted twice; a job within a job is shown too.
 def test_a_job_within_another_counts_as_its_part(clock):
     stream = io.StringIO()
     with progress.shown(stream), progress.work("translating", 1000, "bytes") as done:
@@ -165,6 +171,7 @@ def test_a_job_within_another_counts_as_its_part(clock):
     )
 
 
+# Fails if: the thread continues after its job, or there is none.
 def test_one_long_call_is_followed_by_a_thread_that_ends_with_it(monkeypatch):
     monkeypatch.setattr(progress, "QUIET", 0)
     monkeypatch.setattr(progress, "TERMINAL", 0.01)
@@ -180,6 +187,7 @@ def test_one_long_call_is_followed_by_a_thread_that_ends_with_it(monkeypatch):
 # --- the jobs
 
 
+# Fails if: work is counted twice, or in another unit.
 def test_jobs_count_all_of_their_work(monkeypatch, uncompiled, tmp_path):
     jobs = {}
     real = progress.work
@@ -273,6 +281,7 @@ def slow(clock, monkeypatch):
     return main
 
 
+# Fails if: progress is written to stdout.
 def test_translating_a_file_says_the_time_left_and_keeps_stdout_clean(
     slow, tmp_path, monkeypatch, capsys
 ):
@@ -301,6 +310,7 @@ def test_of_a_pipe_the_lines_so_far_are_said(slow, monkeypatch, capsys):
     assert capsys.readouterr().out == "ABC\n" * 4
 
 
+# Fails if: progress is shown beside results, or while lines are typed.
 @pytest.mark.parametrize("name", ["stdin", "stdout"])
 def test_where_results_come_to_the_same_terminal_nothing_else_does(
     slow, tmp_path, monkeypatch, name
@@ -333,6 +343,7 @@ def test_scoring_a_file_says_the_time_left(slow, tmp_path, capsys):
 # --- how programs end
 
 
+# Fails if: the commands to type are left out.
 def test_verbs_end_with_what_they_wrote_and_what_to_type(tmp_path, uncompiled, capsys):
     lines = tmp_path / "lines"
     lines.write_text("a b\n", encoding="utf-8")
@@ -366,12 +377,14 @@ def test_verbs_end_with_what_they_wrote_and_what_to_type(tmp_path, uncompiled, c
     )
 
 
+# Fails if: commands are not quoted.
 def test_commands_to_type_are_quoted_where_a_shell_needs_it():
     text = ends.command("keras-transformer", "show", "a run", "it's", rest="< source.txt")
     assert text.endswith("< source.txt")
     assert shlex.split(text)[:4] == ["keras-transformer", "show", "a run", "it's"]
 
 
+# Fails if: an error takes several lines.
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
@@ -395,6 +408,7 @@ def test_a_program_ends_in_one_line(error, status, said, capsys, monkeypatch):
             main()
 
 
+# Fails if: no new line follows ^C.
 def test_in_a_terminal_the_line_of_an_interruption_is_its_own(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with pytest.raises(SystemExit), ends.program("recipe"):
@@ -402,11 +416,13 @@ def test_in_a_terminal_the_line_of_an_interruption_is_its_own(monkeypatch):
     assert sys.stderr.getvalue() == "\nrecipe: interrupted\n"
 
 
+# Fails if: a bug loses its traceback.
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(TypeError), ends.program("recipe"):
         raise TypeError
 
 
+# Fails if: a validation is shown as a job of its own.
 def test_a_validation_within_training_leaves_the_epoch_its_line(clock):
     stream = io.StringIO()
 
