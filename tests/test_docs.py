@@ -75,6 +75,7 @@ def policy():
 
 
 # A Korean page with the English one's code to the letter has its prints compared below instead.
+# Fails if: a printed number or a shape is changed.
 @pytest.mark.parametrize(
     "path", [p for p in WITH_CODE if p not in TWINS or not same_code(p)], ids=name
 )
@@ -92,6 +93,7 @@ def test_the_code_of_a_page_runs_and_prints_what_stands_below_it(path, tmp_path,
                 assert list(names[each].shape) == eval(shape), each
 
 
+# Fails if: the code of a Korean page, or what it prints, is changed.
 @pytest.mark.parametrize("path", TWINS, ids=name)
 def test_both_languages_have_the_same_code_and_print_the_same(path):
     assert code(path, strings=False) == code(english(path), strings=False)
@@ -107,6 +109,7 @@ def test_every_chapter_is_there_in_both_languages():
     assert len(chapters) > 10
 
 
+# Fails if: a link or an anchor is changed.
 @pytest.mark.parametrize(
     "path",
     [*PAGES, *ROOT.glob("README*.md"), ROOT / "tests/README.md", ROOT / "recipes/README.md"],
@@ -136,6 +139,7 @@ def test_every_recipe_is_in_the_table_of_recipes():
     assert set(re.findall(r"^\| \[(\w+\.py)\]", table, re.M)) == recipes
 
 
+# Fails if: a concept has no chapter.
 def test_every_concept_has_its_chapter_and_its_code_on_the_front_pages():
     """One click to what explains it, one more to the code."""
     rows = {}
@@ -178,6 +182,7 @@ def pixels(data):
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), "float32")
 
 
+# Fails if: a label loses a space; a line is drawn in another way.
 def test_pictures_are_what_the_code_draws(drawn):
     """To 0.02 of 255, as a mean over the picture: a space taken out of a label was 0.06."""
     assert len(drawn) > 10
@@ -202,6 +207,7 @@ def test_pictures_that_the_walk_through_shows_are_drawn_by_its_code(drawn):
     assert shown == {path for path in drawn if path.parent == DOCS / "paper" / "pictures"}
 
 
+# Fails if: a label mixes Korean and a formula.
 def test_pictures_lack_no_glyph(drawing):
     """A formula ($...$) has fonts of its own, without Korean: no label mixes the two."""
     assert "lyph" not in drawing[1]
