@@ -20,6 +20,7 @@ def layer(kind, dtype=None, epsilon=1e-6):
     return made
 
 
+# Fails if: the gradient lacks a term; epsilon differs; a mean leaves out a column.
 @pytest.mark.parametrize("shape", [(D,), (7, D), (3, 5, D)])
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("epsilon", [1e-6, 0.1])
@@ -58,6 +59,7 @@ def test_equals_keras_in_every_dtype(dtype):
     )
 
 
+# Fails if: mean and variance are computed in half precision.
 def test_half_precision_keeps_its_statistics_in_float32():
     # The squares of these are beyond float16.
     x = ops.cast(RNG.normal(2000, 700, (3, D)), "float16")
@@ -78,6 +80,7 @@ def test_config_round_trip():
     assert copy.epsilon == 0.5 and copy.name == "n"
 
 
+# Fails if: training under XLA normalizes by matrix products.
 @pytest.mark.tensorflow_only
 def test_compiled_by_xla_a_deeper_stack_costs_its_layers_and_not_their_product():
     import tensorflow as tf
