@@ -98,6 +98,9 @@ def copy_to_torch(pairs):
             theirs[rows] = 0 if ours is None else double(array(ours).T)
 
 
+# Fails if: scores are divided by sqrt(d_model); the decoder is not causal; the mask of the memory
+# or of the target is dropped; there is no residual; post-norm ends with another norm; epsilon
+# differs.
 @pytest.mark.parametrize(
     ("norm", "use_bias", "activation"),
     [
@@ -155,6 +158,7 @@ def test_encoder_and_decoder_are_torchs_with_every_gradient(norm, use_bias, acti
 # --- training
 
 
+# Fails if: eps is divided by V - 1; padding counts; the gradient at the label lacks eps / V.
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_label_smoothing_is_torchs_with_its_gradient(eps, reduction):
@@ -173,6 +177,7 @@ def test_label_smoothing_is_torchs_with_its_gradient(eps, reduction):
     assert (gradient[labels == 0] == 0).all()
 
 
+# Fails if: the schedule starts at step 0; beta_2 is 0.999; nothing is clipped.
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("longest", [None, 1000.0])
 def test_paper_adam_is_torchs_with_its_schedule_clipping_and_decay(decay, longest):
