@@ -35,6 +35,7 @@ def text_classifier(**options):
 # --- the models
 
 
+# Fails if: the implicit mask is dropped.
 def test_padding_and_neighbours_change_no_logits():
     options = {"positions": "sinusoidal", "max_length": None, "norm": "post"}
     model, classifier = language_model(**options), text_classifier(**options)
@@ -63,6 +64,7 @@ def test_ids_and_positions_may_be_floats_as_in_a_model_that_keras_rebuilds():
     np.testing.assert_array_equal(array(found), array(model(INPUTS)))
 
 
+# Fails if: the config lacks the dropout; a layer has another name.
 def test_they_save_and_load():
     model, classifier = language_model(use_bias=True), text_classifier(dropout=0.3)
     testing.assert_saves_and_loads(model, INPUTS)
@@ -72,6 +74,7 @@ def test_they_save_and_load():
         assert {"embedding", "encoder"} <= {weight.path.split("/")[0] for weight in each.weights}
 
 
+# Fails if: the encoder is causal; the logits are those of other positions.
 def test_a_hidden_token_is_told_by_both_sides():
     model = language_model(dropout=0.0)
     positions = np.tile(np.arange(S, dtype="int32"), (B, 1))
@@ -91,12 +94,14 @@ def test_a_hidden_token_is_told_by_both_sides():
         np.testing.assert_allclose(asked[row, column], before[row, at], atol=1e-5)
 
 
+# Fails if: the logits are in half precision.
 def test_classes_are_in_full_precision_from_half_precision_layers():
     classifier = text_classifier(dtype="mixed_bfloat16")
     assert keras.backend.standardize_dtype(classifier(IDS).dtype) == "float32"
     assert keras.backend.standardize_dtype(classifier.encoder.compute_dtype) == "bfloat16"
 
 
+# Fails if: padding counts in the mean; the sum is in half precision.
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_mean_is_of_real_tokens(dtype):
     x = np.random.default_rng(1).normal(size=(B, S, 13)).astype("float32")
@@ -115,6 +120,7 @@ def test_the_mean_is_of_real_tokens(dtype):
     assert array(layers.MeanPooling(dtype="float16")(hundreds, mask=every)) == 100
 
 
+# Fails if: the encoder comes without its embedding.
 def test_an_encoder_is_taken_over_whole_and_nothing_else():
     model, classifier = language_model(), text_classifier()
     classes = [array(weight) for weight in classifier.classes.weights]
@@ -184,6 +190,7 @@ def as_texts(rows):
     return sorted(tuple(row[row > 0].tolist()) for row in rows if row.any())
 
 
+# Fails if: the positions are not those of the hidden tokens.
 @pytest.mark.parametrize("shapes", ["dynamic", "static"])
 def test_an_epoch_holds_every_text_once_under_its_masks(shapes):
     encoded = corpus()
@@ -199,6 +206,7 @@ def test_an_epoch_holds_every_text_once_under_its_masks(shapes):
         assert len(pairs) <= 16
 
 
+# Fails if: a special id is hidden; the shares are 0.7 or 0.1; special ids are drawn.
 def test_the_share_of_tokens_hidden_and_what_stands_there_instead():
     encoded = corpus(2003, first=1)  # unknown ids and masks that stand in the text, too
     plan = data.MaskedPlan(encoded, Words(), 1009)
@@ -229,6 +237,7 @@ def test_how_many_are_predicted():
     assert predicted_count([0, 1, 10], share=1.0).tolist() == [0, 1, 10]
 
 
+# Fails if: weights count all positions, or only one micro-batch.
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_weights_count_predicted_tokens_alone(accumulate):
     plan = data.MaskedPlan(corpus(), Words(), 211, accumulate=accumulate, share=0.5)
@@ -244,6 +253,7 @@ def test_weights_count_predicted_tokens_alone(accumulate):
     assert filled  # rows with fewer predictions than the widest of their batch
 
 
+# Fails if: all updates, or all runs, use the same seed.
 def test_masks_are_a_pure_function_of_seed_and_update():
     first, second, other = (data.MaskedPlan(corpus(), Words(), 211, seed=s) for s in (1, 1, 2))
     for update in (17, 3, 90):
@@ -289,6 +299,7 @@ def test_evaluation_hides_the_same_tokens_in_each_pass():
     np.testing.assert_allclose(total, sum(rows), rtol=1e-4)
 
 
+# Fails if: classes come in another order than their texts.
 @pytest.mark.parametrize("shapes", ["dynamic", "static"])
 def test_every_text_comes_with_its_class_the_empty_ones_too(shapes):
     encoded = corpus(first=5)
@@ -307,6 +318,7 @@ def test_every_text_comes_with_its_class_the_empty_ones_too(shapes):
     assert (encoded.lengths == 0).any()
 
 
+# Fails if: predictions come in another order than their texts.
 def test_predictions_come_back_in_the_order_of_the_texts():
     encoded = corpus(29, longest=3)
     classifier = text_classifier(num_layers=1)
@@ -346,6 +358,7 @@ def test_what_cannot_be_batched_is_said(make, message):
         make()
 
 
+# Fails if: the mask's symbol is found in texts.
 def test_a_vocabulary_has_a_mask_that_no_text_holds():
     lines = ["a man rides", "a <mask> rests", "the dog sleeps"]
     tokenizer = text.train_tokenizer(lines, 285, mask=True)
