@@ -39,6 +39,8 @@ def sample(seed, scale=1.0, padded=0):
     return labels, logits, random.uniform(0.1, 2, (B, T)).astype("float32")
 
 
+# Fails if: the gradient is not weighted; it lacks eps / V, or eps at the label; the label is taken
+# from another row.
 @given(
     seed=st.integers(0, 2**31),
     eps=st.sampled_from([0.0, 0.1]),
@@ -64,6 +66,7 @@ def test_the_same_when_compiled(eps):
     np.testing.assert_allclose(gradient, slopes * weights[..., None], atol=2e-6)
 
 
+# Fails if: the slopes are written in place within the step, or into the softmax.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("compiled", [False, True])
 def test_gradients_asked_for_again_are_the_same(compiled):
@@ -87,6 +90,8 @@ def test_gradients_asked_for_again_are_the_same(compiled):
         np.testing.assert_allclose(gradient, times * slopes, atol=2e-6)
 
 
+# Fails if: the loss is infinite where a probability underflows; the gradient at the label lacks
+# the smoothing; the highest logit is not subtracted before exponentials.
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_extreme_logits_are_exact(dtype, eps):
