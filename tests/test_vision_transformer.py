@@ -46,6 +46,7 @@ ORDER = np.random.default_rng(11).permutation(ROWS * COLUMNS)
 # --- patches
 
 
+# Fails if: rows and columns are swapped.
 def test_patches_are_those_cut_by_hand():
     patches = array(cut_patches(ops.convert_to_tensor(IMAGES), P))
     expected = [
@@ -68,6 +69,7 @@ def test_the_embedding_is_a_convolution_whose_stride_is_its_kernel():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+# Fails if: the class token comes last; positions start at 1.
 def test_the_class_token_comes_first_and_every_position_has_its_vector():
     layer = PatchEmbedding(P, D)
     x = array(layer(IMAGES))
@@ -86,6 +88,7 @@ def test_images_that_patches_do_not_divide_are_refused(shape):
         PatchEmbedding(P, D).build((None, *shape))
 
 
+# Fails if: the size of an image is not checked.
 def test_what_does_not_fit_is_said():
     layer = PatchEmbedding(P, D)
     layer(IMAGES)
@@ -100,6 +103,7 @@ def test_what_does_not_fit_is_said():
 # --- the model
 
 
+# Fails if: the first patch is classified instead of the class token.
 @pytest.mark.parametrize("pooling", ["class", "mean"])
 def test_without_positions_the_order_of_patches_is_unseen_and_with_them_it_is_seen(pooling):
     for positions in (None, "learned", "sinusoidal"):
@@ -130,6 +134,7 @@ def test_weights_of_every_layer_sum_to_1_and_the_logits_are_the_same(pooling):
     np.testing.assert_allclose(array(logits), array(vit(IMAGES)), atol=1e-5)
 
 
+# Fails if: the config lacks the pooling.
 @pytest.mark.parametrize("options", [{}, {"pooling": "mean", "positions": "sinusoidal"}])
 def test_it_saves_and_loads(options):
     testing.assert_saves_and_loads(model(**options, dropout=0.3, epsilon=1e-5), IMAGES)
@@ -155,6 +160,7 @@ def test_mixed_precision_agrees_with_float32(dtype):
     np.testing.assert_allclose(array(found), expected, atol=tolerance * np.abs(expected).max())
 
 
+# Fails if: the projections have no biases.
 def test_it_has_the_published_number_of_parameters():
     # "Tiny" of DeiT (Touvron et al., 2021), as timm counts it: 5,717,416.
     tiny = VisionTransformer((224, 224, 3), 1000, 16, num_layers=12, d_model=192, num_heads=3)
@@ -185,6 +191,7 @@ def test_it_learns_where_a_spot_is():
 # --- pictures
 
 
+# Fails if: the field is that of the sum over channels.
 def test_a_receptive_field_is_what_a_kernel_made_by_hand_has():
     image = np.zeros((7, 9, 1), "float32")
     convolution = keras.layers.Conv2D(2, 3, padding="same", use_bias=False)
@@ -203,6 +210,7 @@ def test_a_receptive_field_is_what_a_kernel_made_by_hand_has():
     ).sum() == 7  # 0 at the corner
 
 
+# Fails if: the last layers are taken instead of the first.
 def test_a_convolution_sees_a_pixel_more_a_layer_and_attention_all_at_once():
     vit = VisionTransformer((12, 15, 1), 5, **SIZES)
     image = IMAGES[0, :12, :15, :1]
@@ -225,6 +233,8 @@ def test_a_convolution_sees_a_pixel_more_a_layer_and_attention_all_at_once():
     np.testing.assert_array_equal(field > 0, expected)
 
 
+# Fails if: rows and columns of the grid are swapped; attention to the patch is shown instead of
+# the patch's own; the class token counts as a patch.
 @pytest.mark.parametrize("pooling", ["class", "mean"])
 def test_the_picture_shows_the_weights_of_each_layer_and_head(pooling):
     vit = model(pooling=pooling)
@@ -254,6 +264,7 @@ def numbers(batch):
     return np.round((batch[0].max(axis=(1, 2, 3)) + 1) * 127.5).astype(int)
 
 
+# Fails if: two epochs have the same order.
 def test_an_epoch_holds_each_image_once_with_its_label():
     plan = ImagePlan(NUMBERED, np.arange(COUNT), rows=4, seed=3, shift=2, mirror=True)
     batches = [plan.batch(update) for update in range(13)]  # four epochs
@@ -266,6 +277,7 @@ def test_an_epoch_holds_each_image_once_with_its_label():
         assert images.dtype == weights.dtype == np.float32 and abs(weights.sum() - 1) < 1e-6
 
 
+# Fails if: the seed is ignored.
 def test_a_batch_is_a_function_of_seed_and_update():
     plans = [ImagePlan(NUMBERED, np.arange(COUNT), 4, seed, shift=2) for seed in (3, 3, 4)]
     plans[0].batch(0)
@@ -277,6 +289,7 @@ def test_a_batch_is_a_function_of_seed_and_update():
     np.testing.assert_array_equal(array(labels), first[1])
 
 
+# Fails if: images are not moved; they are mirrored upside down.
 def test_images_are_moved_whole_and_what_comes_in_is_black():
     image = np.arange(1, 36, dtype="uint8").reshape(1, 5, 7, 1)
     plan = ImagePlan(np.repeat(image, 50, axis=0), np.zeros(50), 50, shift=1, mirror=True)
@@ -347,6 +360,7 @@ def weights(run, update):
     return read_arrays(run / "checkpoints" / f"update-{update:08d}" / "weights.npz")
 
 
+# Fails if: resuming starts at update 0; an image is classified without scaling its pixels.
 @pytest.mark.tensorflow_only
 def test_the_recipe_trains_resumes_classifies_and_draws(recipe, digits):
     run, picture = digits / "run", digits / "attention.png"
@@ -397,6 +411,7 @@ def test_the_recipe_takes_a_folder_of_own_images(recipe, tmp_path):
     assert "two or more sub-folders" in recipe(*train)[2]
 
 
+# Fails if: pickles are allowed.
 @pytest.mark.tensorflow_only
 def test_the_recipe_says_what_is_missing(recipe, digits, monkeypatch):
     def no_network():
