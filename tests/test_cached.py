@@ -34,6 +34,7 @@ def expected(queries, keys, values, mask):
     return weights / weights.sum(-1, keepdims=True) @ values
 
 
+# Fails if: the newest block is not read; a slot is read twice.
 @pytest.mark.parametrize(("slots", "new"), [(6, 1), (16, 1), (29, 1), (29, 3), (48, 3)])
 def test_it_is_attention_to_all_that_is_written(slots, new):
     attend = compile_with_weights(cached.attend)
@@ -46,6 +47,7 @@ def test_it_is_attention_to_all_that_is_written(slots, new):
         )
 
 
+# Fails if: sums are not scaled to the new highest score; no highest score is subtracted.
 def test_high_scores_do_not_overflow():
     queries, keys, values = random_attention(1, 40)
     keys[..., ::7] *= 300.0
@@ -56,6 +58,7 @@ def test_high_scores_do_not_overflow():
     )
 
 
+# Fails if: all blocks are read.
 @pytest.mark.parametrize("index", [0, 7, 8, 15])
 def test_blocks_behind_what_is_written_are_not_read(index):
     queries, keys, values = random_attention(1, 40)
@@ -80,6 +83,7 @@ def test_half_precision_is_summed_in_float32(dtype):
     )
 
 
+# Fails if: eager steps are computed in blocks.
 def test_it_serves_a_compiled_step_on_a_processor_and_no_other(monkeypatch):
     queries, keys, _ = map(ops.convert_to_tensor, random_attention(1, 40))
     monkeypatch.setattr(cached, "runs_on_processor", lambda: True)
@@ -89,6 +93,7 @@ def test_it_serves_a_compiled_step_on_a_processor_and_no_other(monkeypatch):
     assert not cached.serves(queries, keys, ops.convert_to_tensor(3))
 
 
+# Fails if: the blocks are used where dropout or the caller needs all weights.
 @pytest.mark.parametrize("asked", [{"return_attention_weights": True}, {"training": True}])
 def test_weights_and_dropout_need_all_of_them(asked, monkeypatch):
     monkeypatch.setattr(cached, "serves", lambda *shapes: True)
