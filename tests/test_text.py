@@ -46,6 +46,7 @@ def kept(line):
     return unicodedata.normalize("NFC", line).replace("▁", " ").strip(" ")
 
 
+# Fails if: training normalizes with NFKC; spaces are not kept.
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_lossless(kind):
     @settings(deadline=None, max_examples=100)
@@ -60,6 +61,7 @@ def test_lossless(kind):
     assert TOKENIZERS[kind].decode(TOKENIZERS[kind].encode(HARD)) == kept(HARD)
 
 
+# Fails if: encoding does not compose text (NFC).
 @settings(deadline=None, max_examples=50)
 @given(HANGUL)
 def test_decomposed_korean_gives_the_same_ids(line):
@@ -69,6 +71,7 @@ def test_decomposed_korean_gives_the_same_ids(line):
         assert tokenizer.pieces(decomposed) == tokenizer.pieces(line)
 
 
+# Fails if: training does not compose text (NFC).
 def test_training_composes_text():
     decomposed = [tuple(unicodedata.normalize("NFD", side) for side in pair) for pair in PAIRS]
     assert text.train_tokenizer(decomposed, 607).model_proto == BPE.model_proto
@@ -86,6 +89,7 @@ def test_special_ids_never_come_from_text(kind):
             assert tokenizer.decode(tokenizer.encode(line)) == line or kind in ("char", "word")
 
 
+# Fails if: decoding keeps pad or start; it does not stop at the first end.
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_decode_leaves_special_ids_out(data):
@@ -325,6 +329,7 @@ def test_graph_equals_eager(kind):
     )
 
 
+# Fails if: the saved object does not track the tokenizer's inner resource.
 def test_saved_model_reloads_in_a_fresh_process(tmp_path):
     tf = pytest.importorskip("tensorflow")
     pytest.importorskip("tensorflow_text")
@@ -353,6 +358,7 @@ def test_saved_model_reloads_in_a_fresh_process(tmp_path):
     assert out.stdout == f"{BPE.encode(HARD)}\n{kept(HARD)}\n"
 
 
+# Fails if: both vocabularies get the same name in the SavedModel.
 def test_two_vocabularies_in_one_saved_model_stay_two(tmp_path):
     tf = pytest.importorskip("tensorflow")
     pytest.importorskip("tensorflow_text")
