@@ -51,6 +51,7 @@ def logits(model, source_ids, target_ids):
 # --- causality, padding, batch, source: the certificates say how
 
 
+# Fails if: the causal mask is one position too wide.
 def test_causality(any_precision):
     testing.assert_causal(any_precision[0], IDS)
 
@@ -65,6 +66,7 @@ def test_dropout_is_on_in_training_only(model):
     assert np.abs(array(model(IDS, training=True)) - whole).max() > 0.01
 
 
+# Fails if: the combined mask leaves out the mask of the keys.
 def test_more_padding_changes_no_real_token(any_precision):
     testing.assert_padding_invariant(any_precision[0], IDS)
 
@@ -85,6 +87,7 @@ def test_changing_any_source_token_changes_all_logits(any_precision):
 # --- cache
 
 
+# Fails if: the newest keys are always written at position 0.
 def test_each_layer_step_by_step_is_the_uncached_layer(any_precision):
     model, tolerance = any_precision
     memory, memory_mask = model.encode(SOURCE)
@@ -101,6 +104,7 @@ def test_each_layer_step_by_step_is_the_uncached_layer(any_precision):
         x = expected
 
 
+# Fails if: the causal mask is one position too wide.
 @pytest.mark.parametrize(
     "options",
     [
@@ -250,6 +254,7 @@ def test_feature_extractor_carries_the_mask(model):
 # --- training
 
 
+# Fails if: the optimizer makes its variables while the step is traced.
 @pytest.mark.tensorflow_only
 def test_the_training_step_is_traced_once():
     class Counted(SmoothedCrossentropy):
@@ -277,6 +282,7 @@ def test_what_is_frozen_stays_and_the_rest_moves():
     assert moved == {weight.path for weight in model.trainable_variables}
 
 
+# Fails if: under XLA, attention over unknown lengths is a function of its own.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("of_a_user", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_xla_trains_on_batches_of_unknown_shape(of_a_user):
