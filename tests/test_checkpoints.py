@@ -97,6 +97,8 @@ def optimizer_with_every_kind_of_variable():
     return keras.optimizers.LossScaleOptimizer(adam, initial_scale=8.0, dynamic_growth_steps=5)
 
 
+# Fails if: a checkpoint lacks the seed states, the optimizer's or the loss scale's variables, or
+# weights that are not trained; JAX's state is not synced before saving.
 def test_stopped_and_resumed_equals_never_stopped(tmp_path):
     whole = RunDirectory.start(tmp_path / "whole", {})
     train(whole, toy(optimizer_with_every_kind_of_variable()), 0, UPDATES, steps_per_epoch=3)
@@ -160,6 +162,7 @@ def damage_by_halving_state(folder):
     os.truncate(folder / "state.json", (folder / "state.json").stat().st_size // 2)
 
 
+# Fails if: sizes and hashes are not checked.
 @pytest.mark.parametrize(
     "damage",
     [
@@ -181,6 +184,7 @@ def test_damaged_checkpoint_is_never_loaded(tmp_path, capsys, damage):
     assert [c.update for c in run.checkpoints()] == [1, 2]
 
 
+# Fails if: a checkpoint is written in its final place.
 @pytest.mark.parametrize("step", ["write_arrays", "to_json", "flush_folder"])
 def test_killed_while_saving_leaves_the_previous_checkpoint(tmp_path, monkeypatch, step):
     run, model = small_run(tmp_path)
@@ -241,6 +245,7 @@ def test_a_dtype_that_a_model_does_not_take_is_refused(tmp_path):
         run.load_model(dtype="float32")
 
 
+# Fails if: bfloat16 is stored by its values instead of its bits.
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_survives_to_the_bit(tmp_path, dtype):
     run, model = RunDirectory.start(tmp_path, {}), toy(dtype=dtype)
@@ -297,6 +302,7 @@ def stored(folder, arrays):
     return Checkpoint(folder, 1, {})
 
 
+# Fails if: integers are averaged; the sum is divided by k - 1.
 @settings(max_examples=15, deadline=None)
 @given(count=st.integers(1, 5), seed=st.integers(0, 999))
 def test_average_is_the_mean_and_integers_are_the_last(tmp_path_factory, count, seed):
@@ -432,6 +438,7 @@ def test_nothing_to_load_is_said_in_one_line(tmp_path):
             run.load_model(weights)
 
 
+# Fails if: pickles are allowed; Keras' safe mode is off.
 def test_a_strangers_files_run_no_code(tmp_path):
     run, model = small_run(tmp_path)
 
@@ -485,6 +492,7 @@ def test_a_run_older_than_an_option_goes_on_without_it(tmp_path):
         RunDirectory.start(tmp_path / "run", {"seed": 3, "sampling": 0.1})
 
 
+# Fails if: settings are not compared.
 def test_other_settings_are_refused_by_name(tmp_path):
     RunDirectory.start(tmp_path, SETTINGS).close()
     (tmp_path / "checkpoints" / "update-00000001").mkdir(parents=True)  # damaged, but trained
@@ -565,6 +573,7 @@ def test_a_text_is_known_by_its_sha256_and_not_by_its_path(tmp_path):
         RunDirectory.start(tmp_path, paths | {"text_sha256": "y"}, ["data"])
 
 
+# Fails if: a foreign folder is accepted.
 def test_a_folder_of_somebody_else_is_untouched(tmp_path):
     (tmp_path / "thesis.tex").write_text("do not touch")
     before = snapshot(tmp_path)
