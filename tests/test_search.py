@@ -327,6 +327,8 @@ def test_what_is_finished_waits_unchanged_while_other_rows_run_on():
         np.testing.assert_allclose(later_scores[:-1], scores[:-1], rtol=1e-6)
 
 
+# Fails if: the finished rows are kept instead of the unfinished; their results are not put back;
+# the caches are those of other rows.
 @pytest.mark.parametrize("few", [1, 5, 22])
 @pytest.mark.parametrize("run", [greedy, beam])
 def test_the_few_that_are_left_go_on_alone_to_the_same_results(run, few):
@@ -337,6 +339,7 @@ def test_the_few_that_are_left_go_on_alone_to_the_same_results(run, few):
 
 
 # Elsewhere a step is traced, so its rows cannot be counted.
+# Fails if: the search never shrinks.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("beams", [1, 3])
 def test_rows_that_are_done_are_not_computed_beside_few(beams):
@@ -415,6 +418,7 @@ def test_a_search_is_over_when_nothing_can_still_enter_the_results():
     assert calls == [0]
 
 
+# Fails if: a search that ran out of room counts as ended.
 @pytest.mark.parametrize("beam_size", [None, 3])
 def test_what_ends_in_less_room_is_what_ends_in_all_of_it(beam_size):
     """The rest says that it did not end, and rows that are not done are not to be read."""
@@ -434,6 +438,7 @@ def test_what_ends_in_less_room_is_what_ends_in_all_of_it(beam_size):
     np.testing.assert_array_equal(short[0][best][done], whole[0][best][done][:, :3])
 
 
+# Fails if: parts come in the order of their maxima; of equal scores the last one wins.
 @pytest.mark.parametrize("size", [125 * 11, 128 * 9, 13, 2003])  # two of parts, two without
 def test_the_highest_are_those_of_top_k_whatever_is_equal(size):
     random = np.random.default_rng(size)
