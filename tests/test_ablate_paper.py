@@ -27,6 +27,7 @@ def test_at_the_papers_own_scale_a_row_is_the_papers(name):
     assert scaled(TABLE_3[name], PAPER) == PRESETS[name]
 
 
+# Fails if: sizes are scaled from those of the base instead of the row's own.
 @pytest.mark.parametrize("name", TABLE_3)
 def test_a_row_is_to_the_small_base_as_to_the_papers(name):
     """Sizes with other ratios to one another than the paper's, so that none stands for another."""
@@ -99,6 +100,7 @@ def test_each_row_stands_for_one_conclusion():
     assert sorted(rows) == sorted(set(TABLE_3) - {"base"})
 
 
+# Fails if: rounding counts as a direction; lower and higher are swapped.
 @pytest.mark.parametrize(
     ("name", "perplexity", "bleu"),
     [
@@ -117,6 +119,7 @@ def test_the_direction_is_that_of_the_papers_figures_for_each_metric(name, perpl
     assert (expected(name, PERPLEXITY), expected(name, BLEU)) == (perplexity, bleu)
 
 
+# Fails if: perplexities are compared without logarithms.
 @pytest.mark.parametrize("metric", [PERPLEXITY, BLEU])
 def test_nothing_directed_is_seen_in_the_paper_turned_round(metric):
     figures = papers(metric)
@@ -129,6 +132,7 @@ def test_nothing_directed_is_seen_in_the_paper_turned_round(metric):
         assert judgement.verdict == ("seen" if equal else "not seen"), name
 
 
+# Fails if: the noise ignores the number of seeds.
 def test_noise_is_the_interval_of_students_t_with_the_deviation_of_all_rows():
     figures = {"base": [30.0, 31.0], "A-heads-1": [28.0, 30.0, 32.0], "A-heads-32": [29.0]}
     judged = judge(figures, BLEU)
@@ -151,6 +155,7 @@ def test_within_the_noise_of_seeds_nothing_is_decided(bleu, verdict):
     assert judgement.verdict == verdict
 
 
+# Fails if: one seed needs no margin.
 @pytest.mark.parametrize(
     ("bleu", "verdict"), [(28.9, "seen"), (29.1, "undecided"), (31.1, "not seen")]
 )
@@ -159,6 +164,7 @@ def test_one_seed_decides_beyond_a_stated_margin_only(bleu, verdict):
     assert (judgement.noise, judgement.verdict) == (1.0, verdict)
 
 
+# Fails if: the band is half as wide.
 @pytest.mark.parametrize(
     ("perplexity", "spread", "verdict"),
     [
@@ -180,6 +186,7 @@ def test_students_t():
         assert ablation_report.student(freedom) == pytest.approx(point, abs=3e-3)
 
 
+# Fails if: a conclusion is seen although one of its rows is not.
 def test_a_conclusion_is_its_rows():
     def conclude(*verdicts):
         names = ("B-key-dim-16", "B-key-dim-32")[: len(verdicts)]
@@ -240,6 +247,8 @@ def session_groups(run):
     return {group.name: group for group in handler.run().session_groups}
 
 
+# Fails if: a finished row is trained again; resuming starts at update 0; the number of updates may
+# change; HParams does not group the seeds of a row, or shows another figure.
 def test_killed_and_resumed_it_trains_what_is_left_and_reports(
     text, tmp_path, monkeypatch, uncompiled, capsys
 ):
@@ -322,6 +331,7 @@ def test_killed_and_resumed_it_trains_what_is_left_and_reports(
     assert capsys.readouterr().out == printed
 
 
+# Fails if: all seeds draw the same weights.
 def test_each_seed_draws_its_own_first_weights(text, tmp_path, monkeypatch, uncompiled):
     monkeypatch.setattr(ablate_paper, "updates_of", lambda name, args: 0)
     ablate(text, tmp_path / "run", "--rows", "base", "--seeds", "1", "2")
@@ -361,6 +371,7 @@ def test_any_parallel_text_can_be_given(text):
     assert train == kt.data.read_parallel(files[0], files[1])
 
 
+# Fails if: --quick overrides the options that are given.
 def test_quick_is_another_set_of_defaults_that_options_still_change():
     quick, full = ablate_paper.parse(["--quick"]), ablate_paper.parse([])
     assert (quick.d_model, quick.seeds, quick.beam_size) == (64, [1], 1)
