@@ -14,6 +14,7 @@ def random(*shape):
 
 
 # 514 does not divide into parts; 7 x 11 is small.
+# Fails if: one part of the sum counts for all parts.
 @pytest.mark.parametrize("sizes", [(512, 300), (514, 300), (7, 11)])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("with_bias", [False, True])
@@ -25,6 +26,7 @@ def test_dense(rows, sizes, with_bias):
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-4, atol=1e-4)
 
 
+# Fails if: the parts come in another order.
 @pytest.mark.parametrize("size", [52, 53])
 @pytest.mark.parametrize("rows", [1, 3, 8, 9])
 def test_logits(rows, size):
@@ -34,6 +36,7 @@ def test_logits(rows, size):
 
 
 # Rows times positions: few enough for a sum of products, and more.
+# Fails if: one row of a matrix counts for all rows.
 @pytest.mark.parametrize("rows", [(1, 1), (1, 4), (2, 3), (3, 5)])
 def test_batched(rows):
     batch, length = rows
