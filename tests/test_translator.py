@@ -164,6 +164,7 @@ def test_order_and_batches_do_not_matter(translator, beam_of_3):
             np.testing.assert_allclose([h.score for h in found], scores, rtol=1e-5)
 
 
+# Fails if: a search that ran out of room counts as ended.
 def test_room_for_fewer_tokens_changes_nothing(translator, beam_of_3, monkeypatch):
     monkeypatch.setattr("keras_transformer.decoding.translator.ROOM", 12)
     found = translator.n_best(TEXTS, 3, beam_size=3, batch_size=4)
@@ -174,6 +175,7 @@ def test_room_for_fewer_tokens_changes_nothing(translator, beam_of_3, monkeypatc
         np.testing.assert_allclose([h.score for h in ours], [h.score for h in expected], rtol=1e-5)
 
 
+# Fails if: the search never shrinks.
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_a_search_that_shrinks_finds_the_same(
     translator, greedy, beam_of_3, beam_size, monkeypatch
@@ -196,6 +198,7 @@ def test_a_search_that_shrinks_finds_the_same(
         np.testing.assert_allclose([h.score for h in ours], [h.score for h in expected], rtol=1e-5)
 
 
+# Fails if: accelerators shrink too; only the number of sentences counts.
 def test_many_alike_repay_more_compilation(translator, monkeypatch):
     weights = sum(np.size(each) for each in translator.models[0].get_weights())
     monkeypatch.setattr("keras_transformer.decoding.translator.REPAYS_FROM", 1000 * 8 * weights)
@@ -206,6 +209,8 @@ def test_many_alike_repay_more_compilation(translator, monkeypatch):
     assert not translator._repays(1000, 8)
 
 
+# Fails if: the coarse widths are never used, or always; earlier calls are forgotten; beams are not
+# counted.
 def test_few_sentences_share_a_width_and_many_have_their_own(translator, greedy, monkeypatch):
     if keras.backend.backend() == "torch":
         pytest.skip("nothing is compiled on torch")
@@ -271,6 +276,7 @@ def test_the_compiled_search_uses_new_weights(translator, greedy):
     assert again == greedy
 
 
+# Fails if: every call compiles its search again.
 def test_compiled_shapes_are_few_and_counted(translator):
     if keras.backend.backend() == "torch":
         pytest.skip("nothing is compiled on torch")
@@ -305,6 +311,7 @@ def test_a_hypothesis_scores_what_the_search_gave_it(translator, beam_of_3):
     assert len({round(log_probability, 2) for log_probability, _ in scores}) > 10
 
 
+# Fails if: the spaces of a blank side are scored.
 def test_a_score_is_the_teacher_forced_log_probability_of_the_text(translator, greedy):
     pairs = [(text, hypothesis.text) for text, hypothesis in pairs_of(greedy)]
     pairs += [("abc", ""), ("", "stu"), (" ", "stu"), ("", " ")]
@@ -334,6 +341,7 @@ def test_average_divides_by_the_length(translator, uncompiled, beam_size):
     assert_scores(other, [("abc", hypothesis) for hypothesis in found], lambda length: length)
 
 
+# Fails if: scores come in the order of the batches.
 def test_order_and_batches_do_not_matter_to_scores(translator):
     targets = ["s", "stuvw", "", "zz", "xyxyx", "u", "sss", "yz", "vw"]
     pairs = list(zip(TEXTS, targets, strict=True))
@@ -350,6 +358,7 @@ def test_order_and_batches_do_not_matter_to_scores(translator):
 lengths = st.tuples(st.integers(0, 300), st.integers(0, 9))
 
 
+# Fails if: long pairs come in full batches; a quarter of 3 rows is rounded to 0.
 @given(st.lists(lengths, max_size=20), st.integers(1, 70))
 def test_long_pairs_are_scored_in_small_batches(pairs, batch_size):
     pairs = [([5] * source, [5] * target) for source, target in pairs]
@@ -389,6 +398,7 @@ def test_what_cannot_be_scored_is_refused(translator):
             translator.score([("abc", "stu")], batch_size=batch_size)
 
 
+# Fails if: log-probabilities are averaged instead of probabilities; only the first member counts.
 def test_an_ensemble_goes_by_the_mean_of_probabilities(translator, greedy, beam_of_3):
     other = small_model(23, target_vocabulary_size=13, norm="pre")
     other.set_weights(random_weights(other, seed=17))
