@@ -109,6 +109,7 @@ def assert_same(found, expected):
 # --- an update ---
 
 
+# Fails if: the powers of beta_1 and beta_2 are swapped; weight decay is left out.
 @pytest.mark.parametrize("decay", [None, 0.1])
 def test_equals_adam_in_float64_with_the_papers_schedule_from_step_1(decay):
     weights = variables()
@@ -280,6 +281,7 @@ def test_the_moving_average_moves_with_updates_only(accumulate):
 # --- updates that are skipped ---
 
 
+# Fails if: a skipped update moves the moments or the weights, or still decays the weights.
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("accumulate", [None, 2])
 def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(bad, accumulate):
