@@ -105,6 +105,7 @@ def _heads(attention, name):
     return np.split(kernel, 2, axis=1)
 
 
+# Fails if: special pieces are joined to words.
 def test_words_are_what_stands_between_spaces():
     pieces = ["▁나는", "▁집", "에", "▁간", "다", "</s>"]
     assert words_of(pieces) == (["나는", "집에", "간다", "</s>"], [0, 1, 1, 2, 2, 3])
@@ -112,6 +113,7 @@ def test_words_are_what_stands_between_spaces():
     assert words_of(["<s>", "I"]) == (["<s>", "I"], [0, 1])  # what follows a special one begins
 
 
+# Fails if: queries are summed.
 def test_words_sum_keys_and_average_queries():
     weights = np.array([[0.5, 0.25, 0.25], [0.1, 0.3, 0.6], [0.2, 0.2, 0.6]])
     found = over_words(weights, [0, 0, 1], [0, 1, 1])
@@ -128,6 +130,7 @@ def test_rows_of_words_sum_to_1(found):
 # --- the search
 
 
+# Fails if: a finished score is not divided by its penalty; the tree keeps nothing.
 @pytest.mark.parametrize(
     ("beam_size", "penalty"), [(3, 0.6), ONE_BACKEND(1, 0.6), ONE_BACKEND(4, "average")]
 )
@@ -220,6 +223,7 @@ def data_of(text):
     return json.loads(data)
 
 
+# Fails if: the layers come in reverse order.
 @pytest.mark.tensorflow_only
 def test_the_page_has_all_of_it_and_nothing_outside(found):
     text = page.page(found)
@@ -233,6 +237,7 @@ def test_the_page_has_all_of_it_and_nothing_outside(found):
     assert "data:font/woff;base64," in text and len(text) < 300_000
 
 
+# Fails if: text is not escaped.
 @pytest.mark.tensorflow_only
 def test_text_cannot_leave_its_place(translator):
     text = "</script><script>alert(1)</script> & \u2028"
@@ -294,6 +299,7 @@ def test_the_command_writes_a_new_folder_each_time(model, tokenizer, tmp_path, c
 # --- the pictures
 
 
+# Fails if: no font has a glyph.
 @pytest.mark.tensorflow_only
 def test_every_glyph_is_there(tmp_path):
     with warnings.catch_warnings():
@@ -305,6 +311,7 @@ def test_every_glyph_is_there(tmp_path):
         visualization.positional_encoding(9, 6).savefig(tmp_path / "d.png")
 
 
+# Fails if: a mask is left out of its picture.
 @pytest.mark.tensorflow_only
 def test_pictures_hold_the_numbers():
     weights = np.random.default_rng(1).dirichlet(np.ones(4), size=(3, 2))
