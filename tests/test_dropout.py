@@ -12,6 +12,7 @@ def dropped(layer, shape, dtype="float32"):
     return keras.ops.convert_to_numpy(keras.ops.cast(layer(ones, training=True), "float32"))
 
 
+# Fails if: what stays is not scaled; the threshold is shifted; all layers share one rate.
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.75])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_share_of_the_rate_goes_and_the_rest_keeps_the_sum(rate, dtype):
@@ -27,6 +28,7 @@ def test_the_share_of_the_rate_goes_and_the_rest_keeps_the_sum(rate, dtype):
     assert abs(zeros[::2].mean() - rate) < 6 * deviation
 
 
+# Fails if: all calls use the same seed.
 def test_every_call_drops_others_and_a_seed_repeats_itself():
     first, second = Dropout(0.5, seed=3), Dropout(0.5, seed=3)
     calls = [dropped(first, (5, 13)) for _ in range(2)]
