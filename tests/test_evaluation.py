@@ -30,6 +30,7 @@ REFERENCES = [
 ]
 
 
+# Fails if: hypotheses and references are swapped.
 @pytest.mark.parametrize("tokenize", ["13a", "char", "none", "intl"])
 def test_scores_and_signatures_are_those_of_sacrebleus_command_line(tokenize, tmp_path):
     (tmp_path / "hypotheses").write_text("\n".join(HYPOTHESES) + "\n", encoding="utf-8")
@@ -79,6 +80,7 @@ def test_word_order_two_is_chrf_plus_plus():
     assert plus.value < 100 and "nw:2" in plus.signature
 
 
+# Fails if: the length ratio is inverted.
 def test_shares_and_counts_by_hand():
     hypotheses = ["one two three four", " five six ", "seven", "eight nine"]
     references = ["one two three four", "five six", "seven eight", "nine"]
@@ -99,6 +101,7 @@ def test_evaluate_makes_one_line_of_json():
 hangul = st.text(st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3), min_size=4, max_size=11)
 
 
+# Fails if: scoring does not compose text (NFC).
 @given(st.lists(hangul, min_size=1, max_size=5))
 def test_decomposed_korean_scores_100_against_composed(sentences):
     decomposed = [unicodedata.normalize("NFD", sentence) for sentence in sentences]
@@ -121,6 +124,7 @@ def moses():
     return pytest.importorskip("sacremoses", reason="the `wmt` extra is not installed")
 
 
+# Fails if: hypotheses and references are swapped.
 def test_compound_split_bleu_counts_moses_tokens_and_parts_of_compounds():
     moses()
     hypothesis = "Der rich-text Editor (S&P)"
@@ -132,6 +136,7 @@ def test_compound_split_bleu_counts_moses_tokens_and_parts_of_compounds():
     assert score.value == pytest.approx(100 * math.exp(1 - (tokens + more) / tokens))
 
 
+# Fails if: hyphens are split in characters instead of bytes, or not at all.
 @pytest.mark.parametrize(
     ("compound", "tokens"),
     [
@@ -166,6 +171,7 @@ def test_the_signature_of_compound_split_bleu_says_what_it_is():
     assert "tok:none" not in signature and "version:" in signature
 
 
+# Fails if: Moses always gets English.
 def test_the_language_reaches_moses_and_an_unknown_one_is_refused():
     moses()
     # French keeps the apostrophe with the article, German sets it apart
@@ -266,6 +272,8 @@ def worse(lines):
     return [line.rpartition(" ")[0] if i % 3 == 0 else line for i, line in enumerate(lines)]
 
 
+# Fails if: an interval is twice as wide; every system gets the samples of the baseline; chrF is
+# reported as chrF++.
 def test_a_comparison_is_that_of_sacrebleus_command_line(tmp_path, monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "7")
     references = [f"{a} dogs {b} on the beach" for a in ("two", "three") for b in ("run", "sleep")]
@@ -296,6 +304,7 @@ def test_a_comparison_is_that_of_sacrebleus_command_line(tmp_path, monkeypatch):
     assert list(map(json.loads, lines)) == [first, second]
 
 
+# Fails if: equal hypotheses get sacreBLEU's own p-value, 0.001.
 def test_a_comparison_tells_a_difference_from_luck():
     words = "one two three four five six seven eight nine".split()
     references = [" ".join(words[i:] + words[:i]) for i in range(9)] * 4
@@ -325,6 +334,7 @@ def test_what_cannot_be_compared_is_refused():
 # --- spaces in Korean
 
 
+# Fails if: chrF is reported as chrF++.
 def test_wrong_spaces_are_seen_by_chrf_plus_plus_and_exact_match_alone():
     pytest.importorskip("mecab_ko", reason="the `ko` extra is not installed")
     references = ["나는 어제 친구와 함께 영화를 보았다.", "오늘은 날씨가 참 좋네요."]
@@ -339,6 +349,7 @@ def test_wrong_spaces_are_seen_by_chrf_plus_plus_and_exact_match_alone():
 # --- error rates
 
 
+# Fails if: errors are divided by the tokens of the hypotheses.
 def test_error_rates_by_hand():
     references = ["k æ t", "d ɔ g", "b ɜː d z", "f ɪ ʃ", "ʌ p"]
     hypotheses = ["k  æ t ", "d ɒ g s", "b d z", "f ɪ ʃ", "ʌ p"]
@@ -371,6 +382,7 @@ def distance_by_definition(hypothesis, reference):
 tokens = st.lists(st.sampled_from("abc"), max_size=5)
 
 
+# Fails if: a replacement costs 2.
 @given(st.lists(st.tuples(tokens, tokens), max_size=3), tokens.filter(len))
 def test_token_errors_are_the_fewest_edits(pairs, last):
     pairs = [*pairs, (["a"], last)]
@@ -386,6 +398,7 @@ def test_token_errors_are_the_fewest_edits(pairs, last):
 # --- shares of right answers
 
 
+# Fails if: the interval lies around the plain share.
 @given(st.integers(1, 5000), st.floats(0, 1))
 def test_an_interval_ends_where_the_share_is_196_deviations_away(count, share):
     right = round(share * count)
@@ -408,6 +421,7 @@ def test_mcnemar_counts_the_throws_of_a_coin(first, second, both):
     assert math.isclose(p, sum(far) / 2**together)
 
 
+# Fails if: McNemar's sum is computed in floats, which overflow.
 def test_shares_that_are_none_are_refused():
     for right, count in ((3, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="right answers"):
