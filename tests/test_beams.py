@@ -42,12 +42,15 @@ def check(model, sources, targets, logits):
     np.testing.assert_allclose(array(logits)[:, 0], expected, atol=3e-5)
 
 
+# Fails if: a hypothesis attends to all beams; a beam does not note its own slot; the beams do not
+# move.
 def test_a_hypothesis_that_goes_on_in_another_place_keeps_its_past():
     model = Transformer(**SIZES)
     cache, _ = random_search(model, np.random.default_rng(0), SOURCE, T)
     assert len(np.unique(array(cache["origins"])[..., : T - 1], axis=1)) > 1  # they did move
 
 
+# Fails if: sources are chosen without their beams or without their mask.
 @pytest.mark.parametrize("kept", [[2, 0], [1]])
 def test_sources_that_are_left_keep_their_beams(kept):
     model, random = Transformer(**SIZES), np.random.default_rng(1)
@@ -78,6 +81,7 @@ def test_the_weights_of_a_hypothesis_are_over_its_own_past():
         np.testing.assert_allclose(array(cross[i]), expected["cross"][i][:, :, -1:], atol=1e-5)
 
 
+# Fails if: positions and beams are swapped.
 def test_several_new_positions_of_all_beams_are_put_together_and_taken_apart():
     x = np.arange(B * N * 2 * 5).reshape(B * N, 2, 5)
     both = array(beams.together(ops.convert_to_tensor(x), N))
