@@ -77,6 +77,7 @@ def pages(site):
     return {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
 
 
+# Fails if: the theme loads its fonts or its worker from the network.
 def test_pages_take_nothing_from_a_network(site, pages):
     for path, page in pages.items():
         for asset in page.assets:
@@ -86,6 +87,7 @@ def test_pages_take_nothing_from_a_network(site, pages):
         assert not re.search(r"(url\(|@import )['\"]?(https?:)?//", sheet.read_text("utf-8")), sheet
 
 
+# Fails if: a link names an anchor that does not exist.
 def test_every_link_leads_to_a_page_and_its_anchor(site, pages):
     known = {path.resolve(): page for path, page in pages.items()}
     for path, page in pages.items():
@@ -99,6 +101,7 @@ def test_every_link_leads_to_a_page_and_its_anchor(site, pages):
                 assert anchor in known[target].ids, f"{path.relative_to(site)} links to {link}"
 
 
+# Fails if: a box of Figure 1 leads to no page; two files of one name share a page.
 def test_code_is_two_clicks_from_the_front_page(site, pages):
     """Chapter and code of every box of Figure 1, and a page for every file of the package."""
     for front in ("index.html", "ko/index.html"):
@@ -115,6 +118,7 @@ def test_code_is_two_clicks_from_the_front_page(site, pages):
         assert (site / "code" / f"{source.relative_to(ROOT)}.html").exists(), source
 
 
+# Fails if: a formula in front of a Korean particle is left as text.
 def test_formulas_are_mathml(site, pages):
     """No formula is left as it is written, in front of a Korean particle neither."""
     found = 0
@@ -177,6 +181,7 @@ def test_no_page_is_wider_than_a_phone(site, pages, tmp_path):
     assert not {page: width for page, width in widths.items() if width > 390}
 
 
+# Fails if: the search knows English only.
 def test_the_search_knows_both_languages_without_a_server(site):
     script = (site / "search" / "search_index.js").read_text(encoding="utf-8")
     index = json.loads(script.removeprefix("var __index = "))
@@ -187,6 +192,7 @@ def test_the_search_knows_both_languages_without_a_server(site):
     assert "extra/iframe-worker.js" in (site / "index.html").read_text(encoding="utf-8")
 
 
+# Fails if: the switch leads to the front page.
 def test_the_language_switch_leads_to_the_same_page(site):
     for page, link in (
         ("paper/05-attention.html", "../ko/paper/05-attention.html"),
@@ -213,6 +219,7 @@ def test_the_notebook_is_a_page(site, pages):
     assert "byhand:True" in plain(html) and page.formulas == 2
 
 
+# Fails if: "Call arguments" is not known as a section.
 def test_docstrings_show_their_arguments(site):
     """Keras' "Call arguments:" too, which the tool does not know by itself."""
     html = (site / "api" / "layers.html").read_text(encoding="utf-8")
