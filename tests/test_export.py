@@ -141,6 +141,9 @@ VARIANTS = {
 }
 
 
+# Fails if: epsilon differs; sinusoids are not interleaved; embeddings are not scaled; keys and
+# values are swapped; the source has no end; start and end are swapped; pieces are out of order;
+# the unknown piece differs; biases are missing; heads are filled up on one side only.
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_every_model_scores_the_same_in_ctranslate2(
     options, ctranslate2, source_tokenizer, target_tokenizer, tmp_path
@@ -206,6 +209,7 @@ def test_a_beam_finds_nothing_worse_than_ctranslate2(ctranslate2, translator, be
     assert same > 0
 
 
+# Fails if: CTranslate2 may emit padding and start.
 def test_padding_and_start_are_not_emitted_by_ctranslate2(ctranslate2, source_tokenizer, tmp_path):
     model = small_model(tie_logits=False)
     kernel = model.logits.kernel.numpy()
@@ -229,6 +233,7 @@ def test_padding_and_start_are_not_emitted_by_ctranslate2(ctranslate2, source_to
     assert np.isin(np.concatenate(emitted), [0, 2]).any()
 
 
+# Fails if: the example decodes with the source's tokenizer; it does not compose text (NFC).
 def test_the_readme_of_a_ctranslate2_model_translates(
     ctranslate2, translator, greedy, tmp_path, monkeypatch, capsys
 ):
@@ -390,6 +395,9 @@ def elsewhere(folder, batches):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+# Fails if: the source has no end; the penalty is always 0.6; text is not composed (NFC); only
+# ASCII spaces count as blank; blanks have a score, or are searched to the limit; both vocabularies
+# get the same name.
 def test_a_saved_model_translates_alone_as_the_translator(translator, beam_of_3, tmp_path):
     to_saved_model(translator, tmp_path / "1", beam_size=3, length_penalty="average")
     mixed = [text for pair in zip(TEXTS, BLANKS, strict=False) for text in pair]
@@ -402,6 +410,7 @@ def test_a_saved_model_translates_alone_as_the_translator(translator, beam_of_3,
         np.testing.assert_allclose(scores, [each.score if each else 0 for each in best], rtol=1e-4)
 
 
+# Fails if: learned positions set no limit.
 @pytest.mark.filterwarnings("ignore:Layer")
 def test_a_saved_model_of_an_ensemble_with_learned_positions(
     source_tokenizer, uncompiled, tmp_path
@@ -506,6 +515,7 @@ def test_the_command_exports_the_weights_asked_for(ctranslate2, run, tmp_path, c
     assert sizes[1] < sizes[0]
 
 
+# Fails if: an existing folder is overwritten; a half-written one is left.
 def test_nothing_is_overwritten_and_nothing_left_behind(
     ctranslate2, translator, run, tmp_path, capsys, monkeypatch
 ):
