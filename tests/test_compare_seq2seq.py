@@ -51,6 +51,7 @@ def array(x):
 # so there it has the compiled ones alone.
 
 
+# Fails if: recurrent layers ignore their mask.
 @pytest.mark.tensorflow_only
 def test_padding_and_later_tokens_change_nothing(model):
     testing.assert_padding_invariant(model, IDS)
@@ -66,6 +67,7 @@ def test_nothing_leaks_in_training(name):
     testing.assert_batch_invariant(recurrent(name), IDS, training=True)
 
 
+# Fails if: the mask keeps the order of the text when the text is reversed.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("reverse", [False, True])
 def test_padding_changes_nothing_in_half_precision(reverse):
@@ -79,12 +81,14 @@ def test_it_saves_and_loads(name):
     testing.assert_saves_and_loads(recurrent(name, reverse_source=False), IDS)
 
 
+# Fails if: the cache is not moved on.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_cached_logits_are_the_teacher_forced(model, chunk):
     testing.assert_cached_equals_uncached(model, IDS, chunk=chunk, rewinds=False)
 
 
+# Fails if: beams come in another order.
 @pytest.mark.tensorflow_only
 def test_the_search_is_the_translators(model):
     ids = {"pad_id": 0, "start_id": 1, "end_id": 2}
@@ -117,6 +121,7 @@ def softmax(x):
     return x / x.sum(axis=-1, keepdims=True)
 
 
+# Fails if: there is no input feeding; the dot query is the earlier state.
 @pytest.mark.parametrize("attention", ["additive", "dot"])
 def test_attention_is_the_formula(attention):
     """Two positions by hand, one layer: Bahdanau et al., 2015, and Luong et al., 2015."""
@@ -153,6 +158,7 @@ def test_attention_is_the_formula(attention):
     np.testing.assert_allclose(array(states[0][0]), hidden, atol=2e-5)
 
 
+# Fails if: a fixed context holds the encoder's outputs too.
 def test_a_fixed_context_is_all_that_the_decoder_knows():
     for name in EVERY:
         memory, _ = recurrent(name).encode(ops.convert_to_tensor(IDS["source_ids"]))
@@ -184,6 +190,7 @@ def test_units_are_those_of_the_nearest_size():
 # --- what is measured
 
 
+# Fails if: k counts from the first position.
 def test_gradient_reach_of_a_linear_network():
     """h_t = U h_(t-1) + W x_t: d h_t / d x_(t-k) = U^k W."""
     layer = keras.layers.SimpleRNN(2, activation="linear", return_sequences=True)
@@ -277,6 +284,7 @@ SMALL += ["--reach-pairs", "1"]
 SYMBOLS = "--symbols 5 --train-length 4 --test-length 5 --size 40 --test-size 1".split()
 
 
+# Fails if: a finished model is trained again; a resumed comparison draws other first weights.
 @pytest.mark.tensorflow_only
 def test_the_recipe_compares_all_models_and_resumes(run_recipe, tmp_path, capsys):
     command = [*SMALL, *SYMBOLS, "--task", "reverse", "--run-dir", tmp_path / "run"]
