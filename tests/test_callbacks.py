@@ -153,6 +153,7 @@ def intervals(records):
     return [r for r in records if r["event"] == "interval"]
 
 
+# Fails if: micro-batches count as updates; sums are kept across validations.
 @pytest.mark.parametrize("accumulation", [None, 3])
 def test_interval_figures_are_exact(accumulation):
     k = accumulation or 1
@@ -231,6 +232,7 @@ def test_plain_stream_has_whole_lines_and_a_terminal_is_rewritten(model, monkeyp
         assert row.endswith("\n") or (row.endswith("\x1b[K") and len(row) - 3 < 79)
 
 
+# Fails if: a resumed run counts its intervals from where it began.
 def test_resumed_run_goes_on_with_epochs_updates_and_total(model):
     records, stream = [], io.StringIO()
     fit(model, make_batches(5), [], epochs=1)
@@ -458,6 +460,7 @@ def run_epochs(stop, scores, first, last):
     return model.stop_training
 
 
+# Fails if: the history of earlier scores is ignored.
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_stop_early_resumed_is_stop_early_never_stopped(mode, capsys):
     sign = 1 if mode == "max" else -1
