@@ -555,6 +555,7 @@ def test_files_of_embeddings_keep_their_names_and_order():
 STACK = {"num_layers": 2, **BLOCK}
 
 
+# Fails if: the weights are those of other layers; the final norm is left out.
 def test_a_stack_returns_the_weights_of_each_of_its_layers():
     encoder, decoder = layers.Encoder(**STACK), layers.Decoder(**STACK)
     x, given = X, {"mask": MASK, "causal": True}
@@ -577,6 +578,7 @@ def test_a_stack_returns_the_weights_of_each_of_its_layers():
     assert array(own[0]).shape == (B, 3, T, T) and array(cross[0]).shape == (B, 3, T, S)
 
 
+# Fails if: beams and sources, or beams and positions, are swapped.
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_weights_come_with_a_cache_too(chunk):
     encoder, decoder = layers.Encoder(**STACK), layers.Decoder(**STACK)
@@ -712,6 +714,7 @@ def test_what_does_not_fit_is_an_error_that_says_what_was_given(make, message):
         make()
 
 
+# Fails if: a cache whose length is known later is written out of order.
 @pytest.mark.tensorflow_only
 def test_a_cache_of_a_length_known_later_is_that_of_a_length_known_now():
     import tensorflow as tf
