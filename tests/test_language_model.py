@@ -37,6 +37,7 @@ def test_padding_and_neighbours_change_nothing(model):
     testing.assert_finite_when_masked(model, IDS)
 
 
+# Fails if: a layer has another name.
 def test_it_saves_and_loads(model):
     testing.assert_saves_and_loads(model, IDS)
     # By these names the files of earlier versions are read.
