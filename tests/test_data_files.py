@@ -252,6 +252,7 @@ class Lines:
             yield " ".join("abcdefg"[: 1 + i % 7]), "" if i % 11 == 3 else "g f e"[: 1 + i % 5]
 
 
+# Fails if: long pairs are counted in the last chunk only.
 def test_a_stream_is_encoded_as_the_list_of_it(tmp_path):
     stream, cache = Lines(20_011), tmp_path / "pairs.npz"
     expected = data.encode_pairs(list(stream), Words(), max_length=7)
@@ -266,6 +267,7 @@ def test_a_stream_is_encoded_as_the_list_of_it(tmp_path):
     assert words.calls == 2 * 3  # both sides of 3 chunks, once: the second time from the cache
 
 
+# Fails if: a stream is kept as a list.
 def test_a_stream_is_never_held_as_text():
     class Text(str):
         alive = most = 0
@@ -282,6 +284,7 @@ def test_a_stream_is_never_held_as_text():
     assert Text.most < 60_000  # of 100,000: two chunks of 10,000 pairs, and room to spare
 
 
+# Fails if: a generator is accepted together with a cache.
 def test_a_cache_refuses_what_can_be_read_only_once(tmp_path):
     with pytest.raises(ValueError, match="this generator can be read only once; give a list"):
         data.encode_pairs((pair for pair in [("a", "b")]), Words(), cache=tmp_path / "pairs.npz")
