@@ -47,6 +47,7 @@ def check(outputs):
     assert sum(len(list(pictures(each))) for each in outputs) == 4
 
 
+# Fails if: a link is dead.
 @pytest.mark.tensorflow_only
 def test_the_format(notebook):
     found = notebook.read()
