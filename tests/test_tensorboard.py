@@ -91,6 +91,7 @@ def test_curves_are_there_at_their_updates(events):
         assert {(e.step, e.value) for e in found} == {(3, value), (6, value)}
 
 
+# Fails if: the padding is not that of the batches.
 def test_padding_is_counted_in_the_batches(trained, events):
     """The whole of an epoch's padding, as the plan itself counts it."""
     *_, plan = trained
@@ -103,6 +104,7 @@ def test_padding_is_counted_in_the_batches(trained, events):
     assert all(0 <= e.value < 1 for e in events.Scalars("train/padding_share"))
 
 
+# Fails if: the clock starts or stops on the wrong side of the wait.
 def test_waiting_is_the_time_that_batches_were_not_there():
     def batch(index):
         time.sleep(0.02)
@@ -193,6 +195,7 @@ def test_watching_changes_nothing_in_training(trained):
         np.testing.assert_array_equal(watched, other)
 
 
+# Fails if: a bar in a text is not escaped.
 def test_texts_show_translations_one_row_each(events):
     [first, second] = events.Tensors("translations")
     assert (first.step, second.step) == (3, 6)
@@ -215,6 +218,7 @@ def test_histograms_hold_every_matrix(trained, events):
         assert found.sum == pytest.approx(values.sum(), rel=1e-6, abs=1e-6)
 
 
+# Fails if: the embedding is upside down.
 def test_the_projector_has_a_token_for_each_row(trained):
     folder, model, tokenizer, _ = trained
     vectors = np.loadtxt(folder / "embedding.tsv")
@@ -229,6 +233,7 @@ def test_the_projector_has_a_token_for_each_row(trained):
     assert 'tensor_path: "embedding.tsv"' in config and 'metadata_path: "tokens.tsv"' in config
 
 
+# Fails if: it is forgotten which layer made a tensor; inner layers are nodes.
 def test_the_graph_is_figure_1(trained, events):
     inputs = {node.name: set(node.input) for node in events.Graph().node}
     joined = "decoder/layer_0/join_self_attention"
@@ -276,6 +281,7 @@ def test_a_run_is_a_row_of_hparams(trained):
     assert found["validation/bleu"] == 12.5
 
 
+# Fails if: pictures are drawn whatever they cost.
 def test_pictures_wait_where_they_took_too_long(trained, tmp_path, capsys):
     _, _, tokenizer, plan = trained
     model = small(tokenizer)
