@@ -93,6 +93,7 @@ def test_what_counts_as_a_chain():
         chain(lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 9, lambda y: y @ square, x), x)
 
 
+# Fails if: nothing is dilated.
 @on_jax
 @pytest.mark.parametrize(
     ("row", "path"),
@@ -112,6 +113,7 @@ def test_the_way_from_the_first_to_the_last_position(row, path):
     assert path_length(row, n, 3, R, kernel) == path(n, kernel)
 
 
+# Fails if: the states are not shifted.
 @on_jax
 @pytest.mark.parametrize("row", ["recurrent", "LSTM"])
 def test_a_recurrent_layer_is_its_cell_applied_n_times(row):
@@ -130,6 +132,7 @@ def test_a_recurrent_layer_is_its_cell_applied_n_times(row):
         assert same.tolist() == [True] * applied + [False] * (n - applied)
 
 
+# Fails if: windows are not centred, are one short, or are not masked at the edges.
 def test_restricted_attention_is_attention_under_the_mask_of_a_neighbourhood():
     n, d = 30, 14
     restricted = layers.make("restricted layer", d, R, K)
@@ -161,6 +164,7 @@ def test_a_core_is_the_layer_without_its_projections(row):
     )
 
 
+# Fails if: a crossing is looked for in the wrong direction.
 @pytest.mark.tensorflow_only
 def test_slopes_and_crossings():
     assert tables.slope([(n, 7 * n**2.5) for n in (3, 11, 50)]) == pytest.approx(2.5)
@@ -181,6 +185,7 @@ def test_slopes_and_crossings():
     assert [crossing(1), crossing(0.1), crossing(9)] == ["7", "> 16", "< 2"]
 
 
+# Fails if: the peak of an earlier run is not forgotten.
 @pytest.mark.tensorflow_only
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_what_a_run_takes_whatever_it_gives_back():
