@@ -31,6 +31,7 @@ def model():
 # --- what is right passes
 
 
+# Fails if: a certificate does not put the seed states back (on torch the generator).
 @pytest.mark.parametrize(
     ("dtype", "jit"),
     [("float32", False)]
@@ -111,6 +112,7 @@ def test_a_missing_causal_mask_is_seen(training, jit):
         testing.assert_causal(broken.no_causal_mask(), IDS, training=training, jit=jit)
 
 
+# Fails if: the two calls that are compared draw different dropout.
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_causal_mask_that_is_lost_in_training_is_seen_there_alone(jit):
     model = broken.causal_mask_lost_in_training()
@@ -149,6 +151,7 @@ def test_an_ignored_source_or_target_is_seen(model):
         testing.assert_causal(lambda ids: 0 * model(ids), IDS)
 
 
+# Fails if: the certificate changes no other row.
 def test_a_norm_over_the_batch_is_seen():
     model = broken.norm_over_the_batch()
     testing.assert_batch_invariant(model, IDS)
@@ -187,6 +190,7 @@ def test_dropout_at_inference_and_foreign_random_numbers_are_seen(model):
 # --- padding
 
 
+# Fails if: the certificate tolerates 10,000 times the rounding.
 def test_padding_that_is_read_is_seen():
     with fails("Padding matters: 3 more pad columns in source_ids .*batch row 0, position 0"):
         testing.assert_padding_invariant(broken.reads_source_padding(), IDS)
@@ -194,6 +198,7 @@ def test_padding_that_is_read_is_seen():
         testing.assert_padding_invariant(broken.mean_over_padding(), IDS["source_ids"])
 
 
+# Fails if: the certificate adds no rows.
 def test_more_rows_that_change_the_others_are_seen():
     with fails("Padding matters: 2 more rows of padding alone changed"):
         testing.assert_padding_invariant(
@@ -215,6 +220,7 @@ def test_a_mask_that_is_lost_beside_a_second_tensor_is_seen():
         testing.assert_honours_implicit_masks(layer, given, full)
 
 
+# Fails if: the certificate looks at no gradients.
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rows_of_padding_that_are_nan_are_seen(jit):
     ids = IDS["source_ids"]
@@ -226,6 +232,7 @@ def test_rows_of_padding_that_are_nan_are_seen(jit):
         testing.assert_finite_when_masked(repaired, ids, jit=jit)
 
 
+# Fails if: a comparison with NaN passes.
 def test_nan_on_the_inputs_as_given_is_seen():
     with fails("The same inputs gave two different outputs, or NaN.* got nan"):
         testing.assert_padding_invariant(
@@ -247,6 +254,7 @@ def test_a_cache_that_is_read_behind_its_index_is_seen():
         testing.assert_cached_equals_uncached(broken.cache_without_mask(), IDS)
 
 
+# Fails if: the certificate uses the cache only once.
 def test_a_cache_that_adds_to_what_it_holds_is_seen_when_used_again():
     with fails("Cached decoding is not the uncached once the cache has been used"):
         testing.assert_cached_equals_uncached(broken.cache_added(), IDS)
@@ -263,6 +271,7 @@ def test_chunks_and_models_without_the_protocol(model):
 # --- files
 
 
+# Fails if: the certificate compares in inference only.
 def test_a_forgotten_argument_is_seen():
     with fails("The loaded model gives other outputs.*batch row 0, position 0, .*get_config"):
         testing.assert_saves_and_loads(broken.Forgetful(scale=2.0), FLOATS)
@@ -361,6 +370,7 @@ def check_search(search, penalty=None, **options):
     )
 
 
+# Fails if: the certificate counts the start in the penalty.
 def test_a_right_search_passes():
     right = broken.greedy(table_model, length=6, **ENDS)
     lengths = (right(SOURCES)[0] != 0).sum(axis=1)
