@@ -80,6 +80,7 @@ def test_the_presets_are_the_rows_of_the_paper_and_tiny():
     assert list(PRESETS) == ["tiny", *PAPER]
 
 
+# Fails if: the rows (B) have d_v = d_k; the rows (A) have d_k = 64.
 @pytest.mark.parametrize("name", PAPER)
 def test_a_row_has_the_papers_sizes(models, name):
     model = models[name]
@@ -150,6 +151,7 @@ def settings_of(monkeypatch, *options):
     return kept[0]
 
 
+# Fails if: the command ignores a row's label smoothing.
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_command_takes_every_preset_and_its_label_smoothing(name, monkeypatch):
     settings = settings_of(monkeypatch, "--preset", name)
@@ -159,6 +161,7 @@ def test_the_command_takes_every_preset_and_its_label_smoothing(name, monkeypatc
     assert settings["label_smoothing"] == 0.05
 
 
+# Fails if: fewer positions are learned than --max-length.
 def test_the_command_learns_as_many_positions_as_pairs_may_have(monkeypatch):
     class Vocabulary:
         @property
