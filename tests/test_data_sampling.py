@@ -54,6 +54,7 @@ def test_sampled_pieces_are_others_of_the_same_text(kind):
     assert vocabulary.decode(sampled) == sources
 
 
+# Fails if: the sampler's seed is not set.
 def test_draws_are_the_same_in_every_process():
     vocabulary = text.train_tokenizer(["abcab"] * 9 + ["ab c ca"] * 5, 270)
     drawn = vocabulary.sample(["abcab ca", "", "abcab abcab"], 0.5, seed=1)
@@ -75,6 +76,7 @@ def test_each_merge_is_left_out_with_probability_alpha():
     ]
 
 
+# Fails if: merges go from right to left; a new piece does not look at its neighbours again.
 def test_with_no_merge_left_out_the_pieces_are_the_best():
     # Bytes, an unknown space, words of one letter, a long one, an empty line: as SentencePiece.
     vocabulary = tokenizer()
@@ -86,6 +88,8 @@ def test_with_no_merge_left_out_the_pieces_are_the_best():
     assert vocabulary.sample(["aaa", "baaaaa"], 1e-12, 1) == vocabulary.encode(["aaa", "baaaaa"])
 
 
+# Fails if: a merge that was left out once is left out for good; no merge is ever left out; alpha
+# is ignored.
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 @pytest.mark.parametrize("alpha", [0.1, 0.5])
 def test_segmentations_are_as_likely_as_sentencepiece_draws_them(kind, alpha):
@@ -111,6 +115,8 @@ def test_segmentations_are_as_likely_as_sentencepiece_draws_them(kind, alpha):
     assert kinds >= 15
 
 
+# Fails if: every epoch is sampled alike; batches are not filled up; batches are made from the best
+# pieces.
 @pytest.mark.parametrize("mode", ["dynamic", "static"])
 @pytest.mark.parametrize("budget, rows_multiple", [(61, 1), (400, 3), (10_000, 1)])
 def test_every_epoch_is_a_partition_within_the_budget(mode, budget, rows_multiple):
@@ -159,6 +165,7 @@ def test_an_update_is_a_pure_function_of_seed_and_update():
     assert ids(plan(2), 7) != sequence[7] and ids(plan(1, alpha=0.5), 7) != sequence[7]
 
 
+# Fails if: sampled pieces are kept although they are too many.
 def test_what_would_come_out_too_long_keeps_its_best_pieces():
     vocabulary = tokenizer()
     encoded = data.encode_pairs(PAIRS, vocabulary, max_length=30)
