@@ -4,10 +4,37 @@ The paper averages the last checkpoints (section 6.1). That helps where the weig
 optimum; the average of a model that still learns fast lies behind its last weights.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import keras
 
+from keras_transformer import files, progress
+from keras_transformer.runs.checkpoints import Checkpoint, average, read_arrays, write_arrays
 
-def nats_per_token(model: keras.Model, validation, choices) -> list[float]:
+
+def save(
+    run: Path,
+    saved: Sequence[Checkpoint],
+    latest: Checkpoint | None,
+    model: keras.Model | None,
+    validation: Any,
+) -> None:
+    """Does what `RunDirectory.save_average` says; `latest` has the last weights."""
+    arrays = average(saved)
+    names = [name for name, _ in read_arrays(saved[-1].path / "weights.npz")]
+    notes: dict[str, list] = {"updates": [checkpoint.update for checkpoint in saved]}
+    if model is not None:
+        last = [array for _, array in read_arrays((latest or saved[-1]).path / "weights.npz")]
+        notes["nats_per_token"] = nats_per_token(model, validation, [arrays, last])
+    with files.replacing(run / "averaged.npz") as file:
+        write_arrays(file, zip(names, arrays, strict=True), **notes)
+    if model is not None:
+        progress.say(comparison(**notes))
+
+
+def nats_per_token(model: keras.Model, validation: Any, choices: Sequence[list]) -> list[float]:
     """The validation loss of each choice of weights; the model keeps its own.
 
     Args:
@@ -42,11 +69,11 @@ def worse(nats: list[float]) -> bool:
     return bool(nats) and not nats[0] <= nats[1]  # also where the average is not a number
 
 
-def comparison(updates: list[int], nats: list[float]) -> str:
+def comparison(updates: list[int], nats_per_token: list[float]) -> str:
     """What the comparison says, and which weights are used from now on."""
-    average, last = nats
+    averaged, last = nats_per_token
     of = f"the average of the checkpoints at updates {', '.join(map(str, updates))}"
-    figures = f"{average:.4f} against {last:.4f} nats per token in validation"
-    if worse(nats):
+    figures = f"{averaged:.4f} against {last:.4f} nats per token in validation"
+    if worse(nats_per_token):
         return f"{of} is worse than the last weights, {figures}: the last weights are the default"
     return f"{of} is at least as good as the last weights, {figures}: it is the default"

@@ -3,50 +3,39 @@
 ```
 RUN/
   settings.json    every option of the command, resolved; written once
-  versions.json    a list, one entry a start: versions, backend, platform, CPUs, changed settings
+  versions.json    a list with one entry per start: versions, backend, platform, changed settings
   model.json       the architecture as Keras JSON (no code, no pickle)
   tokenizer.model  (written by the tokenizer)
-  log.jsonl        one JSON object a line
+  log.jsonl        one JSON object per line
   lock             held by the process that trains here
   averaged.npz     weights only, the mean of several checkpoints
   checkpoints/update-00001000/{weights.npz, state.npz, state.json}
 ```
 
-A checkpoint holds all that makes a resumed run equal to one that never stopped, to the bit:
-`weights.npz` has `model.weights`; `state.npz` has the states of the seed generators (Keras'
-`save_weights` leaves them out, so that a resumed run draws other dropout masks) and every variable
-of the optimizer; `state.json` has the caller's state and the size and SHA-256 of the other two.
-On the torch backend Keras' Dropout without a seed draws from torch's global generator, which `fit`
-itself advances: give it a seed (`Dropout(0.1, seed=1)`), and the law holds there too.
+A checkpoint holds all that makes a resumed run equal, to the bit, to one that never stopped:
+`weights.npz` has `model.weights`; `state.npz` has every variable of the optimizer and the states of
+the seed generators (Keras' `save_weights` leaves them out, so that a resumed run draws other
+dropout masks); `state.json` has the caller's state, and the size and SHA-256 of the other two.
+On the torch backend, Keras' Dropout without a seed draws from torch's global generator, which `fit`
+itself advances. Give it a seed there (`Dropout(0.1, seed=1)`).
 """
 
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import keras
 
 from keras_transformer import files, models, progress  # noqa: F401  Keras loads these models
 from keras_transformer.ops.compilation import runs_on_processor
-from keras_transformer.runs import averages, checkpoints
-from keras_transformer.runs import recorded as run_settings
-from keras_transformer.runs.checkpoints import (
-    Checkpoint,
-    average,
-    load_weights,
-    read_arrays,
-    write_arrays,
-)
+from keras_transformer.runs import averages, checkpoints, recorded
+from keras_transformer.runs.checkpoints import Checkpoint, average, load_weights
 from keras_transformer.runs.fit import fit
+from keras_transformer.runs.start import environment, take_lock
 
 __all__ = ["Checkpoint", "RunDirectory", "average", "load_weights"]
-
-PACKAGES = ("keras-transformer-kit", "keras", "tensorflow", "jax", "torch", "numpy")
 
 
 class RunDirectory:
@@ -66,7 +55,7 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike, settings: dict):
         self.path = Path(path)
         self.settings = settings
-        self._lock = None
+        self._lock: IO[str] | None = None
 
     @classmethod
     def start(
@@ -76,46 +65,46 @@ class RunDirectory:
         changeable: Iterable[str] = (),
         vocabulary_from: Iterable[str] | None = None,
     ) -> "RunDirectory":
-        """Creates a run, or opens it for resuming where its settings are the same.
+        """Creates a run, or opens it for resuming if its settings are the same.
 
-        A folder in which nothing has been trained yet, since an earlier start failed, takes other
-        settings too. The vocabulary that such a start made is then removed, to be made anew.
+        If an earlier start failed before anything was trained, other settings are taken too. The
+        vocabulary of that start is then removed, so that it is made anew.
 
         Args:
-            path: the folder; it and its parents are made where missing.
-            settings: every option, resolved; JSON values, paths or NumPy scalars.
-            changeable: keys that may differ on resuming, such as the number of updates, or paths
-                of a text whose SHA-256 is another key; `settings.json` keeps the first values,
+            path: The folder. It and its parents are made if they are missing.
+            settings: Every option, resolved: JSON values, paths or NumPy scalars.
+            changeable: Keys that may differ on resuming, such as the number of updates, or paths
+                of a text whose SHA-256 is another key. `settings.json` keeps the first values,
                 `versions.json` records the new ones.
-            vocabulary_from: keys that the vocabulary is made from. It is kept where only others
-                differ. By default all.
+            vocabulary_from: Keys that the vocabulary is made from. It is kept if only others
+                differ. All by default.
 
         Returns:
             The run, locked against other trainers until `close()` or the end of the process.
 
         Raises:
-            ValueError: the folder holds something else or a trained run with other settings (then
-                nothing is touched), or another process is training in it.
+            ValueError: If the folder holds something else, or a trained run with other settings
+                (then nothing is touched), or if another process is training in it.
         """
         path, settings = Path(path), json.loads(files.to_json(settings))
         changeable = frozenset(changeable)
-        run_settings.recorded(path, settings, changeable)  # refuse before touching anything
+        recorded.recorded(path, settings, changeable)  # refuse before touching anything
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, settings)
-        run._lock = _take_lock(path / "lock")
+        run._lock = take_lock(path / "lock")
         # Again under the lock: another process may have started a run here in between.
-        recorded = run_settings.recorded(path, settings, changeable)
-        changed = {} if recorded is None else run_settings.differences(recorded, settings)
-        others = run_settings.fatal(recorded or {}, settings, changeable) if changed else {}
+        earlier = recorded.recorded(path, settings, changeable)
+        changed = {} if earlier is None else recorded.differences(earlier, settings)
+        others = recorded.fatal(earlier or {}, settings, changeable) if changed else {}
         if others:
-            named = run_settings.listed(others)
+            named = recorded.listed(others)
             progress.say(f"{path}: nothing was trained by an earlier start, so it is new ({named})")
-            run_settings.discard_prepared(path, others, vocabulary_from)
-        if others or recorded is None:
+            recorded.discard_prepared(path, others, vocabulary_from)
+        if others or earlier is None:
             files.write_json(path / "settings.json", settings)
         versions = path / "versions.json"
         starts = files.read_json(versions) if versions.exists() else []
-        files.write_json(versions, [*starts, _environment() | {"changed_settings": changed}])
+        files.write_json(versions, [*starts, environment() | {"changed_settings": changed}])
         return run
 
     @classmethod
@@ -123,8 +112,8 @@ class RunDirectory:
         """Opens a run for reading: takes no lock, writes nothing.
 
         Raises:
-            FileNotFoundError: there is no such folder.
-            ValueError: the folder is not a run, or its settings.json is broken.
+            FileNotFoundError: If there is no such folder.
+            ValueError: If the folder is not a run, or its settings.json is broken.
         """
         path = Path(path)
         if not path.is_dir():
@@ -133,16 +122,16 @@ class RunDirectory:
             raise ValueError(f"{path} is not a run: it has no settings.json. Check the path.")
         return cls(path, files.read_json(path / "settings.json"))
 
-    def close(self):
+    def close(self) -> None:
         """Gives the lock back; the operating system does so too when the process dies."""
         if self._lock:
             self._lock.close()
             self._lock = None
 
-    def __enter__(self):
+    def __enter__(self) -> "RunDirectory":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     fit = fit
@@ -153,12 +142,12 @@ class RunDirectory:
         """Saves all that resuming needs (and `model.json`, the first time).
 
         Args:
-            model: a built, compiled model. Within `fit` any callback may call this, at the end of
-                an epoch or of a batch.
-            update: the number of optimizer updates done.
-            state: the caller's own JSON state: position in the data, early stopping... Its key
-                `"best_update"` names the checkpoint that `prune` keeps and `load_model("best")`
-                loads.
+            model: A built, compiled model. Within `fit`, a callback may call this at the end of an
+                epoch or of a batch.
+            update: The number of optimizer updates done.
+            state: The caller's own JSON state: position in the data, early stopping, and so on.
+                Its key `"best_update"` names the checkpoint that `prune` keeps and
+                `load_model("best")` loads.
         """
         if hasattr(model, "jax_state_sync"):  # on JAX `fit` keeps the newest values to itself
             model.jax_state_sync()
@@ -169,7 +158,7 @@ class RunDirectory:
         return checkpoints.save_checkpoint(self.path / "checkpoints", model, update, state)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The complete checkpoints by update; damaged ones are named on stderr and left out."""
+        """The complete checkpoints by update. Damaged ones are named on stderr and left out."""
         folders, found = self._folders(), list[Checkpoint]()
         with progress.work("checking", len(folders), "checkpoints") as done:
             for folder in folders:
@@ -178,13 +167,13 @@ class RunDirectory:
         return found
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        """The newest complete checkpoint; None where there is none yet."""
+        """The newest complete checkpoint, or None if there is none yet."""
         return next(checkpoints.complete(reversed(self._folders())), None)
 
-    def prune(self, keep_last: int, keep: Iterable[int] = ()):
-        """Removes all checkpoints but the last `keep_last`, the best and the updates in `keep`."""
+    def prune(self, keep_last: int, keep: Iterable[int] = ()) -> None:
+        """Removes all checkpoints except the last `keep_last`, the best and the updates `keep`."""
         if keep_last < 1:
-            raise ValueError(f"keep_last must be at least 1, got {keep_last}.")
+            raise ValueError(f"keep_last must be at least 1, got {keep_last}. Keep one or more.")
         complete = list(checkpoints.complete(self._folders(), contents=False))
         kept = {*keep, *(last.state.get("best_update") for last in complete[-1:])}
         for checkpoint in complete[:-keep_last]:
@@ -198,8 +187,8 @@ class RunDirectory:
             The state that was given to `save_checkpoint`.
 
         Raises:
-            ValueError: the model, the optimizer or the backend is not the one that was saved; the
-                model is unchanged.
+            ValueError: If the model, the optimizer or the backend is not the one that was saved.
+                The model is then unchanged.
         """
         return checkpoints.restore_checkpoint(model, checkpoint)
 
@@ -207,44 +196,32 @@ class RunDirectory:
 
     def save_average(
         self,
-        checkpoints: Sequence[Checkpoint],
+        saved: Sequence[Checkpoint],
         model: keras.Model | None = None,
-        validation=None,
-    ):
+        validation: Any = None,
+    ) -> None:
         """Writes the mean of the checkpoints' weights to `averaged.npz`, replacing an older one.
 
         While a model still learns fast, its last weights are better than the average. With `model`
-        and `validation` both are evaluated and their nats per token kept in the file, so that
-        `default_weights` can choose the better ones. Without them the average is the default.
+        and `validation`, both are evaluated and their nats per token are kept in the file, so that
+        `default_weights` can choose. Without them the average is the default.
 
         Args:
-            checkpoints: The checkpoints to average, as `checkpoints()` returns them.
+            saved: The checkpoints to average, as `checkpoints()` returns them.
             model: A compiled model of this run with a `NatsPerToken` metric. Its weights are the
                 same afterwards.
             validation: What `model.evaluate` takes, such as `plan.evaluation(encoded)`.
         """
-        arrays = average(checkpoints)
-        names = [name for name, _ in read_arrays(checkpoints[-1].path / "weights.npz")]
-        notes: dict[str, list] = {"updates": [checkpoint.update for checkpoint in checkpoints]}
-        if model is not None:
-            last = read_arrays((self.latest_checkpoint() or checkpoints[-1]).path / "weights.npz")
-            nats = averages.nats_per_token(
-                model, validation, [arrays, [array for _, array in last]]
-            )
-            notes["nats_per_token"] = nats
-        with files.replacing(self.path / "averaged.npz") as file:
-            write_arrays(file, zip(names, arrays, strict=True), **notes)
-        if model is not None:
-            progress.say(averages.comparison(notes["updates"], nats))
+        averages.save(self.path, saved, self.latest_checkpoint(), model, validation)
 
     def load_model(self, weights: str | int | None = None, dtype: str | None = None) -> keras.Model:
         """The model, not compiled, for translating and evaluating.
 
         Args:
             weights: `"average"` (averaged.npz), `"best"` (the `best_update` of the latest
-                checkpoint's state), `"last"`, or an update. By default `default_weights()`.
-            dtype: name of a dtype policy. By default that of training; but what was trained in
-                mixed precision computes in float32 on a processor, where XLA is quicker with it.
+                checkpoint's state), `"last"`, or an update. `default_weights()` by default.
+            dtype: The name of a dtype policy. By default that of training, except that a model
+                trained in mixed precision computes in float32 on a CPU, where XLA is then faster.
         """
         source = self.weights_file(weights)
         if not (self.path / "model.json").exists():
@@ -265,7 +242,7 @@ class RunDirectory:
         return model
 
     def default_weights(self) -> str:
-        """`"average"`, or `"last"` where there is no average or it was worse in validation."""
+        """`"average"`, or `"last"` if there is no average or it was worse in validation."""
         averaged = self.path / "averaged.npz"
         if not averaged.exists():
             return "last"
@@ -316,70 +293,32 @@ class RunDirectory:
 
     # --- log ---
 
-    def append_log(self, record: dict):
-        """Appends one line to log.jsonl; its `"update"` is what `truncate_log` goes by."""
+    def append_log(self, record: dict) -> None:
+        """Appends one line to log.jsonl. `truncate_log` goes by its `"update"`."""
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(files.to_json(record) + "\n")
 
     def read_log(self) -> list[dict]:
-        """The records of log.jsonl, oldest first; a half-written last line is left out.
+        """The records of log.jsonl, oldest first. A half-written last line is left out.
 
-        A validation was once called an epoch: old records come with the names of today.
+        A validation was once called an epoch: old records get the names of today.
         """
         path = self.path / "log.jsonl"
         lines = path.read_bytes().splitlines() if path.exists() else []
         records = []
         for number, line in enumerate(lines, start=1):
             try:
-                records.append(run_settings.renamed(json.loads(line)))
+                records.append(recorded.renamed(json.loads(line)))
             except ValueError as error:
                 if number < len(lines):
                     raise ValueError(f"{path}, line {number}, is not JSON: {error}.") from error
         return records
 
-    def truncate_log(self, update: int):
-        """Drops the records past `update`: call it on resuming, so that each is there once."""
+    def truncate_log(self, update: int) -> None:
+        """Drops the records past `update`; called on resuming, so that each is there once."""
         records = [record for record in self.read_log() if record.get("update", 0) <= update]
-        with files.replacing(self.path / "log.jsonl") as file:
-            file.write("".join(files.to_json(record) + "\n" for record in records).encode())
+        files.write_lines(self.path / "log.jsonl", map(files.to_json, records))
 
 
 def _update(folder: Path) -> int:
     return int(folder.name.removeprefix("update-"))
-
-
-def _take_lock(path: Path):
-    import fcntl  # not on Windows, where runs can still be read
-
-    file = open(path, "a+")  # not "w": that would erase the pid of the holder
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read().strip()
-        file.close()
-        raise ValueError(
-            f"{path.parent} is being trained by process {holder}: wait for it, stop it, or give "
-            "another --run-dir."
-        ) from error
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {platform.node()}\n")
-    file.flush()
-    return file
-
-
-def _environment() -> dict:
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "python": sys.version.split()[0],
-        **versions,
-        "backend": keras.backend.backend(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-    }
