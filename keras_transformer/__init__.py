@@ -8,34 +8,73 @@ Everything below is loaded when it is first used, so that importing this package
 
 import importlib
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # so that editors and type checkers know the names
+    from keras_transformer import (
+        callbacks,
+        data,
+        datasets,
+        decoding,
+        evaluation,
+        files,
+        interop,
+        layers,
+        losses,
+        metrics,
+        models,
+        ops,
+        optimizers,
+        progress,
+        runs,
+        testing,
+        text,
+        visualization,
+    )
+    from keras_transformer.decoding import Translator
+    from keras_transformer.runs import RunDirectory
 
 __version__ = "0.1.0"
 
-# What Keras saves by name has to be registered before it can load it.
-SAVEABLE = ("layers", "losses", "metrics", "models", "optimizers")
-CLASSES = {"RunDirectory": "runs", "Translator": "decoding"}
-ROOMS = (
-    *SAVEABLE,
-    *("callbacks", "data", "datasets", "decoding", "evaluation", "interop", "ops"),
-    *("files", "progress", "runs", "testing", "text", "visualization"),
-)
+__all__ = [
+    "RunDirectory",
+    "Translator",
+    "callbacks",
+    "data",
+    "datasets",
+    "decoding",
+    "evaluation",
+    "files",
+    "interop",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "optimizers",
+    "progress",
+    "runs",
+    "testing",
+    "text",
+    "visualization",
+]
+_CLASSES = {"RunDirectory": "runs", "Translator": "decoding"}
 
-__all__ = sorted([*CLASSES, *ROOMS])
 
-
-def __getattr__(name):
-    if name in CLASSES:
-        return getattr(importlib.import_module(f"{__name__}.{CLASSES[name]}"), name)
-    if name in ROOMS:
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
+    if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-# After `import keras, keras_transformer` a model that is loaded from a file finds its layers.
+# Keras finds a class by its name once that is registered: after `import keras, keras_transformer` a
+# model can be loaded from a file.
 if sys.modules.get("keras"):
-    for _name in SAVEABLE:
+    for _name in ("layers", "losses", "metrics", "models", "optimizers"):
         importlib.import_module(f"{__name__}.{_name}")

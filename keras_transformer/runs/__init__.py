@@ -11,19 +11,28 @@ set_precision      what models compute in: float32, bfloat16 or float16
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_transformer.runs.fit import translation_score
+    from keras_transformer.runs.prepare import set_precision
+    from keras_transformer.runs.run_directory import RunDirectory
+    from keras_transformer.runs.settings import TrainSettings
+    from keras_transformer.runs.training import train
+
+__all__ = ["RunDirectory", "TrainSettings", "set_precision", "train", "translation_score"]
 
 # Loaded when used: the command line reads the settings without Keras.
-_HOME = {
+_HOMES = {
     "RunDirectory": "run_directory",
     "TrainSettings": "settings",
     "set_precision": "prepare",
     "train": "training",
     "translation_score": "fit",
 }
-__all__ = sorted(_HOME)
 
 
-def __getattr__(name):
-    if name not in _HOME:
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
