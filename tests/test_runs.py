@@ -1,0 +1,197 @@
+"""The loop with a run directory around it, for any Keras model, and the options of `train`."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transformer as kt
+from keras_transformer.cli import build_parser
+from keras_transformer.data.feed import endless, one_pass
+from keras_transformer.runs.checkpoints import read_arrays
+from keras_transformer.runs.settings import OPTIONS, TrainSettings, names_where
+
+
+class Lines:
+    """A plan of somebody's own: noisy points of a line, a pure function of the update."""
+
+    def batch(self, update):
+        rng = np.random.default_rng(update)
+        x = rng.normal(size=(5, 3)).astype("float32")
+        return x, x @ np.array([[1.0], [2.0], [3.0]], "float32")
+
+    def dataset(self, update=0, **_):
+        return endless(self.batch, update)
+
+    def evaluation(self):
+        return one_pass(lambda index: self.batch(1000 + index), 2)
+
+
+def build():
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.3, seed=1)])
+    model.add(keras.layers.Dense(1))
+    model.compile(kt.optimizers.PaperAdam(learning_rate=0.1), "mse")
+    return model
+
+
+def train(path, updates, **options):
+    """Trains a new model there; its weights, and the state that `fit` returns."""
+    model = build()
+    plan = Lines()
+    with kt.RunDirectory.start(path, {"seed": 7, "updates": updates}, ["updates"]) as run:
+        options = {"validation": plan.evaluation(), "validate_every": 2, **options}
+        state = run.fit(model, plan, updates=updates, log_every=2, **options)
+    return model.get_weights(), state
+
+
+def test_any_model_is_resumed_to_the_bit(tmp_path, capsys):
+    # Fails if: the data, the seeds, the optimizer or the log do not continue where they were.
+    whole, state = train(tmp_path / "whole", 6)
+    assert state["update"] == 6 and state["seconds"] > 0 and "val_loss" in state["logs"]
+    _, first = train(tmp_path / "stopped", 4)
+    capsys.readouterr()
+    stopped, second = train(tmp_path / "stopped", 6)
+    assert "resuming at update 4" in capsys.readouterr().err
+    assert second["update"] == 6 and second["seconds"] > first["seconds"]
+    for one, other in zip(whole, stopped, strict=True):
+        np.testing.assert_array_equal(one, other)
+    updates = [
+        [record["update"] for record in kt.RunDirectory.open(tmp_path / name).read_log()]
+        for name in ("whole", "stopped")
+    ]
+    assert updates[0] == updates[1] and updates[0][-1] == 6
+
+    again, state = train(tmp_path / "stopped", 6)
+    assert "trained already, 6 updates" in capsys.readouterr().err and state["update"] == 6
+    np.testing.assert_array_equal(again[0], whole[0])  # restored all the same
+
+
+def test_updates_are_rounded_up_to_whole_validations(tmp_path):
+    assert train(tmp_path, 5)[1]["update"] == 6
+
+
+def test_checkpoints_are_pruned_and_the_late_ones_averaged(tmp_path, monkeypatch):
+    # Fails if: an early checkpoint enters the average; too many are kept.
+    averaged = []
+    monkeypatch.setattr(
+        kt.RunDirectory,
+        "save_average",
+        lambda run, saved, *_: averaged.append([each.update for each in saved]),
+    )
+    train(tmp_path / "all", 8, average=5)
+    train(tmp_path / "some", 8, average=2, keep_checkpoints=3)
+    train(tmp_path / "none", 8)
+    assert averaged == [[4, 6, 8], [6, 8]]
+    run = kt.RunDirectory.open(tmp_path / "some")
+    assert [each.update for each in run.checkpoints()] == [4, 6, 8]
+
+
+def test_a_stopped_training_stays_stopped_and_keeps_its_best(tmp_path, capsys):
+    # Fails if: early stopping begins anew on resuming; the best checkpoint is pruned.
+    def stop():
+        return kt.callbacks.StopEarly("val_loss", "max", patience=2)  # it never gets better
+
+    _, state = train(tmp_path, 20, callbacks=[stop()], keep_checkpoints=1)
+    assert state["best_update"] == 2 and state["update"] < 20
+    run = kt.RunDirectory.open(tmp_path)
+    assert [each.update for each in run.checkpoints()] == [2, state["update"]]
+    capsys.readouterr()
+    assert train(tmp_path, 20, callbacks=[stop()])[1]["update"] == state["update"]
+    assert "trained already" in capsys.readouterr().err
+
+
+def test_own_callbacks_add_to_what_is_shown_and_logged(tmp_path):
+    class Scoring(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_mine"] = 0.25 + epoch
+
+    _, state = train(tmp_path, 4, callbacks=[Scoring()])
+    assert state["logs"]["val_mine"] == 1.25
+    records = kt.RunDirectory.open(tmp_path).read_log()
+    assert [r["val_mine"] for r in records if r["event"] == "validation"] == [0.25, 1.25]
+
+
+def test_a_training_that_diverges_ends(tmp_path):
+    class Broken(Lines):
+        def batch(self, update):
+            x, y = super().batch(update)
+            return x, y * np.float32("nan")
+
+    model = build()
+    with kt.RunDirectory.start(tmp_path, {}) as run, pytest.raises(FloatingPointError):
+        run.fit(model, Broken(), updates=400, validate_every=200, log_every=1)
+    assert not run.checkpoints()  # nothing broken was saved
+
+
+# --- options
+
+
+def test_the_command_line_has_every_option_and_its_default():
+    # Fails if: an option of the dataclass is missing in the parser, or has another default there.
+    args = vars(build_parser().parse_args(["train", "--run-dir", "here"]))
+    settings = TrainSettings(run_dir="here")
+    for name in OPTIONS:
+        assert args[name] == getattr(settings, name), name
+
+
+def test_what_would_change_an_update_may_not_change_on_resuming():
+    changeable = set(names_where(changeable=True))
+    assert {"updates", "run_dir", "train_source", "log_every", "average"} <= changeable
+    changing = {"seed", "preset", "d_model", "learning_rate", "warmup_steps", "precision"}
+    changing |= {"tokens_per_batch", "accumulate", "label_smoothing", "dropout", "validate_every"}
+    assert not changeable & changing
+    assert "dry_run" not in TrainSettings(run_dir="r").record()
+    assert set(OPTIONS) - {"dry_run"} == set(TrainSettings(run_dir="r").record())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"updates": 0}, "--updates: expected a whole number above 0, got 0"),
+        ({"precision": "float8"}, "--precision float8: expected one of float32"),
+        ({"subword_sampling": 2}, "--subword-sampling: expected a number above 0, at most 1"),
+        ({"stop_early": "chrf"}, "--stop-early chrf: expected one of bleu, loss"),
+        ({"d_model": "wide"}, "--d-model: expected a whole number"),
+    ],
+)
+def test_wrong_values_are_errors_in_python_too(options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainSettings(run_dir="here", **options)
+
+
+@pytest.mark.tensorflow_only
+def test_an_unknown_preset_is_named_before_anything_is_written(tmp_path):
+    settings = TrainSettings(run_dir=str(tmp_path / "run"), preset="small")
+    with pytest.raises(ValueError, match="--preset small: expected one of tiny, base, big"):
+        kt.runs.train(settings)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.tensorflow_only
+def test_python_trains_what_the_command_trains(tmp_path, uncompiled):
+    # Fails if: `kt.runs.train` leaves out a step of the command.
+    pairs = [(f"{a} {b}", f"{b} {a}") for a in "abcdef" for b in "ghijkl"]
+    kt.data.write_parallel(pairs, tmp_path / "source", tmp_path / "target")
+    options = {"train_source": str(tmp_path / "source"), "train_target": str(tmp_path / "target")}
+    options |= {"hold_out": 4, "vocabulary_type": "char", "num_layers": 1, "d_model": 8}
+    options |= {"num_heads": 2, "d_ff": 8, "updates": 2, "warmup_steps": 1, "tokens_per_batch": 64}
+    keras.backend.clear_session()
+    run = kt.runs.train(TrainSettings(run_dir=str(tmp_path / "python"), **options))
+    keras.backend.clear_session()
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    from keras_transformer import cli
+
+    assert cli.main(["train", *flags, f"--run-dir={tmp_path / 'command'}"]) == 0
+    runs = [run.path, tmp_path / "command"]
+    weights = [read_arrays(path / "checkpoints/update-00000002/weights.npz") for path in runs]
+    assert len(weights[0]) > 10
+    for (name, one), (_, other) in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+    settings = [json.loads((path / "settings.json").read_text()) for path in runs]
+    assert settings[0] | {"run_dir": None} == settings[1] | {"run_dir": None}
+    assert dataclasses.asdict(TrainSettings(run_dir="r")).keys() - settings[0].keys() == {
+        "dry_run", "init_from", "init_weights"
+    }  # fmt: skip
