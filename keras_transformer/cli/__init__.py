@@ -36,7 +36,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; imports nothing heavy, so that `--help` is quick."""
+    """The whole command line. Imports nothing heavy, so that `--help` is quick."""
     from keras_transformer.cli import average, evaluate, export, score, show, train, translate
 
     parser = argparse.ArgumentParser(
@@ -59,10 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit status.
+    """Runs one verb and returns the exit status.
 
-    What the user can mend (a path, an option, a broken run) ends as one line on stderr and status
-    1, bad usage as status 2, Ctrl-C as 130.
+    An error that the user can mend is one line on stderr and status 1; bad usage is status 2,
+    Ctrl-C 130.
     """
     args = build_parser().parse_args(argv)
     interrupted = INTERRUPTED if args.verb == "train" else "interrupted"

@@ -1,4 +1,4 @@
-"""How programs end, the command and the recipes: by what to type next, or by what went wrong."""
+"""How the command and the recipes end: with what to type next, or with what went wrong."""
 
 import contextlib
 import io
@@ -12,19 +12,18 @@ from keras_transformer import progress
 
 @contextlib.contextmanager
 def program(name: str, interrupted: str = "interrupted") -> Iterator[None]:
-    """Runs a program, `with` it or as a decorator of its `main`; its long jobs are shown.
+    """Runs a program and shows its long jobs: a context manager, or a decorator of `main`.
 
-    Its output is UTF-8, whatever the locale.
-
-    What the user can mend (a path, an option, a broken run) ends it as one line on stderr and
-    status 1, Ctrl-C as 130. With KERAS_TRANSFORMER_TRACEBACK set, errors keep their traceback.
+    Output is UTF-8 in every locale. An error that the user can mend (a path, an option, a broken
+    run) becomes one line on stderr and status 1; Ctrl-C becomes status 130. If
+    KERAS_TRANSFORMER_TRACEBACK is set, errors keep their traceback.
 
     Args:
-        name: What the line begins with.
-        interrupted: What is said after Ctrl-C.
+        name: The name that the line begins with.
+        interrupted: The message after Ctrl-C.
 
     Raises:
-        SystemExit: With the status, where it is not 0; with the line, which Python prints, for 1.
+        SystemExit: With a one-line message (status 1) for user errors, or with the status.
 
     Example:
 
@@ -39,7 +38,7 @@ def program(name: str, interrupted: str = "interrupted") -> Iterator[None]:
             yield
         sys.stdout.flush()
     except KeyboardInterrupt:
-        # What a display has left open, and the terminal's own ^C.
+        # A display may have left its line open, and the terminal shows ^C.
         ended = "\n" if sys.stderr.isatty() else ""
         print(f"{ended}{name}: {interrupted}", file=sys.stderr)
         raise SystemExit(130) from None
@@ -53,31 +52,31 @@ def program(name: str, interrupted: str = "interrupted") -> Iterator[None]:
 
 
 def _write_utf8():
-    """As texts are read: a locale without the characters of a translation would lose it."""
-    # What Python makes of a file name that is not UTF-8 goes back to its bytes.
+    """Writes UTF-8, as texts are read: some locales lack the characters of a translation."""
+    # A file name that is not UTF-8 is written as its bytes.
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):  # not so in a notebook
             stream.reconfigure(encoding="utf-8", errors=errors)
 
 
 def beside_results() -> contextlib.AbstractContextManager:
-    """Hides how far a job is where its results come to the same terminal, or lines are typed."""
+    """Hides the progress if results go to the same terminal, or lines are typed there."""
     typed_or_shown = sys.stdout.isatty() or sys.stdin.isatty()
     return progress.hidden() if typed_or_shown else contextlib.nullcontext()
 
 
-# Of what trains.
-INTERRUPTED = "interrupted; the same command goes on from the last checkpoint, if there is one"
+# The message of programs that train.
+INTERRUPTED = "interrupted; the same command continues at the last checkpoint, if there is one"
 
 
 def say_next(commands: dict[str, str]) -> None:
-    """Says what can be typed next, a line each: `say_next({"Words": command("ls", "a run")})`."""
-    sys.stdout.flush()  # what comes last stands last
+    """Says what can be typed next, one line per command: `say_next({"List": command("ls")})`."""
+    sys.stdout.flush()  # so that these lines come last
     width = max(map(len, commands)) + 3
     lines = [f"{name + ':':<{width}}{text}" for name, text in commands.items()]
     progress.say("\n".join(["", *lines]))
 
 
 def command(*words: object, rest: str = "") -> str:
-    """A command to type: its words, quoted where a shell needs it, and `rest` as it is."""
+    """A command to type: its words, quoted for a shell, and `rest` unquoted."""
     return f"{shlex.join(map(str, words))} {rest}".rstrip()

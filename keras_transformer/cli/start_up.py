@@ -1,4 +1,4 @@
-"""Starting the backend without the notices that its C++ prints whatever its log level is."""
+"""Starts TensorFlow without the notices that its C++ prints at every log level."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# TensorFlow 2.21: what absl says before it is initialised, and all that is said as information.
+# TensorFlow 2.21: the warning before absl is initialised, and everything of level INFO.
 NOTICE = re.compile(
     rb"(WARNING: All log messages before absl::InitializeLog|I\d{4} |To enable the following )"
 )
@@ -15,7 +15,7 @@ NOTICE = re.compile(
 
 @contextlib.contextmanager
 def without_notices() -> Iterator[None]:
-    """Within it what is written to stderr waits; then all but TensorFlow's notices is written.
+    """Buffers stderr inside the block, then prints it without TensorFlow's start-up notices.
 
     TF_CPP_MIN_LOG_LEVEL=0 shows them.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints as files: variables in and out of `.npz` exact to the bit, each file whole or absent.
+"""Checkpoints as files: variables are saved and loaded exact to the bit, each file as a whole.
 
 No pickle anywhere: a stranger's file can be read without running its code.
 """
@@ -25,9 +25,9 @@ class Checkpoint:
     """One complete checkpoint on disk.
 
     Args:
-        path: its folder.
-        update: the number of optimizer updates behind it.
-        state: the caller's state that was saved with it.
+        path: Its folder.
+        update: The number of optimizer updates behind it.
+        state: The caller's state that was saved with it.
     """
 
     path: Path
@@ -65,8 +65,8 @@ def complete(folders: Iterable[Path], contents: bool = True) -> Iterator[Checkpo
     """Yields the complete checkpoints among `folders`; names the damaged ones on stderr.
 
     Args:
-        folders: checkpoint folders.
-        contents: False compares the sizes only, not the SHA-256.
+        folders: Checkpoint folders.
+        contents: False compares only the sizes, not the SHA-256.
     """
     for folder in folders:
         try:
@@ -109,11 +109,11 @@ def restore_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> dict:
 
 
 def load_weights(model: keras.Model, source: Checkpoint | Path):
-    """Loads the weights alone, for translation; the model needs no optimizer.
+    """Loads only the weights, for translation; the model needs no optimizer.
 
     Args:
-        model: a built model of the same architecture; its variables keep their own float type.
-        source: a checkpoint, or a file such as `averaged.npz`.
+        model: A built model of the same architecture. Its variables keep their own float type.
+        source: A checkpoint, or a file such as `averaged.npz`.
     """
     path = source.path / "weights.npz" if isinstance(source, Checkpoint) else source
     arrays = read_arrays(path)

@@ -1,7 +1,7 @@
-"""`train --init-from RUN`: what a new run takes over from an earlier one.
+"""`train --init-from RUN`: a new run starts from the model of an earlier one.
 
 Vocabulary, architecture and weights are copied to `initial/` in the new run, so that resuming never
-needs the earlier run. Nothing is ever written to that one.
+needs the earlier run. Nothing is ever written to the earlier run.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ from keras_transformer.text.seen import Seen
 SHARED, SIDES = "tokenizer.model", ("source.model", "target.model")
 VOCABULARY = ("vocabulary_size", "vocabulary_type", "normalization", "separate_vocabularies")
 SIZES = ("num_layers", "d_model", "num_heads", "d_ff", "norm")
-# Of what presets and configs leave out.
+# Defaults of the options that presets and configs leave out.
 UNSAID = {"key_dim": None, "value_dim": None, "positions": "sinusoidal", "max_length": None}
 
 
 def start_from(settings: TrainSettings) -> tuple["Initial | None", TrainSettings]:
-    """What a run starts from, None for nothing, and its settings with all that is now known.
+    """The model to start from (None for none), and the settings with all that is now known.
 
     Raises:
-        ValueError: for an option of vocabulary or model that the earlier run contradicts.
+        ValueError: If an option of vocabulary or model contradicts the earlier run.
     """
     if settings.init_from is None:
         if settings.init_weights is not None:
@@ -63,7 +63,7 @@ def start_from(settings: TrainSettings) -> tuple["Initial | None", TrainSettings
 
 
 def _found(settings):
-    """The model to start from: the copy in the new run, where its first start has left one."""
+    """The model to start from: the copy in the new run, if its first start has left one."""
     folder = Path(settings.run_dir)
     copy = Initial(folder / "initial", folder / "initial" / "weights.npz")
     names = ("init_from", "init_weights")
@@ -98,7 +98,7 @@ class Initial(NamedTuple):
     weights: Path
 
     def vocabulary(self) -> dict:
-        """The options of the vocabulary, None where the run does not say."""
+        """The options of the vocabulary; None if the run does not say."""
         settings = read_json(self.folder / "settings.json")
         separate = not (self.folder / SHARED).exists()
         return {name: settings.get(name) for name in VOCABULARY} | {
@@ -135,14 +135,14 @@ class Initial(NamedTuple):
         names = ["settings.json", "model.json", SHARED, *SIDES]
         names += ["seen_ids.npy", "seen_words.txt", "seen.json"]
         files = {name: self.folder / name for name in names if (self.folder / name).exists()}
-        # The weights come last: where they are, all is there.
+        # The weights come last: if they are there, all files are.
         for name, path in {**files, copy.weights.name: self.weights}.items():
             with open(path, "rb") as original, replacing(copy.folder / name) as file:
                 shutil.copyfileobj(original, file)
         return copy
 
     def tokenizers(self, folder: Path | None = None) -> tuple[Tokenizer, Tokenizer]:
-        """The vocabularies of source and target, one object where they share it; also saved."""
+        """The vocabularies of source and target (one object if shared), saved in `folder`."""
         names = (SHARED,) if (self.folder / SHARED).exists() else SIDES
         found = [Tokenizer.load(self.folder / name) for name in names]
         if folder is not None:
@@ -151,7 +151,7 @@ class Initial(NamedTuple):
         return found[0], found[-1]
 
     def seen_with(self, seen: Seen) -> Seen | None:
-        """What this model's training or `seen` had; None where the former is not known."""
+        """What this model's training or `seen` had; None if the training is not known."""
         earlier = Seen.load(self.folder)
         return None if earlier is None else earlier.union(seen)
 

@@ -34,7 +34,7 @@ class Prepared(NamedTuple):
     model: keras.Model
     validate_every: int  # updates
     updates: int  # whole validations
-    scored: list  # the validation pairs that `validation` counts: those to translate
+    scored: list  # the validation pairs that the validation loss counts; these are translated
 
 
 def set_precision(name: str) -> None:
@@ -103,10 +103,15 @@ def prepare(
     initial: Initial | None = None,
     size_derived: bool = False,
 ) -> Prepared:
-    """Vocabulary, ids, batches and model; what can be kept is kept in `folder`.
+    """Vocabulary, ids, batches and model. Vocabulary and ids are kept in `folder`.
 
-    Vocabulary and model are those of `initial` (see `fine_tuning`) where it is given. With
-    `size_derived` the vocabulary has the nearest size that the text allows.
+    Args:
+        settings: The options, without gaps.
+        pairs: The text.
+        folder: The run, or None to write nothing.
+        initial: A trained model to start from, which brings its vocabulary (see fine_tune.py).
+        size_derived: Whether the vocabulary may be smaller than the settings say, if the text
+            does not allow that size.
     """
     set_precision(settings.precision)
     if initial is None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from keras_transformer import files
 
-# What a start makes from its settings before anything is trained, and makes again where it is
-# missing. What is not here is written anew at every start, or is compared with the text by itself.
+# Files that a start makes from its settings before it trains, and makes again if they are missing.
+# All other files are written anew at every start, or are compared with the text.
 PREPARED = (
     "tokenizer.model",
     "source.model",
@@ -18,15 +18,15 @@ PREPARED = (
 
 
 def recorded(path: Path, settings: dict, changeable: Iterable[str]) -> dict | None:
-    """The settings of the run at `path`, None where there is no run.
+    """The settings of the run at `path`, or None if there is no run.
 
     Raises:
-        ValueError: something else is there, or a trained run with other `settings`.
+        ValueError: If something else is there, or a trained run with other `settings`.
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, expected a folder: give another --run-dir.")
     if not (path / "settings.json").exists():
-        # "lock" and the temporary file alone are a start that was killed.
+        # A start that was killed leaves only "lock" and the temporary file.
         names = {p.name for p in path.iterdir()} if path.exists() else set()
         if names - {"lock", "settings.json.tmp"}:
             raise ValueError(
@@ -45,10 +45,10 @@ def recorded(path: Path, settings: dict, changeable: Iterable[str]) -> dict | No
 
 
 def holds_training(path: Path) -> bool:
-    """Whether something was trained at `path`: there, or in a run within it.
+    """Whether something was trained at `path` or in a run within it.
 
-    That is a checkpoint or an average, or a log with more than one validation: whoever removed the
-    checkpoints may want the log.
+    Signs of it are a checkpoint, an average, or a log with more than one validation: someone who
+    removed the checkpoints may want the log.
     """
     if any(path.rglob("checkpoints/update-*")) or any(path.rglob("averaged.npz")):
         return True
@@ -70,7 +70,7 @@ def discard_prepared(path: Path, different: Iterable[str], vocabulary_from: Iter
     Args:
         path: The folder of the run.
         different: The keys of the settings that differ.
-        vocabulary_from: The keys that the vocabulary is made from; None for all.
+        vocabulary_from: The keys that the vocabulary is made from. None means all.
     """
     if vocabulary_from is None or set(different) & set(vocabulary_from):
         for name in PREPARED:
@@ -80,14 +80,14 @@ def discard_prepared(path: Path, different: Iterable[str], vocabulary_from: Iter
 def fatal(old: dict, new: dict, changeable: Iterable[str]) -> dict:
     """The `differences` that make another run.
 
-    A run that is older than the record of its text's SHA-256 is resumed without it.
+    A run that was started before the SHA-256 of the text was recorded is resumed without it.
     """
     ignored = set(changeable) | {"text_sha256"} - set(old)
     return {key: pair for key, pair in differences(old, new).items() if key not in ignored}
 
 
 def differences(old: dict, new: dict) -> dict:
-    """{key: [old JSON, new JSON]} where they differ, "(absent)" where one side has none.
+    """{key: [old JSON, new JSON]} of those that differ; "(absent)" if one side has none.
 
     A missing option equals None, so runs started before an option existed can still be resumed.
     """
@@ -97,7 +97,7 @@ def differences(old: dict, new: dict) -> dict:
 
 
 def renamed(record: dict) -> dict:
-    """A record of a log with the names of today: what was "epoch" is "validation"."""
+    """A record of a log with the names of today: "epoch" became "validation"."""
     if record.get("event") != "epoch":
         return record
     names = {"epoch": "validation"}
