@@ -1,11 +1,13 @@
 """What TensorBoard is given, read back through its own API."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 import keras_transformer as kt
 from keras_transformer.callbacks import Probes, TensorBoard, TranslationScore
 from keras_transformer.callbacks.tensorboard.event_file import EventFile
-from keras_transformer.data import feed
+from keras_transformer.ops.input_pipeline import endless
 from keras_transformer.visualization.shapes import run_once
 
 PAIRS = [("나는 집에 간다", "I go home"), ("나는 커피를 | 좋아해 좋아해", "I love coffee")] * 6
@@ -47,9 +49,8 @@ def trained(tmp_path_factory):
         translator.translate(lines, beam_size=1)
         return [line[::-1] for line in lines]
 
-    board = TensorBoard(
-        str(folder), 2, Probes(PAIRS[:2], tokenizer), picture_share=1, hparams={"seed": 3}
-    )
+    probes, meter = Probes(PAIRS[:2], tokenizer), kt.data.FeedMeter()
+    board = TensorBoard(str(folder), 2, probes, picture_share=1, hparams={"seed": 3}, meter=meter)
     score = TranslationScore(
         translate,
         *zip(*PAIRS[:2], strict=True),
@@ -57,7 +58,7 @@ def trained(tmp_path_factory):
         samples=board.samples,
     )
     model.fit(
-        plan.dataset(0),
+        plan.dataset(0, meter),
         validation_data=plan.evaluation(encoded),
         epochs=2,
         steps_per_epoch=3,
@@ -95,11 +96,11 @@ def test_curves_are_there_at_their_updates(events):
 def test_padding_is_counted_in_the_batches(trained, events):
     """The whole of an epoch's padding, as the plan itself counts it."""
     *_, plan = trained
-    batches, before = iter(plan.dataset(0)), (feed.METER.positions, feed.METER.padding)
+    meter = kt.data.FeedMeter()
+    batches = iter(plan.dataset(0, meter))
     for _ in range(plan.batches_per_epoch):
         next(batches)
-    positions, padding = feed.METER.positions - before[0], feed.METER.padding - before[1]
-    assert padding / positions == pytest.approx(plan.padding())
+    assert meter.padding / meter.positions == pytest.approx(plan.padding())
     assert 0 < plan.padding() < 1
     assert all(0 <= e.value < 1 for e in events.Scalars("train/padding_share"))
 
@@ -110,17 +111,41 @@ def test_waiting_is_the_time_that_batches_were_not_there():
         time.sleep(0.02)
         return {"ids": np.ones((2, 3), "int32")}, np.ones((2, 3), "int32"), np.ones((2, 3))
 
-    before, begin = feed.METER.waited, time.perf_counter()
-    batches = iter(feed.endless(batch, 0))
+    meter, begin = kt.data.FeedMeter(), time.perf_counter()
+    batches = iter(endless(batch, 0, meter))
     for _ in range(10):
         next(batches)
-    waited, whole = feed.METER.waited - before, time.perf_counter() - begin
-    assert 0.1 < waited <= whole
+    assert 0.1 < meter.waited <= time.perf_counter() - begin
     if keras.backend.backend() == "tensorflow":  # made ahead: nothing to wait for after a pause
         time.sleep(0.2)
-        before = feed.METER.waited
+        before = meter.waited
         next(batches)
-        assert feed.METER.waited - before < 0.01
+        assert meter.waited - before < 0.01
+
+
+def log_of_rows(tokens, meter):
+    """The intervals of a small training on rows of 7 positions with so many tokens."""
+    row = np.array([[1] * tokens + [0] * (7 - tokens)], "int32")
+    records, ids = [], keras.Input((None,), dtype="int32")
+    model = keras.Model(ids, keras.layers.Embedding(11, 11)(ids))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    progress = kt.callbacks.Progress(every=2, stream=io.StringIO(), log=records.append, meter=meter)
+    dataset = endless(lambda index: (row, row), 0, meter)
+    model.fit(dataset, steps_per_epoch=6, verbose=0, callbacks=[progress])
+    return [record for record in records if record["event"] == "interval"]
+
+
+def test_two_trainings_at_once_are_metered_apart():
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(log_of_rows, tokens, kt.data.FeedMeter()) for tokens in (3, 7)]
+    for tokens, one in zip((3, 7), both, strict=True):
+        shares = {record["padding_share"] for record in one.result() if "padding_share" in record}
+        assert shares == {1 - tokens / 7}
+
+
+def test_without_a_meter_nothing_is_metered():
+    records = log_of_rows(3, None)
+    assert records and not any("share" in name for record in records for name in record)
 
 
 def test_images_have_every_layer_and_head(events):

@@ -174,7 +174,7 @@ def test_it_learns_where_a_spot_is():
     for i, label in enumerate(labels):
         row, column = 2 * (i // 4 % 2) + 4 * (label // 2), 2 * (i // 8 % 2) + 4 * (label % 2)
         images[i, row : row + 2, column : column + 2] = 255
-    plan = ImagePlan(images, labels, rows=16)
+    plan = ImagePlan(images, labels, batch_size=16)
     vit = VisionTransformer((8, 8, 1), 4, 2, 1, 16, 2, dropout=0.0)
     random = np.random.default_rng(0)  # the same weights on every backend
     vit.set_weights([0.2 * random.normal(size=w.shape) + ("gamma" in w.path) for w in vit.weights])
@@ -266,7 +266,7 @@ def numbers(batch):
 
 # Fails if: two epochs have the same order.
 def test_an_epoch_holds_each_image_once_with_its_label():
-    plan = ImagePlan(NUMBERED, np.arange(COUNT), rows=4, seed=3, shift=2, mirror=True)
+    plan = ImagePlan(NUMBERED, np.arange(COUNT), batch_size=4, seed=3, shift=2, mirror=True)
     batches = [plan.batch(update) for update in range(13)]  # four epochs
     seen = np.concatenate([numbers(batch) for batch in batches]).reshape(4, COUNT)
     for epoch in seen:

@@ -5,7 +5,7 @@ import time
 
 from keras import ops
 
-from keras_transformer.data.feed import METER
+from keras_transformer.data.feed import FeedMeter
 
 
 def perplexity(nats_per_token):
@@ -54,6 +54,7 @@ class IntervalMeter:
         every: Updates between two readings. A reading waits for the device, so it should stay
             rare. Readings fall on multiples of `every`, the same ones in a resumed run, and on
             the end of an epoch.
+        meter: The `FeedMeter` of the training's dataset, for `padding_share` and `waiting_share`.
 
     Example:
 
@@ -63,12 +64,13 @@ class IntervalMeter:
     ...     figures = meter.read(model)
     """
 
-    def __init__(self, every=50):
+    def __init__(self, every: int = 50, meter: FeedMeter | None = None) -> None:
         if not isinstance(every, int) or every < 1:
             raise ValueError(
                 f"An interval is a positive whole number of updates, for example 50. Got: {every!r}"
             )
         self.every = every
+        self._feed = FeedMeter() if meter is None else meter  # one that stays empty
         self._epoch_open = False
 
     def start(self, model):
@@ -95,9 +97,9 @@ class IntervalMeter:
             dict: `update`, `loss` and `nats_per_token` (nats), `token_accuracy` and `accuracy` (0
             to 1), `perplexity`, `target_tokens`, `target_tokens_per_second`, `learning_rate` as
             really applied, and, where the optimizer has them, `gradient_norm` (of the last update,
-            before clipping) and `skipped_updates` (since training began). Of data from the plans
-            of `keras_transformer.data` also `padding_share` of the ids' positions, and
-            `waiting_share`, the part of the time that was waited for a batch (both 0 to 1).
+            before clipping) and `skipped_updates` (since training began). With a `meter` also
+            `padding_share` of the ids' positions, and `waiting_share`, the share of the time
+            that training waited for a batch (both 0 to 1).
         """
         sums = {
             metric.name: (scalar(metric.total), scalar(metric.count))
@@ -132,7 +134,7 @@ class IntervalMeter:
         return figures
 
     def _read_feed(self):
-        return METER.waited, METER.positions, METER.padding
+        return self._feed.waited, self._feed.positions, self._feed.padding
 
     def read_rest(self, model):
         """What the epoch's last full interval left over, once per epoch; None after that."""

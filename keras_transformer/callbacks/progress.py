@@ -58,18 +58,19 @@ class Progress(keras.callbacks.Callback):
             what `IntervalMeter.read` returns) and at the end of each of Keras' epochs (`"event":
             "validation"`, with Keras' logs, the perplexities, `seconds` and the number of the
             `validation`, from 1). Both have `update`.
+        meter: The `FeedMeter` of the dataset, for `padding_share` and `waiting_share` in the log.
 
     Example:
 
     >>> model.fit(batches, epochs=10, steps_per_epoch=500, verbose=0, callbacks=[Progress()])
     """
 
-    def __init__(self, total_updates=None, every=50, stream=None, log=None):
+    def __init__(self, total_updates=None, every=50, stream=None, log=None, meter=None):
         super().__init__()
         self.total_updates = total_updates
         self._line = Line(stream or sys.stderr)
         self.log = log
-        self._meter = IntervalMeter(every)
+        self._meter = IntervalMeter(every, meter)
 
     def on_train_begin(self, logs=None):
         optimizer = self.model.optimizer

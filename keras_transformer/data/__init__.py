@@ -10,6 +10,7 @@ kept_pairs                  those of them that encode_pairs keeps
 SubwordSampling             other pieces of the same text in each epoch (BPE-dropout)
 BatchPlan                   plan(seed, update) -> micro-batches; .dataset() is what `fit` takes
 token_batches               the last two in one line
+FeedMeter                   what feeding a training costs: padding, and waiting for batches
 WindowPlan                  windows of one long text, for language models
 ImagePlan                   labelled images, for image classifiers
 encode_texts                single texts -> flat arrays of ids
@@ -21,6 +22,7 @@ LabelledPlan                texts and their classes
 from keras_transformer.data.batches import BatchPlan, token_batches
 from keras_transformer.data.digest import text_sha256
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs, kept_pairs, read_encoded
+from keras_transformer.data.feed import FeedMeter
 from keras_transformer.data.files import read_parallel, read_tsv, write_parallel
 from keras_transformer.data.images import ImagePlan
 from keras_transformer.data.labelled_texts import EncodedTexts, LabelledPlan, encode_texts
@@ -34,6 +36,7 @@ __all__ = [
     "BatchPlan",
     "EncodedPairs",
     "EncodedTexts",
+    "FeedMeter",
     "ImagePlan",
     "LabelledPlan",
     "MaskedPlan",

@@ -1,15 +1,16 @@
 """Token-budget batches as a pure function of (seed, update)."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs
-from keras_transformer.data.feed import endless, one_pass
+from keras_transformer.data.feed import FeedMeter
 from keras_transformer.data.layout import Layout, dynamic_bounds, static_bounds
 from keras_transformer.data.subword_sampling import SubwordSampling
 from keras_transformer.ops.compilation import compiles_each_shape
+from keras_transformer.ops.input_pipeline import endless, one_pass
 
 _TRAINING, _EVALUATION = 0, 1
 
@@ -130,14 +131,18 @@ class BatchPlan:
         first = update * self.accumulate
         return [self._micro_batch(index) for index in range(first, first + self.accumulate)]
 
-    def dataset(self, first_update=0):
-        """What `fit` takes: the micro-batches from `first_update` on, endless.
+    def dataset(self, first_update: int = 0, meter: FeedMeter | None = None) -> Any:
+        """The endless micro-batches of `fit`, from an update on.
+
+        Args:
+            first_update: The first update, from 0.
+            meter: Counts their padding and the time that training waits for them.
 
         Returns:
-            A `tf.data.Dataset` of infinite cardinality on the TensorFlow backend, else a Python
-            iterator of NumPy batches. Keras' `steps_per_epoch` counts micro-batches.
+            A `tf.data.Dataset` of infinite cardinality on the TensorFlow backend, otherwise a
+            generator of NumPy batches. `fit` needs `steps_per_epoch`, which counts micro-batches.
         """
-        return endless(self._micro_batch, first_update * self.accumulate)
+        return endless(self._micro_batch, first_update * self.accumulate, meter)
 
     def evaluation(self, encoded):
         """What `validation_data=` and `evaluate` take: every pair once, in a fixed order.
@@ -265,6 +270,7 @@ def token_batches(
     max_length=256,
     cache=None,
     subword_sampling=None,
+    meter=None,
     **plan,
 ):
     """Pairs of texts to what `fit` takes: `encode_pairs`, `BatchPlan`, `.dataset()` in one line.
@@ -273,6 +279,7 @@ def token_batches(
         pairs, tokenizer, target_tokenizer, max_length, cache: See `encode_pairs`.
         tokens_per_batch: See `BatchPlan`.
         subword_sampling: The `alpha` of a `SubwordSampling`, 0.1 for example; None for none.
+        meter: See `BatchPlan.dataset`.
         **plan: `seed`, `shapes`, `accumulate` and `rows_multiple` of `BatchPlan`.
 
     Returns:
@@ -291,7 +298,7 @@ def token_batches(
         plan["sampling"] = SubwordSampling(
             encoded, tokenizer, target_tokenizer, alpha=subword_sampling
         )
-    return BatchPlan(encoded, tokens_per_batch, **plan).dataset()
+    return BatchPlan(encoded, tokens_per_batch, **plan).dataset(meter=meter)
 
 
 def _longest(encoded):

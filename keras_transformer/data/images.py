@@ -1,14 +1,16 @@
-"""Labelled images to batches: each once an epoch, moved a little each time."""
+"""Batches of labelled images: each image once per epoch, moved a little each time."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
-from keras_transformer.data.feed import endless, one_pass
+from keras_transformer.data.feed import FeedMeter
+from keras_transformer.ops.input_pipeline import endless, one_pass
 
 
-def scaled(images):
-    """Pixels 0 to 255 as floats from -1 to 1.
+def scaled(images: np.ndarray) -> np.ndarray:
+    """Returns pixels from 0 to 255 as floats from -1 to 1.
 
     Example:
 
@@ -21,29 +23,37 @@ class ImagePlan:
     """`plan(seed, update) -> batch`: an endless sequence of epochs, cut into batches.
 
     Each epoch holds every image once, in another order. A batch is `(images [B, Y, X, C] from -1 to
-    1, labels [B], weights [B])`; the weights sum to 1, for a loss that sums.
+    1, labels [B], weights [B])`. The weights sum to 1, for a loss that sums.
 
     Args:
-        images: integers [N, Y, X, C] from 0 to 255.
-        labels: integers [N] from 0.
-        rows: images of a batch B.
-        seed: of order, shifts and mirroring; the same one gives the same batches.
-        shift: each image is moved by up to so many pixels, down or up and right or left; what
-            comes in is 0, black.
-        mirror: whether every other image, by chance, is seen in a mirror.
+        images: Integers [N, Y, X, C] from 0 to 255.
+        labels: Integers [N] from 0.
+        batch_size: Images per batch, B.
+        seed: Of order, shifts and mirroring. The same seed gives the same batches.
+        shift: Each image is moved by at most this many pixels, vertically and horizontally. The
+            border that appears is 0, black.
+        mirror: Whether half of the images, chosen at random, are mirrored.
 
     Raises:
-        ValueError: where images and labels do not fit each other, or there are none.
+        ValueError: If the images and labels do not fit each other, or there are none.
 
     Example:
 
     ```python
-    plan = ImagePlan(images, labels, rows=128, shift=2)
+    plan = ImagePlan(images, labels, batch_size=128, shift=2)
     model.fit(plan.dataset(), steps_per_epoch=100, epochs=10)
     ```
     """
 
-    def __init__(self, images, labels, rows, seed=1, shift=0, mirror=False):
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int = 1,
+        shift: int = 0,
+        mirror: bool = False,
+    ) -> None:
         self.images, self.labels = np.asarray(images), np.asarray(labels, "int32")
         if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(
@@ -51,47 +61,49 @@ class ImagePlan:
                 f"{self.images.shape} and {self.labels.shape}."
             )
         if not len(self.images):
-            raise ValueError("There is no image to make batches of.")
-        self.rows, self.seed, self.shift, self.mirror = rows, seed, shift, mirror
+            raise ValueError("There is no image to make batches of. Give one or more.")
+        self.batch_size, self.seed, self.shift, self.mirror = batch_size, seed, shift, mirror
 
-    def batch(self, update):
-        """`(images [B, Y, X, C], labels [B], weights [B])`."""
-        epochs, places = np.divmod(update * self.rows + np.arange(self.rows), len(self.images))
-        orders = {epoch: _order(self.seed, epoch, len(self.images)) for epoch in set(epochs)}
+    def batch(self, update: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns `(images [B, Y, X, C], labels [B], weights [B])`."""
+        size, count = self.batch_size, len(self.images)
+        epochs, places = np.divmod(update * size + np.arange(size), count)
+        orders = {epoch: _order(self.seed, epoch, count) for epoch in set(epochs)}
         chosen = [orders[epoch][place] for epoch, place in zip(epochs, places, strict=True)]
         images = self.images[chosen]
         random = np.random.default_rng([self.seed, update])
         if self.shift:
-            steps = random.integers(-self.shift, self.shift + 1, (2, self.rows))
-            images = _moved(images, steps, self.shift)
+            images = _moved(
+                images, random.integers(-self.shift, self.shift + 1, (2, size)), self.shift
+            )
         if self.mirror:
-            mirrored = random.random(self.rows) < 0.5
+            mirrored = random.random(size) < 0.5
             images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
         return _batch(images, self.labels[chosen])
 
-    def dataset(self, update=0):
-        """The endless batches of `fit`, from an update on; it needs `steps_per_epoch`."""
-        return endless(self.batch, update)
+    def dataset(self, first_update: int = 0, meter: FeedMeter | None = None) -> Any:
+        """The endless batches of `fit`, from an update on; see `BatchPlan.dataset`."""
+        return endless(self.batch, first_update, meter)
 
-    def evaluation(self, images, labels):
-        """A dataset of other images as they are, each once."""
-        whole = ImagePlan(images, labels, self.rows)
+    def evaluation(self, images: np.ndarray, labels: np.ndarray) -> Any:
+        """A dataset of other images, unchanged, each once."""
+        whole = ImagePlan(images, labels, self.batch_size)
 
         def batch(index):
-            part = slice(index * self.rows, (index + 1) * self.rows)
+            part = slice(index * self.batch_size, (index + 1) * self.batch_size)
             return _batch(whole.images[part], whole.labels[part])
 
-        return one_pass(batch, -(-len(whole.images) // self.rows))
+        return one_pass(batch, -(-len(whole.images) // self.batch_size))
 
 
 @functools.lru_cache(maxsize=4)
 def _order(seed, epoch, count):
-    # Four numbers, so that no order draws what the shifts of an update draw.
+    # Four numbers, so that no order uses the random numbers of an update's shifts.
     return np.random.default_rng([seed, epoch, count, 1]).permutation(count)
 
 
 def _moved(images, steps, most):
-    """Each image moved down and right by its `steps` [2, B], from -most to most."""
+    """Moves each image down and right by its `steps` [2, B], from -most to most."""
     framed = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
     views = np.lib.stride_tricks.sliding_window_view(framed, images.shape[1:3], axis=(1, 2))
     down, right = most - steps

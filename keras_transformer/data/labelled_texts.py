@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_transformer import progress
 from keras_transformer.data.batches import BatchPlan, filled_rows, spread
-from keras_transformer.data.feed import one_pass
+from keras_transformer.ops.input_pipeline import one_pass
 from keras_transformer.ops.labels import check_special_ids
 
 

@@ -62,6 +62,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         hparams: `{name: number, string or boolean}` for the HParams table, beside the model's own
             sizes; the results are the last validation's. None: this run is not in the table.
         profile_batch: As in `keras.callbacks.TensorBoard`.
+        meter: The `FeedMeter` of the dataset, for `padding_share` and `waiting_share`.
 
     Example:
 
@@ -76,6 +77,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         picture_share=0.02,
         hparams=(),
         profile_batch=0,
+        meter=None,
     ):
         super().__init__(
             log_dir,
@@ -87,7 +89,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         self.probes = probes
         self.picture_share = picture_share
         self.hparams = hparams
-        self._meter = IntervalMeter(update_freq)
+        self._meter = IntervalMeter(update_freq, meter)
         self._seconds = {"curves": 0.0, "pictures": 0.0}
         self._pending, self._drawn = None, False
         # only the profiler uses `on_train_batch_end`; without it no step has to be waited for
