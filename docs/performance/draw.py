@@ -1,4 +1,4 @@
-"""Pictures of docs/performance.md from the reports beside this; `python docs/draw.py` draws."""
+"""Pictures of docs/performance.md and docs/lab-notebook.md; `python docs/draw.py` draws."""
 
 import json
 from functools import partial
