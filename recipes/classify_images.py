@@ -19,9 +19,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from patch_pictures import patch_attention
 
 import keras_transformer as kt
-from keras_transformer import visualization
 from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
 from keras_transformer.data.images import scaled
 
@@ -164,7 +164,7 @@ def classify(args):
 
 
 def draw(model, image, path):
-    figure = visualization.patch_attention(model, scaled(image))
+    figure = patch_attention(model, scaled(image))
     with kt.files.replacing(path) as file:
         figure.savefig(file, dpi=110, format="png")
     print(f"drawn: {path}", file=sys.stderr)

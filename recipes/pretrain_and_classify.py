@@ -17,6 +17,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+import accuracy
 import labelled_text
 import numpy as np
 
@@ -176,7 +177,7 @@ def learn(args, run, tokenizer, train, test):
         "tested": len(tested),
         "held_out": len(valid),
         "commonest": float((tested.labels == commonest).mean()),
-        "mcnemar": kt.evaluation.mcnemar(right["finetune"], right["scratch"]),
+        "mcnemar": accuracy.mcnemar(right["finetune"], right["scratch"]),
     }
 
 
@@ -223,7 +224,7 @@ def show(results, note):
     print(f"{'':<12}{'rate':>9}{'held out':>10}{'test':>9}   95 % interval")
     for name, title in NAMES.items():
         row = results[name]
-        low, high = kt.evaluation.binomial_interval(row["right"], count)
+        low, high = accuracy.binomial_interval(row["right"], count)
         held_out = row["held_out"][str(row["rate"])]
         print(
             f"{title:<12}{row['rate']:>9g}{held_out:>10.2%}{row['right'] / count:>9.2%}"

@@ -39,6 +39,7 @@ from pathlib import Path
 
 import wmt14_data
 from downloads import download
+from wmt14_bleu import compound_split_bleu
 
 import keras_transformer as kt
 from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
@@ -100,7 +101,7 @@ def main():
     for url in missing:
         download(url, archives[url])
     valid, test = (wmt14_data.newstest(args.data, target, year) for year in (2013, 2014))
-    kt.evaluation.compound_split_bleu(["a"], ["a"], target)
+    compound_split_bleu(["a"], ["a"], target)
     devices = share_batches()
 
     # The run directory: made, or resumed from its last checkpoint.
@@ -173,7 +174,7 @@ def main():
         hypotheses = translator.translate(sources, batch_size=256)
         for bleu in (
             kt.evaluation.bleu(hypotheses, references),
-            kt.evaluation.compound_split_bleu(hypotheses, references, target),
+            compound_split_bleu(hypotheses, references, target),
         ):
             print(f"newstest{year} BLEU {bleu.value:.2f}  {bleu.signature}")
     run = args.run_dir

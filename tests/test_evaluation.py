@@ -7,8 +7,10 @@ import sys
 import unicodedata
 
 import pytest
+from accuracy import binomial_interval, mcnemar
 from hypothesis import given
 from hypothesis import strategies as st
+from wmt14_bleu import compound_split_bleu
 
 from keras_transformer import evaluation
 
@@ -131,7 +133,7 @@ def test_compound_split_bleu_counts_moses_tokens_and_parts_of_compounds():
     tokens = len("Der rich @ text Editor ( S & P )".split())
     reference = hypothesis + " kostet 3,50 €, z. B. heute"
     more = len("kostet 3,50 € , z. B. heute".split())
-    score = evaluation.compound_split_bleu([hypothesis], [reference])
+    score = compound_split_bleu([hypothesis], [reference])
     # every n-gram of a prefix is in the reference, so that only the brevity penalty remains
     assert score.value == pytest.approx(100 * math.exp(1 - (tokens + more) / tokens))
 
@@ -152,7 +154,7 @@ def test_hyphens_split_as_in_the_papers_script(compound, tokens):
     """Perl's s/(\\S)-(\\S)/.../g in bytes: the first hyphen uses up the b, and half of the ü."""
     moses()
     hypothesis = f"x y z {compound}"
-    score = evaluation.compound_split_bleu([hypothesis], [hypothesis + " v w"])
+    score = compound_split_bleu([hypothesis], [hypothesis + " v w"])
     assert score.value == pytest.approx(100 * math.exp(-2 / (3 + tokens)))
 
 
@@ -161,12 +163,12 @@ def test_a_right_compound_counts_three_times():
     hypotheses = ["ein Text-Editor hilft dem Mann", "wir gehen heute ins Kino"]
     references = ["ein Text-Editor nützt dem Mann", "wir gehen heute nach Hause"]
     plain = evaluation.bleu(hypotheses, references, tokenize="none").value
-    assert evaluation.compound_split_bleu(hypotheses, references).value > plain + 5
+    assert compound_split_bleu(hypotheses, references).value > plain + 5
 
 
 def test_the_signature_of_compound_split_bleu_says_what_it_is():
     moses()
-    signature = evaluation.compound_split_bleu(["a b"], ["a b"], language="fr").signature
+    signature = compound_split_bleu(["a b"], ["a b"], language="fr").signature
     assert "tok:moses-fr-sacremoses-" in signature and "-compounds|" in signature
     assert "tok:none" not in signature and "version:" in signature
 
@@ -177,16 +179,16 @@ def test_the_language_reaches_moses_and_an_unknown_one_is_refused():
     # French keeps the apostrophe with the article, German sets it apart
     hypothesis, reference = "l'homme est ici", "l'homme est ici et dort"
     for language, tokens in (("fr", "l' homme est ici"), ("de", "l ' homme est ici")):
-        score = evaluation.compound_split_bleu([hypothesis], [reference], language)
+        score = compound_split_bleu([hypothesis], [reference], language)
         assert score.value == pytest.approx(100 * math.exp(-2 / len(tokens.split())))
     with pytest.raises(ValueError, match="'german': expected one of .*de, .*fr, "):
-        evaluation.compound_split_bleu(["a"], ["a"], language="german")
+        compound_split_bleu(["a"], ["a"], language="german")
 
 
 def test_without_sacremoses_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     with pytest.raises(ValueError, match=r"pip install keras-transformer-kit\[wmt\]"):
-        evaluation.compound_split_bleu(["a"], ["a"])
+        compound_split_bleu(["a"], ["a"])
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_without_sacremoses_the_extra_is_named(monkeypatch):
         evaluation.bleu,
         evaluation.chrf,
         evaluation.evaluate,
-        evaluation.compound_split_bleu,
+        compound_split_bleu,
         evaluation.line_error_rate,
         evaluation.token_error_rate,
     ],
@@ -402,7 +404,7 @@ def test_token_errors_are_the_fewest_edits(pairs, last):
 @given(st.integers(1, 5000), st.floats(0, 1))
 def test_an_interval_ends_where_the_share_is_196_deviations_away(count, share):
     right = round(share * count)
-    low, high = evaluation.binomial_interval(right, count)
+    low, high = binomial_interval(right, count)
     assert 0 <= low <= right / count <= high <= 1
     for end in (low, high):  # of Wilson's equation both are solutions
         distance, deviation = right / count - end, math.sqrt(end * (1 - end) / count)
@@ -416,7 +418,7 @@ def test_mcnemar_counts_the_throws_of_a_coin(first, second, both):
     together = first + second
     throws = [math.comb(together, k) for k in range(together + 1)]
     far = [n for k, n in enumerate(throws) if abs(2 * k - together) >= abs(first - second)]
-    alone, others, p = evaluation.mcnemar(mine, other)
+    alone, others, p = mcnemar(mine, other)
     assert (alone, others) == (first, second)
     assert math.isclose(p, sum(far) / 2**together)
 
@@ -425,8 +427,8 @@ def test_mcnemar_counts_the_throws_of_a_coin(first, second, both):
 def test_shares_that_are_none_are_refused():
     for right, count in ((3, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="right answers"):
-            evaluation.binomial_interval(right, count)
+            binomial_interval(right, count)
     with pytest.raises(ValueError, match="same examples"):
-        evaluation.mcnemar([True], [True, False])
+        mcnemar([True], [True, False])
     right = [True] * 4000 + [False] * 3000  # the exact sum does not overflow
-    assert evaluation.mcnemar(right, [not each for each in right])[2] < 1e-30
+    assert mcnemar(right, [not each for each in right])[2] < 1e-30

@@ -9,8 +9,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from patch_pictures import (
+    layers_of_attention,
+    layers_of_convolution,
+    patch_attention,
+    receptive_field,
+)
 
-from keras_transformer import RunDirectory, testing, visualization
+from keras_transformer import RunDirectory, testing
 from keras_transformer.data import ImagePlan
 from keras_transformer.layers import PatchEmbedding
 from keras_transformer.layers.patch_embedding import cut_patches
@@ -199,15 +205,13 @@ def test_a_receptive_field_is_what_a_kernel_made_by_hand_has():
     kernel = np.arange(18).reshape(3, 3, 1, 2).astype("float32")
     kernel[0, 2] = 0  # a pixel that has no say
     convolution.set_weights([kernel])
-    field = visualization.receptive_field(convolution, image, (3, 4))
+    field = receptive_field(convolution, image, (3, 4))
     expected = np.zeros((7, 9), "float32")
     expected[2:5, 3:6] = np.sqrt((kernel[:, :, 0] ** 2).sum(-1))
     np.testing.assert_allclose(field, expected, rtol=1e-5)
     # Two channels that cancel out in a sum are seen all the same.
     convolution.set_weights([np.stack([kernel[..., 0], -kernel[..., 0]], axis=-1)])
-    assert (
-        visualization.receptive_field(convolution, image, (3, 4)) > 0
-    ).sum() == 7  # 0 at the corner
+    assert (receptive_field(convolution, image, (3, 4)) > 0).sum() == 7  # 0 at the corner
 
 
 # Fails if: the last layers are taken instead of the first.
@@ -215,19 +219,13 @@ def test_a_convolution_sees_a_pixel_more_a_layer_and_attention_all_at_once():
     vit = VisionTransformer((12, 15, 1), 5, **SIZES)
     image = IMAGES[0, :12, :15, :1]
     for depth in (1, 2):
-        field = visualization.receptive_field(
-            visualization.layers_of_convolution(depth, image.shape), image, (5, 7)
-        )
+        field = receptive_field(layers_of_convolution(depth, image.shape), image, (5, 7))
         expected = np.zeros((12, 15), bool)
         expected[5 - depth : 6 + depth, 7 - depth : 8 + depth] = True
         np.testing.assert_array_equal(field > 0, expected)
-        field = visualization.receptive_field(
-            visualization.layers_of_attention(vit, depth), image, (6,)
-        )
+        field = receptive_field(layers_of_attention(vit, depth), image, (6,))
         assert (field > 0).all()
-    field = visualization.receptive_field(
-        visualization.layers_of_attention(vit, 0), image, (1 + 5 + 2,)
-    )
+    field = receptive_field(layers_of_attention(vit, 0), image, (1 + 5 + 2,))
     expected = np.zeros((12, 15), bool)
     expected[3:6, 6:9] = True  # without a layer a patch sees itself
     np.testing.assert_array_equal(field > 0, expected)
@@ -238,7 +236,7 @@ def test_a_convolution_sees_a_pixel_more_a_layer_and_attention_all_at_once():
 @pytest.mark.parametrize("pooling", ["class", "mean"])
 def test_the_picture_shows_the_weights_of_each_layer_and_head(pooling):
     vit = model(pooling=pooling)
-    figure = visualization.patch_attention(vit, IMAGES[0], (1, 4))
+    figure = patch_attention(vit, IMAGES[0], (1, 4))
     maps = [axes.images[0].get_array() for axes in figure.axes]
     assert len(maps) == 1 + 2 * (2 + 2)  # the image, then a layer's heads and two fields
     _, weights = vit.classify(IMAGES[:1], return_attention_weights=True)
@@ -249,7 +247,7 @@ def test_the_picture_shows_the_weights_of_each_layer_and_head(pooling):
         np.testing.assert_allclose(found, expected.reshape(ROWS, COLUMNS), atol=1e-6)
     for message, image, patch in (("shape", IMAGES[0, 1:], None), ("5 x 7", IMAGES[0], (5, 0))):
         with pytest.raises(ValueError, match=message):
-            visualization.patch_attention(vit, image, patch)
+            patch_attention(vit, image, patch)
 
 
 # --- images in batches

@@ -6,8 +6,6 @@ the same on the screen and should score the same.
 """
 
 import dataclasses
-import importlib.metadata
-import re
 
 from keras_transformer.evaluation.error_rate import line_error_rate, token_error_rate
 from keras_transformer.evaluation.lines import checked
@@ -59,61 +57,6 @@ def bleu(hypotheses, references, tokenize="13a", lowercase=False):
     hypotheses, references = checked(hypotheses, references)
     score, signature = _corpus_bleu(hypotheses, references, tokenize, lowercase)
     return Score(score.score, signature)
-
-
-def compound_split_bleu(hypotheses, references, language="de"):
-    """Corpus BLEU as the paper counts it: on Moses tokens, compounds split at their hyphens.
-
-    Both sides are tokenized as by Moses' `tokenizer.perl -l LANGUAGE`, `rich-text` becomes
-    `rich ##AT##-##AT## text`, and plain BLEU counts the tokens: the steps of tensor2tensor's
-    `get_ende_bleu.sh`, which scored the paper's Table 2. A compound that is right counts as three
-    right tokens. So the value is higher than that of `bleu`, on WMT14 by 0.5 to 1.5 points, and the
-    two are not comparable. Needs the `wmt` extra: sacremoses, the Moses tokenizer in Python.
-
-    Args:
-        hypotheses: List of strings, one translation per sentence: raw text, not tokenized.
-        references: List of strings, one raw reference per hypothesis.
-        language: Language of both, as Moses knows it: "de", "fr", ...
-
-    Returns:
-        A `Score`. Its signature is sacreBLEU's, with this tokenization in its `tok` field.
-
-    Raises:
-        ValueError: The lists differ in length, hold no text or anything but strings, the language
-            is unknown, or sacremoses is not installed.
-
-    Example:
-
-    >>> score = compound_split_bleu(["der Text-Editor"], ["der Text-Editor"])
-    >>> print(f"{score.value:.1f}")
-    100.0
-    """
-    hypotheses, references = checked(hypotheses, references)
-    try:
-        import sacremoses
-    except ImportError as error:
-        raise ValueError(
-            "BLEU on Moses tokens needs a package that is not installed: "
-            "pip install keras-transformer-kit[wmt]"
-        ) from error
-    known = sacremoses.corpus.NonbreakingPrefixes().available_langs.values()
-    if language not in known:  # sacremoses would tokenize it as English without a word
-        raise ValueError(
-            f"Moses has no rules for language {language!r}: expected one of "
-            f"{', '.join(sorted(set(known)))}."
-        )
-    tokenizer = sacremoses.MosesTokenizer(language)
-
-    def tokens(line):
-        # In bytes, as the script's Perl does it: so ä-ö-ü splits twice and a-o-u once.
-        line = tokenizer.tokenize(line, return_str=True).encode()
-        return re.sub(rb"(\S)-(\S)", rb"\1 ##AT##-##AT## \2", line).decode()
-
-    sides = [[tokens(line) for line in side] for side in (hypotheses, references)]
-    score, signature = _corpus_bleu(*sides, tokenize="none")
-    version = importlib.metadata.version("sacremoses")
-    name = f"tok:moses-{language}-sacremoses-{version}-compounds"
-    return Score(score.score, signature.replace("tok:none", name))
 
 
 def chrf(hypotheses, references, word_order=0):

@@ -20,12 +20,6 @@ from keras_transformer.visualization.explanation import Explanation, explain
 from keras_transformer.visualization.fonts import drawn_in_our_fonts, korean_font
 from keras_transformer.visualization.masks import masks
 from keras_transformer.visualization.page import write
-from keras_transformer.visualization.patches import (
-    layers_of_attention,
-    layers_of_convolution,
-    patch_attention,
-    receptive_field,
-)
 from keras_transformer.visualization.positions import positional_encoding
 
 __all__ = [
@@ -34,12 +28,8 @@ __all__ = [
     "drawn_in_our_fonts",
     "explain",
     "korean_font",
-    "layers_of_attention",
-    "layers_of_convolution",
     "masks",
-    "patch_attention",
     "positional_encoding",
-    "receptive_field",
     "token_probabilities",
     "write",
 ]
