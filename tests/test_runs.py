@@ -9,7 +9,7 @@ import pytest
 
 import keras_transformer as kt
 from keras_transformer.cli import build_parser
-from keras_transformer.data.feed import endless, one_pass
+from keras_transformer.ops.input_pipeline import endless, one_pass
 from keras_transformer.runs.checkpoints import read_arrays
 from keras_transformer.runs.settings import OPTIONS, TrainSettings, names_where
 
@@ -22,8 +22,8 @@ class Lines:
         x = rng.normal(size=(5, 3)).astype("float32")
         return x, x @ np.array([[1.0], [2.0], [3.0]], "float32")
 
-    def dataset(self, update=0, **_):
-        return endless(self.batch, update)
+    def dataset(self, update=0, meter=None):
+        return endless(self.batch, update, meter)
 
     def evaluation(self):
         return one_pass(lambda index: self.batch(1000 + index), 2)

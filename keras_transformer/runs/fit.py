@@ -10,6 +10,7 @@ import keras
 from keras_transformer import callbacks as kt_callbacks
 from keras_transformer import evaluation
 from keras_transformer.callbacks.interval_meter import batches_per_update
+from keras_transformer.data import FeedMeter
 from keras_transformer.decoding import Translator
 from keras_transformer.files import write_lines
 from keras_transformer.ops.memory import keep_freed_memory
@@ -43,8 +44,9 @@ def fit(
         run: The run, locked by `RunDirectory.start`.
         model: A compiled model. If it shall be resumed to the bit, build it after
             `keras.utils.set_random_seed`.
-        plan: Where the data comes from: `plan.dataset(update)` is an endless dataset that begins
-            at that update, such as a `kt.data.BatchPlan`.
+        plan: Where the data comes from, such as a `kt.data.BatchPlan`: `plan.dataset(update,
+            meter)` is an endless dataset that begins at that update. It may ignore the meter, a
+            `kt.data.FeedMeter` of padding and waiting.
         updates: Length of the training, rounded up to whole validations.
         validate_every: Updates between two validations; each is followed by a checkpoint.
         validation: What `model.evaluate` takes, such as `plan.evaluation(encoded)`.
@@ -69,9 +71,11 @@ def fit(
     ```
     """
     keep_freed_memory()
+    meter = FeedMeter()
     board = _first(callbacks, kt_callbacks.TensorBoard) or kt_callbacks.TensorBoard(
         str(run.path), log_every, hparams=_hparams(run)
     )
+    board.meter = meter
     stop = _first(callbacks, kt_callbacks.StopEarly)
     score = _first(callbacks, kt_callbacks.TranslationScore)
     state: dict[str, Any] = {"update": 0, "seconds": 0.0}
@@ -105,7 +109,7 @@ def fit(
         score.samples = _sample_writer(run, board)
     own = [each for each in callbacks if each not in (board, stop)]
     model.fit(
-        plan.dataset(update),
+        plan.dataset(update, meter),
         validation_data=validation,
         epochs=validations,
         initial_epoch=update // validate_every,
@@ -115,7 +119,9 @@ def fit(
         callbacks=[
             kt_callbacks.StopOnNonFinite(every=log_every),
             *own,
-            kt_callbacks.Progress(validations * validate_every, log_every, log=run.append_log),
+            kt_callbacks.Progress(
+                validations * validate_every, log_every, log=run.append_log, meter=meter
+            ),
             board,
             *([stop] if stop is not None else []),
             kt_callbacks.Checkpoints(save, update),

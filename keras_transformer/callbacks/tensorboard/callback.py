@@ -89,7 +89,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
         self.probes = probes
         self.picture_share = picture_share
         self.hparams = hparams
-        self._meter = IntervalMeter(update_freq, meter)
+        self.meter = meter
+        self._every = IntervalMeter(update_freq).every  # which checks it
         self._seconds = {"curves": 0.0, "pictures": 0.0}
         self._pending, self._drawn = None, False
         # only the profiler uses `on_train_batch_end`; without it no step has to be waited for
@@ -111,6 +112,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def on_train_begin(self, logs=None):
         self._global_train_batch = 0
+        self._meter = IntervalMeter(self._every, self.meter)
         self._update = count_updates(self.model.optimizer)
         self._events = EventFile(self.log_dir, first_step=self._update + 1)
         self._begin = time.perf_counter()
