@@ -92,7 +92,7 @@ def test_cached_logits_are_the_teacher_forced(model, chunk):
 @pytest.mark.tensorflow_only
 def test_the_search_is_the_translators(model):
     ids = {"pad_id": 0, "start_id": 1, "end_id": 2}
-    tokenizer = types.SimpleNamespace(vocabulary_size=lambda: V, **ids)
+    tokenizer = types.SimpleNamespace(vocabulary_size=V, **ids)
     translator, length = Translator(model, tokenizer), IDS["source_ids"].shape[1] + 3
 
     def beam_of_3(source_ids):

@@ -448,7 +448,7 @@ def test_the_recipe_stops_goes_on_and_classifies(recipe, tmp_path, monkeypatch):
     assert "is not finished" in status
 
     status, printed, errors = recipe(*command)
-    assert status == 0 and f"{run}/pretrain" not in errors  # that was done already
+    assert status == 0 and f"{run}/pretrain: trained already" in errors
     assert f"{run}/scratch" in errors and f"{run}/finetune" in errors
     rows = [line.split() for line in printed.splitlines()]
     (scratch,) = [row for row in rows if row[:3] == ["from", "scratch", "0.001"] and "to" in row]

@@ -74,7 +74,7 @@ def test_the_training_step(dtype, accumulate):
 def test_the_cached_search(beam_size):
     model = transformer()
     tokenizer = types.SimpleNamespace(
-        vocabulary_size=lambda: V, pad_id=0, unknown_id=1, start_id=2, end_id=3
+        vocabulary_size=V, pad_id=0, unknown_id=1, start_id=2, end_id=3
     )
     translator = Translator(model, tokenizer)
 
