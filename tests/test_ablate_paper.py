@@ -265,7 +265,7 @@ def test_killed_and_resumed_it_trains_what_is_left_and_reports(
         with pytest.raises(SystemExit) as stopped:
             ablate(text, run, *rows)
     assert stopped.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     folders = [run / name / f"seed-{n}" for n in (1, 2) for name in ("base", "C-d-ff-1024")]
     assert [(folder / "result.json").exists() for folder in folders] == [True, True, False, False]
     vocabulary = (run / "tokenizer.model").stat()

@@ -443,7 +443,7 @@ def test_the_recipe_stops_goes_on_and_classifies(recipe, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(models, "TextClassifier", interrupt)
         status, _, errors = recipe(*command)
-    assert status == 130 and "the same command goes on" in errors
+    assert status == 130 and "the same command continues" in errors
     status, _, errors = recipe("--run-dir", run, "--classify", "좋다")
     assert "is not finished" in status
 
