@@ -60,12 +60,12 @@ def prepare(config):
     import tensorflow as tf
 
     from keras_transformer.layers import MultiHeadAttention
-    from keras_transformer.ops import attention_in_blocks as blockwise
+    from keras_transformer.ops import attention_in_blocks as in_blocks
     from keras_transformer.ops.memory import keep_freed_memory
 
     keep_freed_memory()
     if config["way"] in ("one piece", "blocks"):
-        blockwise.ONE_PIECE = 2**62 if config["way"] == "one piece" else 0
+        in_blocks.ONE_PIECE = 2**62 if config["way"] == "one piece" else 0
     if config["way"] == "keras":
         layer = keras.layers.MultiHeadAttention(HEADS, D_MODEL // HEADS, use_bias=False)
         layer.build((None, None, D_MODEL), (None, None, D_MODEL))

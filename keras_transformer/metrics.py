@@ -1,28 +1,40 @@
-"""Metrics that count target tokens, for `compile(weighted_metrics=[...])`.
+"""Metrics per target token, for `compile(weighted_metrics=[...])`.
 
-Keras averages `metrics=` over rows and never shows them the weights. These keep a sum and a count
-of real target tokens (a label other than `ignore_class`, of weight above 0): the value over an
-epoch is the exact mean over its tokens, whatever the batches' sizes and the weights' scale.
-`ignore_class` and the labels' shapes are as in `kt.losses.SmoothedCrossentropy`.
+Keras averages `metrics=` over rows and never shows them the weights. These metrics keep a sum and a
+count over real target tokens: labels other than `ignore_class` with a weight above 0. So their
+value over an epoch is the exact mean over its tokens, for any sizes of batches and any scale of
+weights. `ignore_class` and the labels' shapes are those of `kt.losses.SmoothedCrossentropy`.
 """
+
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_transformer.losses import label_logits, token_nats
+from keras_transformer.ops import Tensor
+from keras_transformer.ops.crossentropy import label_logits, token_nats
 from keras_transformer.ops.labels import counts, integer_labels, label_weights
 
 
 class TokenMean(keras.metrics.Metric):
-    """Mean of a value per target token. Subclasses say which, in `values`."""
+    """The mean of a value per target token; subclasses compute it in `values`.
 
-    def __init__(self, name, ignore_class=0, dtype=None):
+    Args:
+        name: The metric's name.
+        ignore_class: The label of padding. With None every label counts.
+    """
+
+    def __init__(self, name: str, ignore_class: int | None = 0, dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype or "float32")  # float16 cannot count to 100,000
         self.ignore_class = ignore_class
         self.total = self.add_variable((), initializer="zeros", name="total")
         self.count = self.add_variable((), initializer="zeros", name="count")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The value of each label: [B, T] integers and logits [B, T, V] -> [B, T]."""
+        raise NotImplementedError(f"{type(self).__name__} has no method values.")
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> None:
         y_pred = ops.convert_to_tensor(y_pred)
         labels = integer_labels(y_true, y_pred)
         real = counts(labels, y_pred, self.ignore_class)
@@ -33,10 +45,10 @@ class TokenMean(keras.metrics.Metric):
         self.total.assign_add(ops.sum(values))
         self.count.assign_add(ops.sum(ops.cast(real, self.dtype)))
 
-    def result(self):
+    def result(self) -> Tensor:
         return self.total / ops.maximum(self.count, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype, "ignore_class": self.ignore_class}
 
 
@@ -45,7 +57,7 @@ class NatsPerToken(TokenMean):
     """Cross-entropy in nats per target token, without label smoothing.
 
     Args:
-        ignore_class: the label of padding; None where every label counts.
+        ignore_class: The label of padding. With None every label counts.
 
     Example:
 
@@ -54,19 +66,18 @@ class NatsPerToken(TokenMean):
     ```
     """
 
-    def __init__(self, name="nats_per_token", ignore_class=0, dtype=None):
+    def __init__(
+        self, name: str = "nats_per_token", ignore_class: int | None = 0, dtype: Any = None
+    ) -> None:
         super().__init__(name, ignore_class, dtype)
 
-    def values(self, y_true, y_pred):
+    def values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return token_nats(y_true, y_pred)
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class Perplexity(NatsPerToken):
-    """exp(nats per target token), of the cross-entropy without label smoothing.
-
-    Args:
-        ignore_class: the label of padding; None where every label counts.
+    """exp(nats per target token), without label smoothing; arguments as in `NatsPerToken`.
 
     Example:
 
@@ -75,19 +86,20 @@ class Perplexity(NatsPerToken):
     ```
     """
 
-    def __init__(self, name="perplexity", ignore_class=0, dtype=None):
+    def __init__(
+        self, name: str = "perplexity", ignore_class: int | None = 0, dtype: Any = None
+    ) -> None:
         super().__init__(name, ignore_class, dtype)
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.exp(super().result())
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class TokenAccuracy(TokenMean):
-    """Share of target tokens whose label has the highest logit (one that ties for it counts).
+    """Share of target tokens whose label has the highest logit; a label that ties for it counts.
 
-    Args:
-        ignore_class: the label of padding; None where every label counts.
+    Its arguments are those of `NatsPerToken`.
 
     Example:
 
@@ -96,10 +108,12 @@ class TokenAccuracy(TokenMean):
     ```
     """
 
-    def __init__(self, name="token_accuracy", ignore_class=0, dtype=None):
+    def __init__(
+        self, name: str = "token_accuracy", ignore_class: int | None = 0, dtype: Any = None
+    ) -> None:
         super().__init__(name, ignore_class, dtype)
 
-    def values(self, y_true, y_pred):
-        # The loss has the largest logit already; an argmax would be one more pass over them.
+    def values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        # The loss computes the highest logit too; an argmax would be one more pass over the logits.
         y_pred = ops.cast(y_pred, "float32")
         return label_logits(y_true, y_pred) >= ops.max(y_pred, axis=-1)

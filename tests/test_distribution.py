@@ -14,8 +14,9 @@ import pytest
 from random_pairs import random_pairs
 
 from keras_transformer import data, models, testing
-from keras_transformer.losses import SmoothedCrossentropy, token_nats
+from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.metrics import NatsPerToken
+from keras_transformer.ops.crossentropy import token_nats
 from keras_transformer.optimizers import PaperAdam
 
 V, UPDATES = 23, 4

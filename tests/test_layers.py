@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from keras_transformer import layers, testing
-from keras_transformer.layers import attention
+from keras_transformer.ops import attention as attention_ops
 
 B, T, S, D = 2, 5, 7, 13
 RANDOM = np.random.default_rng(1706)
@@ -746,14 +746,14 @@ def test_fused_attention_equals_the_formula(monkeypatch, given, causal):
     mask = {"key_mask": MASK, "attention_mask": np.eye(T, dtype=bool)[:, ::-1] | MASK[:1]}
     mask = {name: ops.convert_to_tensor(mask[name]) for name in given.split()}
     expected, _ = layer(x, causal=causal, **mask, return_attention_weights=True)
-    fused, used = attention._fused, []
+    fused, used = attention_ops.attend_fused, []
 
     def counted(*args, **kwargs):
         used.append(True)
         return fused(*args, **kwargs)
 
-    monkeypatch.setattr(attention, "_has_fused_attention", lambda: True)
-    monkeypatch.setattr(attention, "_fused", counted)
+    monkeypatch.setattr(attention_ops.attention_fused, "serves", lambda *heads: True)
+    monkeypatch.setattr(attention_ops, "attend_fused", counted)
     found = layer(x, causal=causal, **mask)
     assert used or keras.backend.backend() == "tensorflow"  # which has its own, in blocks
     np.testing.assert_allclose(

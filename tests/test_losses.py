@@ -10,7 +10,8 @@ from keras import ops
 from random_pairs import random_pairs
 
 from keras_transformer import data
-from keras_transformer.losses import SmoothedCrossentropy, smoothed_token_nats, token_nats
+from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer.ops.crossentropy import smoothed_token_nats, token_nats
 
 B, T, V = 3, 5, 7
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_transformer import testing
 from keras_transformer.decoding import search
+from keras_transformer.ops.top_k import highest, top_k
 
 PAD, END, START = 0, 2, 4
 VOCABULARY, LENGTH, STATES = 7, 8, 1009
@@ -447,7 +448,7 @@ def test_the_highest_are_those_of_top_k_whatever_is_equal(size):
     scores[2, [3, size // 2, size // 2 + 1]] = [1.5, 1.75, 1.5] + scores[2].max()
     scores = ops.convert_to_tensor(scores)
     order = np.argsort(-ops.convert_to_numpy(scores), axis=1, kind="stable")
-    found, indices = search._top_k(scores, 4)
+    found, indices = top_k(scores, 4)
     if keras.backend.backend() == "torch":  # its topk gives equal scores in any order
         indices = ops.sort(indices, axis=1)
         assert (np.diff(ops.convert_to_numpy(indices), axis=1) > 0).all()
@@ -458,9 +459,9 @@ def test_the_highest_are_those_of_top_k_whatever_is_equal(size):
     np.testing.assert_array_equal(
         ops.convert_to_numpy(found), ops.convert_to_numpy(ops.take_along_axis(scores, indices, 1))
     )
-    highest, first = search._highest(scores)
+    best, first = highest(scores)
     np.testing.assert_array_equal(ops.convert_to_numpy(first), order[:, 0])
-    np.testing.assert_array_equal(ops.convert_to_numpy(highest), ops.convert_to_numpy(found)[:, 0])
+    np.testing.assert_array_equal(ops.convert_to_numpy(best), ops.convert_to_numpy(found)[:, 0])
 
 
 def test_a_negative_length_penalty_is_refused():

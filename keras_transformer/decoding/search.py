@@ -10,11 +10,10 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_transformer.ops.beams import sequences_of, take_rows
+from keras_transformer.ops.top_k import highest, top_k
 
 # Below every sum of log-probabilities: the score of what is forbidden or not there.
 IMPOSSIBLE = -1e9
-# Most scores of a part of `_top_k`.
-_PART = 128
 
 
 def gnmt_penalty(alpha=0.6):
@@ -116,7 +115,7 @@ def greedy_search(
         log_probs = _next_log_probs(
             logits, state.index, state.max_lengths, end_id, (pad_id, start_id)
         )
-        score, chosen = _highest(log_probs)
+        score, chosen = highest(log_probs)
         chosen = ops.where(state.done, pad_id, chosen)
         return state._replace(
             index=state.index + 1,
@@ -234,7 +233,7 @@ def beam_search(
         )
 
         # The best 2N candidates: even if N of them end, N live on.
-        scores, candidates = _top_k(ops.reshape(scores, (-1, beams * vocabulary_size)), 2 * beams)
+        scores, candidates = top_k(ops.reshape(scores, (-1, beams * vocabulary_size)), 2 * beams)
         origins, tokens = candidates // vocabulary_size, candidates % vocabulary_size  # [B, 2N]
         ids = _write(_pick(state.alive_ids, origins), tokens, index)  # [B, 2N, length]
         ends = ops.equal(tokens, end_id)
@@ -321,37 +320,6 @@ def _run(advance, state, length, few, keep, while_loop=ops.while_loop):
         for name in by_row
     }
     return last._replace(**merged)
-
-
-def _highest(scores):
-    """The highest of scores [R, V], and the first index that has it: quicker than `argmax`.
-
-    XLA on the CPU makes vector instructions of either reduction, and none of `argmax`.
-    """
-    highest = ops.max(scores, axis=-1, keepdims=True)
-    tokens = ops.arange(scores.shape[-1], dtype="int32")[None, :]
-    here = ops.where(ops.equal(scores, highest), tokens, scores.shape[-1])
-    return highest[:, 0], ops.min(here, axis=-1)
-
-
-def _top_k(scores, k):
-    """`ops.top_k` of scores [B, M], which looks at the parts that can hold them alone.
-
-    The highest k stand in the k parts of the highest maxima. Those are kept in order, so that equal
-    scores come in the order of their index.
-    """
-    size = scores.shape[-1]
-    part = next((part for part in range(_PART, _PART // 4, -1) if size % part == 0), size)
-    if size // part <= 2 * k:
-        found, indices = ops.top_k(scores, k)
-        return found, ops.cast(indices, "int32")
-    scores = ops.reshape(scores, (-1, size // part, part))
-    _, best = ops.top_k(ops.max(scores, axis=-1), k)
-    best = ops.sort(ops.cast(best, "int32"), axis=-1)  # [B, k]
-    some = ops.take_along_axis(scores, best[:, :, None], axis=1)  # [B, k, part]
-    found, indices = ops.top_k(ops.reshape(some, (-1, k * part)), k)
-    indices = ops.cast(indices, "int32")
-    return found, ops.take_along_axis(best, indices // part, axis=1) * part + indices % part
 
 
 def _write(ids, tokens, index):

@@ -13,13 +13,13 @@ from keras import ops
 from keras_transformer import arguments, progress
 from keras_transformer.decoding import scoring, search
 from keras_transformer.decoding.uncached import searchable
-from keras_transformer.losses import token_nats
 from keras_transformer.ops import beams
 from keras_transformer.ops.compilation import (
     compile_with_weights,
     compiles_each_shape,
     runs_on_processor,
 )
+from keras_transformer.ops.crossentropy import token_nats
 from keras_transformer.ops.labels import check_special_ids
 from keras_transformer.ops.memory import keep_freed_memory
 from keras_transformer.text.seen import Seen

@@ -14,9 +14,9 @@ import math
 
 import keras
 
-from keras_transformer.layers.dropout import kept_share
 from keras_transformer.ops import masks
 from keras_transformer.ops.compilation import compiled_by_xla, compiles_each_shape
+from keras_transformer.ops.random_bits import kept_share
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -26,7 +26,7 @@ ROWS = 128  # most queries of a block
 ONE_PIECE = 2**25
 
 
-def attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed):
+def attend_in_blocks(queries, keys, values, key_mask, attention_mask, causal, rate, seed):
     """`softmax(Q K^T) V` for scaled queries.
 
     Args:

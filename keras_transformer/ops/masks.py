@@ -1,21 +1,33 @@
-"""Attention masks: boolean, True = may attend, made here and nowhere else.
+"""Attention masks: booleans, True = may attend, made here and nowhere else.
 
-A mask says which *keys* a query may look at. Padded queries are computed like any other and
-simply never read, so no mask for them is needed (paper, section 3.2.3, masks only illegal keys).
+A mask says which *keys* a query may look at. Padded queries are computed like any other, and nobody
+reads the result, so they need no mask (section 3.2.3 masks only illegal keys).
 """
+
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_transformer.ops import Tensor
 from keras_transformer.ops.compilation import values_of
 
-# Added to the scores of forbidden keys. Finite, so that a row without a single permitted key gives
-# an average of values and not NaN; in float32, where scores are always normalised, it is absorbing.
+# Added to the scores of forbidden keys. It is finite, so that a row without any permitted key gives
+# an average of values instead of NaN. Scores are float32, where adding it absorbs them.
 FORBIDDEN = -1e9
 
 
-def padding_mask(ids, pad_id=0):
+class Masks(NamedTuple):
+    """What queries may attend to, before it is written out for every pair of query and key."""
+
+    key_mask: Tensor = None  # booleans [B, S], True = real key
+    attention_mask: Tensor = None  # booleans of rank 4 that broadcast to [B, H, T, S]
+    causal: bool = False  # whether a query sees only keys up to its own position
+    index: Tensor = None  # position of the first query among the keys; None is 0
+
+
+def padding_mask(ids: Tensor, pad_id: int = 0) -> Tensor:
     """True where `ids` hold a real token: [B, S] integers -> [B, S] booleans.
 
     Example:
@@ -25,13 +37,13 @@ def padding_mask(ids, pad_id=0):
     return ops.not_equal(ids, pad_id)
 
 
-def causal_mask(length, key_length=None, index=0):
+def causal_mask(length: int, key_length: int | None = None, index: Tensor = 0) -> Tensor:
     """Query position i may attend to key positions up to `index + i` (section 3.2.3).
 
     Args:
-        length: number of query positions T.
-        key_length: number of key positions S; T where not given.
-        index: position of the first query among the keys (an integer or a scalar tensor).
+        length: Number of query positions T.
+        key_length: Number of key positions S; T unless given.
+        index: Position of the first query among the keys, an integer or an integer scalar.
 
     Returns:
         [T, S] booleans.
@@ -45,58 +57,95 @@ def causal_mask(length, key_length=None, index=0):
     return keys <= queries
 
 
-def checked_key_mask(mask, rows, keys):
+def combine_masks(
+    key_mask: Tensor = None, attention_mask: Tensor = None, causal: Tensor = None
+) -> Tensor:
+    """What all given masks permit: one mask that broadcasts to the scores [B, H, T, S].
+
+    Args:
+        key_mask: [B, S], the real keys of each row.
+        attention_mask: [T, S], [B, T, S] or [B, H, T, S]; a size of 1 broadcasts.
+        causal: [T, S] from `causal_mask`.
+
+    Returns:
+        Booleans of rank 2 to 4, or None if every key may be attended to.
+
+    Raises:
+        ValueError: If a mask has another rank.
+    """
+    combined = None
+    if key_mask is not None:
+        _check_key_mask_rank(key_mask)
+        combined = booleans(key_mask)[:, None, None, :]
+    if attention_mask is not None:
+        pairs = over_heads(attention_mask)
+        combined = pairs if combined is None else ops.logical_and(combined, pairs)
+    if causal is None:
+        return combined
+    return causal if combined is None else ops.logical_and(combined, causal)
+
+
+def attention_bias(mask: Tensor) -> Tensor:
+    """0 where `mask` is True and a large negative number elsewhere, in float32, to add to scores.
+
+    Adding broadcasts a small tensor; selecting would write the mask out at [B, H, T, S].
+    """
+    return (1.0 - ops.cast(mask, "float32")) * FORBIDDEN
+
+
+def checked_key_mask(mask: Tensor, batch_size: Any, keys: Any) -> Tensor:
     """A mask of the real keys as booleans, if it fits.
 
     Args:
-        mask: booleans [B, S], True = real key; integers, 0 = padding; or floats, see `booleans`.
-        rows, keys: B and S; None, or under JAX a symbol, where they are not known.
+        mask: Booleans [B, S], True = real key; integers, 0 = padding; or floats, see `booleans`.
+        batch_size, keys: B and S; None, or a symbol under JAX, if they are unknown.
 
     Raises:
-        ValueError: for a mask of another shape, or for floats that are no mask.
+        ValueError: If the mask has another shape, or holds floats that are no mask.
     """
     _check_key_mask_rank(mask)
-    if not _fits(mask.shape, (rows, keys)):
+    if not _fits(mask.shape, (batch_size, keys)):
         raise ValueError(
-            f"A key mask has shape [batch, keys], here {(rows, keys)}, got {tuple(mask.shape)}. It "
-            "says which keys are real: the tokens of `key` or of the memory in cross-attention."
+            f"A key mask has shape [batch, keys], here {(batch_size, keys)}, got "
+            f"{tuple(mask.shape)}. It says which keys are real: the tokens of `key`, or of the "
+            "memory in cross-attention."
         )
     return booleans(mask)
 
 
-def checked_attention_mask(mask, scores):
+def checked_attention_mask(mask: Tensor, scores: tuple[Any, ...]) -> Tensor:
     """A mask over pairs of query and key as booleans of rank 4, if it fits.
 
     Args:
-        mask: booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend, where a size of 1
-            serves all; integers, 0 = may not; or floats, see `booleans`.
-        scores: `(B, H, T, S)`; None, or under JAX a symbol, for a size that is not known.
+        mask: Booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend; a size of 1 serves all.
+            Integers are True unless 0; for floats see `booleans`.
+        scores: `(B, H, T, S)`; None, or a symbol under JAX, for an unknown size.
 
     Raises:
-        ValueError: for a mask of another shape, or for floats that are no mask.
+        ValueError: If the mask has another shape, or holds floats that are no mask.
     """
-    mask_of_pairs = over_heads(mask)
-    if not _fits(mask_of_pairs.shape, scores):
-        batch, heads, queries, keys = scores
+    pairs = over_heads(mask)
+    if not _fits(pairs.shape, scores):
+        batch_size, _, queries, keys = scores
         raise ValueError(
             f"attention_mask has shape {tuple(mask.shape)}, which does not fit {queries} queries "
             f"and {keys} keys. Its shape is [T, S] = {(queries, keys)}, [B, T, S] = "
-            f"{(batch, queries, keys)} or [B, H, T, S] = {scores}; a size of 1 serves all. A mask "
-            "[B, S] of the real tokens, as tokenizers return it, is passed as `mask=` (`key_mask=` "
-            "in MultiHeadAttention, `memory_mask=` for a decoder's memory)."
+            f"{(batch_size, queries, keys)} or [B, H, T, S] = {scores}; a size of 1 serves all. A "
+            "mask [B, S] of the real tokens, as tokenizers return it, is passed as `mask=` "
+            "(`key_mask=` in MultiHeadAttention, `memory_mask=` for a decoder's memory)."
         )
-    return mask_of_pairs
+    return pairs
 
 
-def booleans(mask):
+def booleans(mask: Tensor) -> Tensor:
     """A mask as booleans: True where it is not 0.
 
-    Floats are taken if they are seen to be 0 and 1. A mask to be added to scores (0 = may attend,
-    -1e9 = may not) would be turned round by the cast, so other floats are an error, and so are
-    floats that are known only when a compiled function runs.
+    Floats are accepted only if they are known to be 0 and 1. The cast would turn a mask that is to
+    be added to scores (0 = may attend, -1e9 = may not) upside down.
 
     Raises:
-        ValueError: for such floats.
+        ValueError: If the mask holds other floats, or floats that are known only when a compiled
+            function runs.
     """
     mask = ops.convert_to_tensor(mask)
     dtype = keras.backend.standardize_dtype(mask.dtype)
@@ -110,6 +159,24 @@ def booleans(mask):
                 "scores, 0 = may attend and a large negative number = may not, pass `mask == 0`."
             )
     return ops.cast(mask, "bool")
+
+
+def over_heads(attention_mask: Tensor) -> Tensor:
+    """An attention mask of rank 2 to 4 as booleans of rank 4, which broadcast to [B, H, T, S].
+
+    Raises:
+        ValueError: If the mask has another rank.
+    """
+    rank = len(attention_mask.shape)
+    if rank not in (2, 3, 4):
+        raise ValueError(
+            "An attention mask has shape [T, S], [B, T, S] or [B, H, T, S], got rank "
+            f"{rank}: {tuple(attention_mask.shape)}."
+        )
+    attention_mask = booleans(attention_mask)
+    if rank == 2:
+        attention_mask = attention_mask[None]
+    return attention_mask if rank == 4 else attention_mask[:, None]
 
 
 def _fits(shape, expected):
@@ -127,59 +194,3 @@ def _check_key_mask_rank(mask):
             f"A key mask has shape [batch, keys], got rank {len(mask.shape)}: "
             f"{tuple(mask.shape)}. Pass a mask over pairs as `attention_mask`."
         )
-
-
-def combine_masks(key_mask=None, attention_mask=None, causal=None):
-    """One mask that broadcasts to the scores [B, H, T, S]: what all given masks permit.
-
-    Args:
-        key_mask: [B, S] booleans, the real keys of each row.
-        attention_mask: [T, S], [B, T, S] or [B, H, T, S] booleans (a 1 broadcasts).
-        causal: [T, S] booleans from `causal_mask`.
-
-    Returns:
-        Booleans of rank 2 to 4, or None where every key may be attended to.
-
-    Raises:
-        ValueError: for a mask of another rank.
-    """
-    masks = []
-    if key_mask is not None:
-        _check_key_mask_rank(key_mask)
-        masks.append(booleans(key_mask)[:, None, None, :])
-    if attention_mask is not None:
-        masks.append(over_heads(attention_mask))
-    if causal is not None:
-        masks.append(causal)
-    if not masks:
-        return None
-    combined = masks[0]
-    for mask in masks[1:]:
-        combined = ops.logical_and(combined, mask)
-    return combined
-
-
-def over_heads(attention_mask):
-    """An attention mask of rank 2 to 4 as one of rank 4, which broadcasts to [B, H, T, S].
-
-    Raises:
-        ValueError: for a mask of another rank.
-    """
-    rank = len(attention_mask.shape)
-    if rank not in (2, 3, 4):
-        raise ValueError(
-            "An attention mask has shape [T, S], [B, T, S] or [B, H, T, S], got rank "
-            f"{rank}: {tuple(attention_mask.shape)}."
-        )
-    attention_mask = booleans(attention_mask)
-    if rank == 2:
-        attention_mask = attention_mask[None]
-    return attention_mask if rank == 4 else attention_mask[:, None]
-
-
-def attention_bias(mask):
-    """0 where `mask` is True and a large negative number elsewhere, in float32, to add to scores.
-
-    Adding broadcasts a small tensor; selecting would materialise the mask at [B, H, T, S].
-    """
-    return (1.0 - ops.cast(mask, "float32")) * FORBIDDEN

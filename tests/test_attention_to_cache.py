@@ -5,8 +5,10 @@ import pytest
 from keras import ops
 
 from keras_transformer.layers import MultiHeadAttention
-from keras_transformer.ops import attention_to_cache as cached
+from keras_transformer.ops import attention as attention_ops
+from keras_transformer.ops import attention_to_cache as to_cache
 from keras_transformer.ops import masks
+from keras_transformer.ops.attention_to_cache import attend_to_cache
 from keras_transformer.ops.compilation import compile_with_weights
 
 B, H, K, V = 2, 3, 4, 5
@@ -37,7 +39,7 @@ def expected(queries, keys, values, mask):
 # Fails if: the newest block is not read; a slot is read twice.
 @pytest.mark.parametrize(("slots", "new"), [(6, 1), (16, 1), (29, 1), (29, 3), (48, 3)])
 def test_it_is_attention_to_all_that_is_written(slots, new):
-    attend = compile_with_weights(cached.attend)
+    attend = compile_with_weights(attend_to_cache)
     queries, keys, values = random_attention(new, slots)
     for index in range(slots - new + 1):
         mask = permitted(new, slots, index, random=True)
@@ -52,7 +54,7 @@ def test_high_scores_do_not_overflow():
     queries, keys, values = random_attention(1, 40)
     keys[..., ::7] *= 300.0
     mask = permitted(1, 40, 39)
-    found = cached.attend(*map(ops.convert_to_tensor, (queries, keys, values, mask)), 39)
+    found = attend_to_cache(*map(ops.convert_to_tensor, (queries, keys, values, mask)), 39)
     np.testing.assert_allclose(
         ops.convert_to_numpy(found), expected(queries, keys, values, mask), atol=1e-4
     )
@@ -64,7 +66,7 @@ def test_blocks_behind_what_is_written_are_not_read(index):
     queries, keys, values = random_attention(1, 40)
     keys[..., 16:], values[:, :, 16:] = np.nan, np.nan
     mask = permitted(1, 40, index)
-    found = cached.attend(*map(ops.convert_to_tensor, (queries, keys, values, mask)), index)
+    found = attend_to_cache(*map(ops.convert_to_tensor, (queries, keys, values, mask)), index)
     assert np.isfinite(ops.convert_to_numpy(found)).all()
 
 
@@ -74,7 +76,7 @@ def test_half_precision_is_summed_in_float32(dtype):
     arrays = [ops.cast(each, dtype) for each in (queries, keys, values)]
     queries, keys, values = (ops.convert_to_numpy(ops.cast(each, "float32")) for each in arrays)
     mask = permitted(1, 64, 63)
-    found = cached.attend(*arrays, ops.convert_to_tensor(mask), 63)
+    found = attend_to_cache(*arrays, ops.convert_to_tensor(mask), 63)
     assert found.dtype == arrays[0].dtype
     np.testing.assert_allclose(
         ops.convert_to_numpy(ops.cast(found, "float32")),
@@ -86,18 +88,20 @@ def test_half_precision_is_summed_in_float32(dtype):
 # Fails if: eager steps are computed in blocks.
 def test_it_serves_a_compiled_step_on_a_processor_and_no_other(monkeypatch):
     queries, keys, _ = map(ops.convert_to_tensor, random_attention(1, 40))
-    monkeypatch.setattr(cached, "runs_on_processor", lambda: True)
-    assert cached.serves(queries, keys, ops.convert_to_tensor(3))
-    assert not cached.serves(queries, keys, 3)  # runs as it is: a loop would be slow
-    monkeypatch.setattr(cached, "runs_on_processor", lambda: False)
-    assert not cached.serves(queries, keys, ops.convert_to_tensor(3))
+    monkeypatch.setattr(to_cache, "runs_on_processor", lambda: True)
+    assert to_cache.serves(queries, keys, ops.convert_to_tensor(3))
+    assert not to_cache.serves(queries, keys, 3)  # runs as it is: a loop would be slow
+    monkeypatch.setattr(to_cache, "runs_on_processor", lambda: False)
+    assert not to_cache.serves(queries, keys, ops.convert_to_tensor(3))
 
 
 # Fails if: the blocks are used where dropout or the caller needs all weights.
 @pytest.mark.parametrize("asked", [{"return_attention_weights": True}, {"training": True}])
 def test_weights_and_dropout_need_all_of_them(asked, monkeypatch):
-    monkeypatch.setattr(cached, "serves", lambda *shapes: True)
-    monkeypatch.setattr(cached, "attend", lambda *arguments: pytest.fail("in blocks"))
+    monkeypatch.setattr(to_cache, "serves", lambda *shapes: True)
+    monkeypatch.setattr(
+        attention_ops, "attend_to_cache", lambda *arguments: pytest.fail("in blocks")
+    )
     layer = MultiHeadAttention(num_heads=2, d_model=8, dropout=0.5)
     x = np.ones((1, 1, 8), "float32")
     layer(x)
@@ -107,7 +111,7 @@ def test_weights_and_dropout_need_all_of_them(asked, monkeypatch):
 def test_masks_that_have_no_axis_of_heads_or_rows_serve():
     queries, keys, values = random_attention(1, 20)
     mask = masks.causal_mask(1, 20, 11)
-    found = cached.attend(*map(ops.convert_to_tensor, (queries, keys, values)), mask, 11)
+    found = attend_to_cache(*map(ops.convert_to_tensor, (queries, keys, values)), mask, 11)
     np.testing.assert_allclose(
         ops.convert_to_numpy(found),
         expected(queries, keys, values, permitted(1, 20, 11)),

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.tensorflow_only
 
 tf = pytest.importorskip("tensorflow")
 
-from keras_transformer.layers.dropout import kept_share  # noqa: E402
-from keras_transformer.ops import attention_in_blocks as blockwise  # noqa: E402
+from keras_transformer.ops import attention_in_blocks as in_blocks  # noqa: E402
+from keras_transformer.ops.attention_in_blocks import attend_in_blocks  # noqa: E402
+from keras_transformer.ops.random_bits import kept_share  # noqa: E402
 
 B, H, T, S, K, V = 2, 3, 17, 13, 5, 7
 SEED = [11, 29]
@@ -24,11 +25,11 @@ SEED = [11, 29]
 
 @pytest.fixture(params=["blocks", "one piece"])
 def path(request, monkeypatch):
-    monkeypatch.setattr(blockwise, "ROWS", 5)  # of 17: the last block has two
-    monkeypatch.setattr(blockwise, "ONE_PIECE", 0 if request.param == "blocks" else 10**6)
-    blockwise._one_function.cache_clear()  # what is traced has them in it
+    monkeypatch.setattr(in_blocks, "ROWS", 5)  # of 17: the last block has two
+    monkeypatch.setattr(in_blocks, "ONE_PIECE", 0 if request.param == "blocks" else 10**6)
+    in_blocks._one_function.cache_clear()  # what is traced has them in it
     yield
-    blockwise._one_function.cache_clear()
+    in_blocks._one_function.cache_clear()
 
 
 def tensors(length=T, key_length=S):
@@ -56,7 +57,7 @@ def by_hand(queries, keys, values, key_mask, attention_mask, causal, rate, seed)
     scores = tf.einsum("bhtk,bhsk->bhts", queries, keys)
     weights = tf.nn.softmax(tf.where(permitted, scores, masks.FORBIDDEN))
     if rate:
-        rows = min(length, blockwise.ROWS)
+        rows = min(length, in_blocks.ROWS)
         kept = [
             kept_share([B, H, rows, key_length], rate, [seed[0], seed[1] + i], "float32")
             for i in range(-(-length // rows))
@@ -120,7 +121,7 @@ def in_a_graph(found, given, **options):
 
 
 def check(given, mask, rate, known):
-    attend = functools.partial(blockwise.attend, **mask, rate=rate, seed=tf.constant(SEED))
+    attend = functools.partial(attend_in_blocks, **mask, rate=rate, seed=tf.constant(SEED))
     found = functools.partial(value_and_gradients, attend)
     if known == "unknown size":
         found = in_a_graph(found, given)
@@ -131,10 +132,10 @@ def check(given, mask, rate, known):
 
 @pytest.mark.parametrize("accelerator", [False, True])
 def test_compiled_by_xla_where_sizes_are_known_only_then(path, accelerator, monkeypatch):
-    monkeypatch.setattr(blockwise, "compiles_each_shape", lambda: accelerator)
+    monkeypatch.setattr(in_blocks, "compiles_each_shape", lambda: accelerator)
     arguments = {"key_mask": mask_of((B, S)), "attention_mask": None, "causal": False}
     arguments |= {"rate": 0.3, "seed": tf.constant(SEED)}
-    found = functools.partial(value_and_gradients, functools.partial(blockwise.attend, **arguments))
+    found = functools.partial(value_and_gradients, functools.partial(attend_in_blocks, **arguments))
     given = tensors()
     compiled = in_a_graph(found, given, jit_compile=True)
     for ours, theirs in zip(compiled(*given), found(*given), strict=True):
@@ -144,7 +145,7 @@ def test_compiled_by_xla_where_sizes_are_known_only_then(path, accelerator, monk
 def test_a_query_without_a_key_is_finite(path):
     mask = {"key_mask": tf.zeros((B, S), "bool"), "attention_mask": None, "causal": False}
     for each in value_and_gradients(
-        functools.partial(blockwise.attend, **mask, rate=0.0, seed=None), *tensors()
+        functools.partial(attend_in_blocks, **mask, rate=0.0, seed=None), *tensors()
     ):
         assert np.isfinite(each).all()
 
