@@ -5,7 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_transformer.ops import Tensor, attention_fused, attention_to_cache
+from keras_transformer.ops import (
+    Tensor,
+    attention_fused,
+    attention_in_blocks,
+    attention_to_cache,
+)
 from keras_transformer.ops.attention_fused import attend_fused
 from keras_transformer.ops.attention_in_blocks import attend_in_blocks
 from keras_transformer.ops.attention_to_cache import attend_to_cache
@@ -48,11 +53,9 @@ def attend(
     | way | when | why |
     |---|---|---|
     | to a cache | a compiled step with a cache on a CPU | reads only the filled part of the cache |
-    | in blocks | TensorFlow | memory grows with T + S instead of T x S |
-    | fused | JAX and PyTorch on a GPU | the weights never reach memory |
-    | plain | all else; and always if the weights are asked for | it is the formula |
-
-    Fused kernels take no dropout. Attention to a cache takes no training.
+    | in blocks | TensorFlow: training, and long sequences | memory grows with T + S, not T x S |
+    | fused | JAX and PyTorch on a GPU, without dropout | the weights never reach memory |
+    | plain | all else, and always if the weights are asked for | it is the formula |
 
     Args:
         queries: [B, H, T, K].
@@ -71,20 +74,22 @@ def attend(
     if not training or not dropout.rate:
         dropout = None
     if not cached and not return_weights:
-        if keras.backend.backend() == "tensorflow":
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        if on_tensorflow and attention_in_blocks.serves(queries, keys, training):
             rate = 0.0 if dropout is None else dropout.rate
             seed = ops.cast(dropout.seed_generator.next(), "int32") if rate else None
             return attend_in_blocks(queries * scale, keys, values, *masks[:3], rate, seed), None
-        if dropout is None and attention_fused.serves(queries, values):
+        if not on_tensorflow and dropout is None and attention_fused.serves(queries, values):
             return attend_fused(queries * scale, keys, values, *masks[:3]), None
 
     length, key_length = ops.shape(queries)[2], ops.shape(values)[2]
     index = 0 if masks.index is None else masks.index
     causal = causal_mask(length, key_length, index) if masks.causal else None
     permitted = combine_masks(masks.key_mask, masks.attention_mask, causal)
-    if cached:
-        newest = masks.index is not None and not return_weights and not training
-        if newest and attention_to_cache.serves(queries, keys, index):
-            return attend_to_cache(queries * scale, keys, values, permitted, index), None
-        keys = ops.transpose(keys, (0, 1, 3, 2))
+    if not cached:
+        return attention(queries, keys, values, permitted, dropout)
+    newest = masks.index is not None and not return_weights and not training
+    if newest and attention_to_cache.serves(queries, keys, index):
+        return attend_to_cache(queries * scale, keys, values, permitted, index), None
+    keys = ops.transpose(keys, (0, 1, 3, 2))
     return attention(queries, keys, values, permitted, dropout, multiply=batched)

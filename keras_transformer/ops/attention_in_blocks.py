@@ -14,7 +14,7 @@ import math
 
 import keras
 
-from keras_transformer.ops import masks
+from keras_transformer.ops import Tensor, masks
 from keras_transformer.ops.compilation import compiled_by_xla, compiles_each_shape
 from keras_transformer.ops.random_bits import kept_share
 
@@ -24,6 +24,15 @@ if keras.backend.backend() == "tensorflow":
 ROWS = 128  # most queries of a block
 # Most weights, B * H * T * S, that are computed in one piece and kept for the gradient: 128 MiB.
 ONE_PIECE = 2**25
+
+
+def serves(queries: Tensor, keys: Tensor, training: bool | None) -> bool:
+    """True when `attend_in_blocks` is worth it: in training, or with many weights.
+
+    In training its gradient needs less memory, and takes less time, than the automatic one.
+    """
+    sizes = (*queries.shape[:3], keys.shape[2])
+    return bool(training) or None in sizes or math.prod(sizes) > ONE_PIECE
 
 
 def attend_in_blocks(queries, keys, values, key_mask, attention_mask, causal, rate, seed):

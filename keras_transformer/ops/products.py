@@ -22,13 +22,15 @@ def dense(x: Tensor, kernel: Tensor, bias: Tensor = None) -> Tensor:
     ms instead of 0.10 ms (2,048 x 512, two cores).
     """
     inner, outer = kernel.shape
-    if x.shape[0] != 1 or inner % _PARTS or inner * outer < _LARGE:
-        return plain_dense(x, kernel, bias)
-    parts = ops.matmul(
-        ops.reshape(x, (_PARTS, 1, inner // _PARTS)),
-        ops.reshape(ops.cast(kernel, x.dtype), (_PARTS, inner // _PARTS, outer)),
-    )
-    x = ops.sum(parts, axis=0)  # [1, O]
+    kernel = ops.cast(kernel, x.dtype)
+    if x.shape[0] == 1 and inner % _PARTS == 0 and inner * outer >= _LARGE:
+        parts = ops.matmul(
+            ops.reshape(x, (_PARTS, 1, inner // _PARTS)),
+            ops.reshape(kernel, (_PARTS, inner // _PARTS, outer)),
+        )
+        x = ops.sum(parts, axis=0)  # [1, O]
+    else:
+        x = ops.matmul(x, kernel)
     return x if bias is None else x + ops.cast(bias, x.dtype)
 
 

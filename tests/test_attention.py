@@ -1,0 +1,70 @@
+"""Which way attention is computed, and how little a reader has to go through."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_transformer
+from keras_transformer.layers import MultiHeadAttention
+from keras_transformer.ops import attention as attention_ops
+from keras_transformer.ops import attention_in_blocks
+
+X = np.random.default_rng(3).normal(size=(2, 7, 64)).astype("float32")
+
+
+def entered(function):
+    """The functions of the package that a call enters: their files and names."""
+    folder, found = os.path.dirname(keras_transformer.__file__), set()
+
+    def note(frame, event, _):
+        code = frame.f_code
+        # A comprehension has a frame of its own up to Python 3.11.
+        if event == "call" and code.co_filename.startswith(folder) and code.co_name[0] != "<":
+            found.add((os.path.relpath(code.co_filename, folder), code.co_qualname))
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+# Fails if: a short sequence goes through the blocks again.
+def test_a_reader_goes_through_the_formula_and_few_functions():
+    layer = MultiHeadAttention(64, 4)
+    layer(X)  # builds
+    functions = entered(lambda: layer(X))
+    assert ("ops/attention.py", "attention") in functions
+    assert len(functions) <= 8, sorted(functions)
+
+
+def spied(name, used):
+    way = getattr(attention_ops, name)
+
+    def call(*args, **kwargs):
+        used.append(name)
+        return way(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("given", [{}, {"causal": True}, {"training": True}])
+@pytest.mark.parametrize("few", [True, False])
+def test_blocks_are_for_training_and_for_many_weights(given, few, monkeypatch):
+    used = []
+    monkeypatch.setattr(attention_in_blocks, "ONE_PIECE", 2 * 4 * 7 * 7 - (not few))
+    for name in ("attention", "attend_in_blocks"):
+        monkeypatch.setattr(attention_ops, name, spied(name, used))
+    layer = MultiHeadAttention(64, 4)
+    found = layer(X, **given)
+    expected, _ = layer(X, **given, return_attention_weights=True)
+    in_blocks = "training" in given or not few
+    assert used == ["attend_in_blocks" if in_blocks else "attention", "attention"]
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), ops.convert_to_numpy(expected), rtol=1e-5, atol=1e-5
+    )
