@@ -151,7 +151,8 @@ def translation_score(
 
     Example:
 
-    >>> run.fit(model, plan, callbacks=[translation_score(translator, valid)], ...)
+    >>> score = translation_score(translator, valid, every=2)
+    >>> run.fit(model, plan, updates=5000, validate_every=500, callbacks=[score])
     """
 
     def translate(lines):

@@ -79,7 +79,7 @@ class TrainSettings:
     Example:
 
     ```python
-    settings = kt.runs.TrainSettings(train_tsv="pairs.tsv", hold_out=500, run_dir="runs/mine")
+    settings = kt.runs.TrainSettings(train_tsv="pairs.tsv", hold_out=50, run_dir="runs/mine")
     kt.runs.train(settings)
     ```
     """

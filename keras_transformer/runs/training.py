@@ -38,7 +38,7 @@ def train(settings: TrainSettings) -> RunDirectory:
     Example:
 
     ```python
-    run = kt.runs.train(kt.runs.TrainSettings(train_tsv="pairs.tsv", hold_out=500, run_dir="r"))
+    run = kt.runs.train(kt.runs.TrainSettings(train_tsv="pairs.tsv", hold_out=50, run_dir="r"))
     kt.runs.load_translator(run.path).translate(["A man rides a horse."])
     ```
     """

@@ -111,7 +111,7 @@ def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
 def _certify_search(certificate, model, inputs, vocabulary_size, **options):
     """A certificate of the translator's own search, to a few tokens beyond the source."""
     ids = {"pad_id": 0, "start_id": 1, "end_id": 2}
-    tokenizer = types.SimpleNamespace(vocabulary_size=lambda: vocabulary_size, **ids)
+    tokenizer = types.SimpleNamespace(vocabulary_size=vocabulary_size, **ids)
     translator = Translator(model, tokenizer)
     translator.EXTRA_LENGTH = 3
     penalty = search.gnmt_penalty(0.6)
