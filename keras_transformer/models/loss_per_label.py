@@ -1,9 +1,12 @@
 """The figures `loss` and `val_loss` of `fit` and `evaluate` as means over labels."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer.ops.keras_hooks import check_calls, guarded, no_longer
 from keras_transformer.ops.labels import (
     counts,
     integer_labels,
@@ -13,6 +16,7 @@ from keras_transformer.ops.labels import (
 )
 
 
+@guarded(keras.Model)
 class LossPerLabel:
     """Mixin for a Keras model: `loss` and `val_loss` are means over the labels they are made of.
 
@@ -50,8 +54,16 @@ class LossPerLabel:
     def _compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         # Keras' steps call this around `compute_loss`, which users may override.
         value = super()._compute_loss(x, y, y_pred, sample_weight, training)
+        if not isinstance(self._loss_tracker, _MeanLoss):
+            raise RuntimeError(no_longer("LossPerLabel", "sets", "_loss_tracker"))
         self._loss_tracker.add(self.loss, value, y, y_pred, sample_weight)
         return value
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras' step, which checks that Keras still computes the loss as expected here."""
+        result = super().train_step(*args, **kwargs)  # type: ignore[misc]
+        check_calls(self, LossPerLabel, "update")
+        return result
 
 
 class _MeanLoss(keras.metrics.Mean):
