@@ -28,6 +28,7 @@ from typing import NamedTuple
 import ablation_report
 import ablation_rows
 import translate_multi30k
+from hparams_columns import write_hparams_columns
 
 import keras_transformer as kt
 from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
@@ -176,7 +177,7 @@ def ablate(args):
                 for each in ablation_rows.scaled_rows(kt.models.TABLE_3, scale)[0].items()
             ]
             columns = {name: {each[name] for each in columns} for name in columns[0]}
-            kt.callbacks.write_hparams_columns(run.path, columns, ["perplexity", "bleu"])
+            write_hparams_columns(run.path, columns, ["perplexity", "bleu"])
         # A whole table after the first seed, a better one after each that follows.
         results, trainings = [], [(seed, name) for seed in args.seeds for name in rows]
         for number, (seed, name) in enumerate(trainings, start=1):

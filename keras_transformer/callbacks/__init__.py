@@ -1,23 +1,21 @@
 """Callbacks for `model.fit`: display, TensorBoard, early stopping, scores, checkpoints.
 
-Everything counts **updates** of the weights (under `gradient_accumulation_steps=k` one update is
-k Keras batches), and speed is in target tokens per second, padding not counted. The order in
-`fit(callbacks=[...])` is the order in which `on_epoch_end` runs: `TranslationScore` first (it adds
-`val_bleu` to the logs), then `TensorBoard`, `Progress`, `StopEarly`, and `Checkpoints` last.
+Everything counts **updates** of the weights (with `gradient_accumulation_steps=k` an update is k
+Keras batches). Speed is in target tokens per second, without padding. `fit(callbacks=[...])` runs
+`on_epoch_end` in the order of the list: put `TranslationScore` first, as it adds `val_bleu` to the
+logs, then `TensorBoard`, `Progress`, `StopEarly`, and `Checkpoints` last.
 
-Nothing here has work to do in `on_train_batch_end`. On JAX and PyTorch that hook runs in another
-thread while the next step is already under way (its weights half replaced, its buffers donated),
-or, without `async_safe`, it makes every step wait for the device. `on_train_batch_begin` runs in
-the thread that trains, between two steps: there the values are exact, on JAX too once `self.model`
-has brought them back, and they are fetched once per interval.
+No callback here works in `on_train_batch_end`. On JAX and PyTorch that hook runs in another thread
+while the next step is under way, when weights are half replaced; without `async_safe` it makes
+every step wait for the device. `on_train_batch_begin` runs in the training thread, between two
+steps. The values are exact there, on JAX once `self.model` has fetched them, which happens once per
+interval.
 """
 
 from keras_transformer.callbacks.interval_meter import IntervalMeter, perplexity
 from keras_transformer.callbacks.progress import Progress
 from keras_transformer.callbacks.stopping import StopEarly, StopOnNonFinite
-from keras_transformer.callbacks.tensorboard import TensorBoard
-from keras_transformer.callbacks.tensorboard.hparams import write_hparams, write_hparams_columns
-from keras_transformer.callbacks.tensorboard.probes import Probes
+from keras_transformer.callbacks.tensorboard import Probes, TensorBoard, write_hparams
 from keras_transformer.callbacks.validation import Checkpoints, TranslationScore
 
 __all__ = [
@@ -31,5 +29,4 @@ __all__ = [
     "TranslationScore",
     "perplexity",
     "write_hparams",
-    "write_hparams_columns",
 ]

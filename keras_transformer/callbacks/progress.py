@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
 import keras
 
@@ -12,9 +14,10 @@ from keras_transformer.callbacks.interval_meter import (
     perplexity,
     validation_figures,
 )
+from keras_transformer.data.feed import FeedMeter
 from keras_transformer.progress import Line, duration
 
-# Updates of a call of `fit` after which a line is shown, whatever the interval.
+# After these updates of a call of `fit` a line is shown, before the first interval ends.
 EARLY = (1, 11)
 
 COLUMNS = {
@@ -30,34 +33,35 @@ COLUMNS = {
 }
 
 
-def columns(figures):
+def columns(figures: Mapping[str, float]) -> list[str]:
     return [text.format(figures[name]) for name, text in COLUMNS.items() if name in figures]
 
 
 class Progress(keras.callbacks.Callback):
     """One line of figures per interval of updates, and one per validation. For `fit(verbose=0)`.
 
-    In a terminal the line is rewritten in place and each validation leaves one finished line; in a
-    pipe or a log file every interval is a plain line of its own. Nats and accuracy are averages
-    over the target tokens of the interval (in a validation's line: of the validation data), `ppl`
-    is e^nats of the unsmoothed cross-entropy, `loss` is the training objective (with label
-    smoothing, in nats per target token), `lr` is the rate really applied, `grad` the gradient norm
-    before clipping, `tokens/s` counts real target tokens, `left` goes by the speed of this call of
-    `fit`, without its first update, which waits for the compilation.
+    In a terminal the line is rewritten in place, and each validation leaves a finished line. In a
+    pipe or a log file every interval is a line of its own.
 
-    The first update and the eleventh have a line of their own, so that it is soon seen how long the
-    training will take. `fit` calls the updates from one validation to the next an epoch. Here an
-    epoch is a pass over the data, as in `BatchPlan`, so the lines count validations.
+    Nats and accuracy are averages over the target tokens of the interval, or of the validation
+    data. `ppl` is e^nats of the unsmoothed cross-entropy. `loss` is the training objective in nats
+    per target token, with label smoothing. `lr` is the rate as applied, `grad` the gradient norm
+    before clipping. `tokens/s` counts target tokens without padding. `left` follows from the speed
+    of this call of `fit` without its first update, which waits for the compilation.
+
+    The first and the eleventh update have their own lines, so that you soon see how long the
+    training will take. To `fit` an epoch is the updates between two validations; in this package
+    it is a pass over the data, as in `BatchPlan`. So the lines count validations.
 
     Args:
-        total_updates: Updates at the end of training, for `left`. None: `epochs` times the steps
-            per epoch that `fit` was given, divided by the accumulation steps.
+        total_updates: Updates at the end of training, for `left`. Unless given, `fit`'s `epochs`
+            times its steps per epoch, divided by the accumulation steps.
         every: Updates per interval.
-        stream: Where to print. None: `sys.stderr`.
-        log: Callable that gets a flat, JSON-able dict per interval (`"event": "interval"`, with
-            what `IntervalMeter.read` returns) and at the end of each of Keras' epochs (`"event":
-            "validation"`, with Keras' logs, the perplexities, `seconds` and the number of the
-            `validation`, from 1). Both have `update`.
+        stream: Where to print; `sys.stderr` unless given.
+        log: Called with a flat dictionary, to be written as JSON, per interval (`"event":
+            "interval"` and the figures of `IntervalMeter.read`) and per validation (`"event":
+            "validation"`, the logs of Keras, the perplexities, `seconds`, and the number of the
+            `validation` from 1). Both have `update`.
         meter: The `FeedMeter` of the dataset, for `padding_share` and `waiting_share` in the log.
 
     Example:
@@ -65,14 +69,21 @@ class Progress(keras.callbacks.Callback):
     >>> model.fit(batches, epochs=10, steps_per_epoch=500, verbose=0, callbacks=[Progress()])
     """
 
-    def __init__(self, total_updates=None, every=50, stream=None, log=None, meter=None):
+    def __init__(
+        self,
+        total_updates: int | None = None,
+        every: int = 50,
+        stream: TextIO | None = None,
+        log: Callable[[dict[str, Any]], Any] | None = None,
+        meter: FeedMeter | None = None,
+    ) -> None:
         super().__init__()
         self.total_updates = total_updates
         self._line = Line(stream or sys.stderr)
         self.log = log
         self._meter = IntervalMeter(every, meter)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         optimizer = self.model.optimizer
         self._first = count_updates(optimizer)
         self._total = self.total_updates
@@ -82,15 +93,15 @@ class Progress(keras.callbacks.Callback):
         self._batches_per_update = batches_per_update(optimizer)
         self._done = 0  # updates of this call of `fit`, in the epochs before this one
         self._early = [number for number in EARLY if number < self._meter.every]
-        self._start = 0, time.perf_counter()  # what the speed is measured from: updates and clock
+        self._start = 0, time.perf_counter()  # the speed is measured from here: updates and clock
         self._line.show(f"update {self._first}{self._of()}  compiling the first update")
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._validation = epoch + 1
         self._epoch_clock = time.perf_counter()
         self._meter.start(self.model)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         updates = self._done + batch // self._batches_per_update
         if batch and self._early and updates >= self._early[0]:
             self._early.pop(0)
@@ -98,10 +109,10 @@ class Progress(keras.callbacks.Callback):
         if self._meter.due(batch):
             self._show_interval(self._meter.read(self.model))
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Any = None) -> None:
         self._finish_intervals()  # validation is about to reset the metrics
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._finish_intervals()
         self._done = self._update - self._first
         seconds = time.perf_counter() - self._epoch_clock
@@ -134,7 +145,7 @@ class Progress(keras.callbacks.Callback):
         self._line.show("  ".join([*parts, *columns(figures)]))
 
     def _show_early(self, updates):
-        """How long the first update took, then how long the rest will take."""
+        """Shows how long the first update took, then how long the rest will take."""
         self._update = count_updates(self.model.optimizer)  # waits for the device
         clock = time.perf_counter()
         parts = self._left(updates, clock)
@@ -145,7 +156,7 @@ class Progress(keras.callbacks.Callback):
         self._line.show("  ".join([self._position(), *parts]))
 
     def _left(self, updates, clock):
-        """The time left, by the speed of those of these updates that came after the first."""
+        """The time left, by the speed of the updates after the first one."""
         before, start = self._start
         if not self._total or updates <= before:
             return []

@@ -1,6 +1,8 @@
 """What happens after a validation: translations are scored, the run is saved."""
 
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -9,28 +11,26 @@ from keras_transformer.progress import passing
 
 
 class TranslationScore(keras.callbacks.Callback):
-    """Translates the validation sources after a validation and adds the score to the logs.
+    """Translates the validation sources after each validation and adds the score to the logs.
 
-    That is at the end of what `fit` calls an epoch. Translate the pairs that the validation loss
+    A validation is the end of an epoch of `fit`. Translate the pairs that the validation loss
     counts, those of `kt.data.kept_pairs`.
 
-    `logs[name]` and `logs[name + "_seconds"]` (translating and scoring) are then seen by the
-    callbacks that come later in the list and by the `History` that `fit` returns: Keras hands the
-    same dict to all of them.
+    The callbacks that come later in the list, and the `History` that `fit` returns, see
+    `logs[name]` and `logs[name + "_seconds"]`, the time of translating and scoring.
 
     Args:
-        translate: Callable, list of str -> list of str, with the model's present weights.
-        sources: List of str.
-        references: List of str, one per source.
-        score: Callable, (hypotheses, references) -> float, or a dictionary of several, which
-            are then `logs["val_" + key]`.
+        translate: Translates a list of strings with the model's present weights.
+        sources: The strings to translate.
+        references: One string per source.
+        score: Maps hypotheses and references to a number, or to a dictionary of several numbers,
+            which become `logs["val_" + key]`.
         every: Score after every n-th validation (the n-th, the 2n-th, ...).
         name: Key in the logs.
-        samples: Callable that gets `update` and a list with a `(source, reference, hypothesis)`
-            for every source.
-        below: Nats per token. Nothing is translated while `logs["val_nats_per_token"]` is higher:
-            an untrained model writes noise up to the longest length, which takes long. None
-            translates always.
+        samples: Called with `update` and the list of all `(source, reference, hypothesis)`.
+        below: Nats per token. Nothing is translated while `logs["val_nats_per_token"]` is higher,
+            because an untrained model writes noise up to the longest length, which takes long.
+            None translates always.
 
     Example:
 
@@ -39,15 +39,15 @@ class TranslationScore(keras.callbacks.Callback):
 
     def __init__(
         self,
-        translate,
-        sources,
-        references,
-        score,
-        every=1,
-        name="val_bleu",
-        samples=None,
-        below=None,
-    ):
+        translate: Callable[[Sequence[str]], list[str]],
+        sources: Sequence[str],
+        references: Sequence[str],
+        score: Callable[[list[str], Sequence[str]], float | Mapping[str, float]],
+        every: int = 1,
+        name: str = "val_bleu",
+        samples: Callable[[int, list[tuple[str, str, str]]], Any] | None = None,
+        below: float | None = None,
+    ) -> None:
         super().__init__()
         if len(sources) != len(references):
             raise ValueError(
@@ -63,7 +63,7 @@ class TranslationScore(keras.callbacks.Callback):
         self.samples = samples
         self.below = below
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self.every:
             return
         if self.below is not None and not logs["val_nats_per_token"] <= self.below:
@@ -72,7 +72,7 @@ class TranslationScore(keras.callbacks.Callback):
         with passing():  # the validation has a line of its own
             hypotheses = self.translate(self.sources)
         scores = self.score(hypotheses, self.references)
-        if isinstance(scores, dict):
+        if isinstance(scores, Mapping):
             logs.update({f"val_{name}": float(value) for name, value in scores.items()})
         else:
             logs[self.name] = float(scores)
@@ -83,16 +83,16 @@ class TranslationScore(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Calls `save(update, logs)` after every validation, at the end of what `fit` calls an epoch.
+    """Calls `save(update, logs)` after every validation, at the end of an epoch of `fit`.
 
     Put it last in the list of callbacks, where `logs` is complete.
 
-    `update` is the position in the data (`plan(seed, update)`) where a resumed run goes on. It is
-    counted in batches, not asked of the optimizer: an update that float16's loss scaling skips has
-    used up its batch all the same.
+    `update` is the position in the data (`plan(seed, update)`) at which a resumed run continues. It
+    is counted in batches, not read from the optimizer: an update that the loss scaling of float16
+    skips has used up its batch all the same.
 
     Args:
-        save: Callable, (update, logs). An error in it ends the training.
+        save: Called with the update and the logs. An error in it ends the training.
         first_update: Where in the data this call of `fit` begins.
 
     Example:
@@ -100,21 +100,21 @@ class Checkpoints(keras.callbacks.Callback):
     >>> Checkpoints(lambda update, logs: model.save_weights(f"{update}.weights.h5"))
     """
 
-    def __init__(self, save, first_update=0):
+    def __init__(self, save: Callable[[int, Any], Any], first_update: int = 0) -> None:
         super().__init__()
         self.save = save
         self.first_update = first_update
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self._batches = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._batches_before = self._batches
 
-    def on_train_batch_begin(self, batch, logs=None):
-        # `self.model` would bring the whole state back from JAX at every batch
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # Not `self.model`, which would fetch the whole state from JAX at every batch.
         self._batches = self._batches_before + batch + self._model.steps_per_execution
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         updates = self._batches // batches_per_update(self.model.optimizer)
         self.save(self.first_update + updates, logs)

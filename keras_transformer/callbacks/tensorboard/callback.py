@@ -1,7 +1,11 @@
 """TensorBoard over updates, on every backend: curves, pictures, texts, weights."""
 
+import contextlib
+import os
 import sys
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 
@@ -12,8 +16,10 @@ from keras_transformer.callbacks.interval_meter import (
 )
 from keras_transformer.callbacks.tensorboard.event_file import EventFile
 from keras_transformer.callbacks.tensorboard.hparams import write_hparams
+from keras_transformer.callbacks.tensorboard.probes import Probes
+from keras_transformer.data.feed import FeedMeter
 
-# What the Custom Scalars page shows, and in which order: tags of curves as regular expressions.
+# The charts of the page Custom Scalars in their order: regular expressions of the curves' tags.
 LAYOUT = {
     "Is it learning?": {
         "nats per token": ["train/nats_per_token", "validation/nats_per_token"],
@@ -33,34 +39,34 @@ LAYOUT = {
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
-    """`keras.callbacks.TensorBoard` with what one wants to see of a translation run, over updates.
+    """Keras' TensorBoard over updates, with the figures and pictures of a translation run.
 
-    Curves, per interval, under `train/`: `nats_per_token`, `perplexity` and `token_accuracy` (means
-    over the interval's target tokens), `loss`, `learning_rate` as really applied, `gradient_norm`,
-    `target_tokens_per_second`, `padding_share`, `waiting_share` (of the time, for data),
-    `skipped_updates`. Per epoch, under `validation/`: every `val_*` entry of the logs
+    Curves per interval, under `train/`: `nats_per_token`, `perplexity` and `token_accuracy` (means
+    over the interval's target tokens), `loss`, `learning_rate` as applied, `gradient_norm`,
+    `target_tokens_per_second`, `skipped_updates`, and with a `meter` `padding_share` and
+    `waiting_share`. Per epoch, under `validation/`: every `val_*` entry of the logs
     (`nats_per_token`, `token_accuracy`, `bleu`, `chrf`, ...) and the `perplexity`. Custom Scalars
-    has what matters of them on one page. The x axis is the update; a resumed run with the same
+    has the most important ones on one page. The x axis is the update. A resumed run with the same
     `log_dir` continues the curves.
 
-    With `probes` also, at the end of an epoch: what every layer and head attends to in fixed pairs
-    of sentences (Images), histograms of the weights, and at the end the embedding with its tokens
-    (Projector); once at the start the masks, the positional encoding, and the layers (Graphs).
-    Give `samples` to `TranslationScore`, and translations of fixed sentences stand under Text.
+    `probes` add what every layer and head attends to in fixed pairs of sentences (Images) and
+    histograms of the weights, both at the end of an epoch; at the start the masks, the positional
+    encoding and the layers (Graphs); at the end the embedding with its tokens (Projector). Pass
+    `samples` to `TranslationScore`, and Text shows translations of fixed sentences.
 
-    The cost of all that is measured and printed at the end of training; what is drawn in between
-    waits where it has taken more than `picture_share` of the time so far. The `tensorboard` and
-    `matplotlib` packages are all that is needed, on any backend; only the profiler
-    (off by default, written to `log_dir/train`) needs TensorFlow.
+    The cost is measured and printed at the end of training. Pictures wait while they have taken
+    more than `picture_share` of the time so far. On any backend, the `tensorboard` and `matplotlib`
+    packages suffice. Only the profiler (off by default, written to `log_dir/train`) needs
+    TensorFlow.
 
     Args:
         log_dir: Folder for the event files.
         update_freq: Updates per interval (Keras counts batches here).
-        probes: A `Probes`.
-        picture_share: Most of the time that pictures of probes may take, 0 to 1. Those of the first
-            and of the last epoch are always drawn.
+        probes: Pairs of sentences to draw pictures of.
+        picture_share: The share of the time, 0 to 1, that pictures may take. The first and the last
+            epoch are always drawn.
         hparams: `{name: number, string or boolean}` for the HParams table, beside the model's own
-            sizes; the results are the last validation's. None: this run is not in the table.
+            sizes. The table's results are those of the last validation. None leaves this run out.
         profile_batch: As in `keras.callbacks.TensorBoard`.
         meter: The `FeedMeter` of the dataset, for `padding_share` and `waiting_share`.
 
@@ -71,16 +77,16 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def __init__(
         self,
-        log_dir="logs",
-        update_freq=50,
-        probes=None,
-        picture_share=0.02,
-        hparams=(),
-        profile_batch=0,
-        meter=None,
-    ):
+        log_dir: str | os.PathLike = "logs",
+        update_freq: int = 50,
+        probes: Probes | None = None,
+        picture_share: float = 0.02,
+        hparams: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = (),
+        profile_batch: int | tuple[int, int] = 0,
+        meter: FeedMeter | None = None,
+    ) -> None:
         super().__init__(
-            log_dir,
+            str(log_dir),
             histogram_freq=0,
             write_graph=False,
             update_freq="epoch",  # Keras' own scalars stay out of the way
@@ -92,15 +98,16 @@ class TensorBoard(keras.callbacks.TensorBoard):
         self.meter = meter
         self._every = IntervalMeter(update_freq).every  # which checks it
         self._seconds = {"curves": 0.0, "pictures": 0.0}
-        self._pending, self._drawn = None, False
-        # only the profiler uses `on_train_batch_end`; without it no step has to be waited for
-        self.async_safe = not self._should_trace
+        self._pending: int | None = None
+        self._drawn = False
+        # Only the profiler uses `on_train_batch_end`. Without it no step has to be waited for.
+        self.async_safe = not profile_batch
 
-    def samples(self, update, triples, shown=8):
+    def samples(self, update: int, triples: list[tuple[str, str, str]], shown: int = 8) -> None:
         """Writes translations of fixed sentences, for `TranslationScore(samples=...)`.
 
         Args:
-            update: Where in training they were made.
+            update: The update after which they were made.
             triples: A list of (source, reference, translation).
             shown: How many of them are written.
         """
@@ -110,7 +117,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
             rows.append(f"| {' | '.join(cells)} |")
         self._events.text(update, "translations", "\n".join(rows))
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self._global_train_batch = 0
         self._meter = IntervalMeter(self._every, self.meter)
         self._update = count_updates(self.model.optimizer)
@@ -122,24 +129,24 @@ class TensorBoard(keras.callbacks.TensorBoard):
                 with self._timed("pictures"):
                     self.probes.draw_once(self._events, self.model)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._meter.start(self.model)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         super().on_train_batch_begin(batch)
         if self._meter.due(batch):
             self._write_interval()
 
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch)  # without the logs: Keras would write them, every batch
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        super().on_train_batch_end(batch)  # without the logs, which Keras would write
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Any = None) -> None:
         self._finish_intervals()  # validation is about to reset the metrics
 
-    def on_test_end(self, logs=None):
-        """Nothing: the epoch's end has these values, and the score of the translations too."""
+    def on_test_end(self, logs: Any = None) -> None:
+        """Nothing: `on_epoch_end` writes these values, with the score of the translations."""
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         super().on_train_end(logs)
         if self.probes is not None:
             if self._pending is not None:
@@ -147,14 +154,14 @@ class TensorBoard(keras.callbacks.TensorBoard):
             with self._timed("pictures"):
                 self.probes.write_embedding(self.log_dir, self.model)
         self._events.close()
-        if self.hparams is not None:  # its results are the curves' ends, written already
+        if self.hparams is not None:  # the results are the ends of the curves, already written
             settings = {**sizes(self.model), **dict(self.hparams)}
             write_hparams(self.log_dir, settings, {}, self._update)
         whole = time.perf_counter() - self._begin
         shares = ", ".join(f"{t / whole:.1%} {name}" for name, t in self._seconds.items() if t)
         print(f"TensorBoard took {shares} of {whole:,.0f} s: {self.log_dir}", file=sys.stderr)
 
-    def _log_epoch_metrics(self, epoch, logs):  # called by Keras' `on_epoch_end`
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._finish_intervals()
         values = {f"validation/{name}": value for name, value in validation_figures(logs).items()}
         if values:
@@ -179,7 +186,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
                 self._write(figures)
 
     def _write_interval(self):
-        figures = self._meter.read(self.model)  # waits for the step under way, as it would anyway
+        figures = self._meter.read(self.model)  # waits for the present step, as `fit` would
         with self._timed("curves"):
             self._write(figures)
 
@@ -192,12 +199,15 @@ class TensorBoard(keras.callbacks.TensorBoard):
         }
         self._events.scalars(self._update, values)
 
+    @contextlib.contextmanager
     def _timed(self, name):
-        return _Stopwatch(self._seconds, name)
+        start = time.perf_counter()
+        yield
+        self._seconds[name] += time.perf_counter() - start
 
 
-def sizes(model):
-    """What of a model's config is a number, a string or a boolean, but for its name."""
+def sizes(model: keras.Model) -> dict[str, Any]:
+    """Returns the numbers, strings and booleans of a model's config, without its name."""
     try:
         config = model.get_config()
     except NotImplementedError:  # a subclass of keras.Model without one
@@ -207,14 +217,3 @@ def sizes(model):
         for name, value in config.items()
         if isinstance(value, (bool, int, float, str)) and name not in ("name", "trainable")
     }
-
-
-class _Stopwatch:
-    def __init__(self, seconds, name):
-        self.seconds, self.name = seconds, name
-
-    def __enter__(self):
-        self.start = time.perf_counter()
-
-    def __exit__(self, *error):
-        self.seconds[self.name] += time.perf_counter() - self.start

@@ -1,46 +1,52 @@
-"""A TensorBoard event file, written with the `tensorboard` package alone."""
+"""A TensorBoard event file, written with nothing but the `tensorboard` package."""
 
 import io
 import os
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 
 class EventFile:
-    """A TensorBoard event file, written with the `tensorboard` package alone.
+    """Writes a TensorBoard event file without TensorFlow.
 
-    Keras' callback needs TensorFlow, and `tensorboard.summary.Writer` loads it where it is
-    installed; a run on JAX or PyTorch should do neither.
+    Keras' callback needs TensorFlow, and `tensorboard.summary.Writer` loads it if it is installed.
+    A run on JAX or PyTorch should do neither.
+
+    Args:
+        log_dir: The folder, which is made if there is none.
+        first_step: TensorBoard drops what earlier files of the folder have from this step on.
     """
 
-    def __init__(self, log_dir, first_step):
+    def __init__(self, log_dir: str | os.PathLike, first_step: int) -> None:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         os.makedirs(log_dir, exist_ok=True)
-        # one file per session: TensorBoard reads them in this order, as one run
+        # One file per session. TensorBoard reads them in this order, as one run.
         path = os.path.join(log_dir, f"events.out.tfevents.{time.time_ns()}")
         self._writer = RecordWriter(open(path, "xb"))
         self._event = event_pb2.Event
         self._write(file_version="brain.Event:2")
-        # TensorBoard drops what a broken-off session wrote after the checkpoint we start from
+        # So TensorBoard drops what a session wrote that broke off after our checkpoint.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(step=first_step, session_log=start)
 
-    def scalars(self, step, values):
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self.summary(step, [{"tag": tag, "simple_value": x} for tag, x in values.items()])
 
-    def text(self, step, tag, markdown):
-        """Markdown, as TensorBoard's Text shows it."""
+    def text(self, step: int, tag: str, markdown: str) -> None:
+        """Writes Markdown for the page Text."""
         from tensorboard.plugins.text import metadata
 
         tensor = {"dtype": "DT_STRING", "string_val": [markdown.encode()]}
         data = metadata.create_summary_metadata(display_name="", description="")
         self.summary(step, [{"tag": tag, "tensor": tensor, "metadata": data}])
 
-    def image(self, step, tag, figure, dpi=80):
-        """A matplotlib figure."""
+    def image(self, step: int, tag: str, figure: Any, dpi: float = 80) -> None:
+        """Writes a matplotlib figure for the page Images."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi)
         width, height = (round(inches * dpi) for inches in figure.get_size_inches())
@@ -52,8 +58,8 @@ class EventFile:
         }
         self.summary(step, [{"tag": tag, "image": image}])
 
-    def histogram(self, step, tag, values, bins=30):
-        """How often values come, between the least and the greatest of them."""
+    def histogram(self, step: int, tag: str, values: np.ndarray, bins: int = 30) -> None:
+        """Writes how often values occur, from the least to the greatest."""
         values = np.asarray(values, "float64").reshape(-1)
         values = values[np.isfinite(values)]
         if not len(values):
@@ -70,8 +76,8 @@ class EventFile:
         }
         self.summary(step, [{"tag": tag, "histo": histogram}])
 
-    def layout(self, categories):
-        """The charts of the Custom Scalars page: `{category: {chart: [regular expressions]}}`."""
+    def layout(self, categories: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Writes the page Custom Scalars: `{category: {chart: [regular expressions of tags]}}`."""
         from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
         layout = layout_pb2.Layout(
@@ -94,16 +100,16 @@ class EventFile:
         }
         self.summary(0, [value])
 
-    def graph(self, calls):
-        """Layers and what flows between them, from `show.shapes.recorded_calls`.
+    def graph(self, calls: Sequence[Any]) -> None:
+        """Writes the layers and the data flow between them, from `visualization.shapes.run_once`.
 
-        A node is a layer whose inner layers have none themselves: one of attention, say.
+        A node is a layer whose inner layers have no layers inside, such as attention.
         """
         from tensorboard.compat.proto import graph_pb2
 
         inner = {call.path for call in calls if call.inner}
         stacks = {path.rpartition("/")[0] for path in inner}
-        nodes = {}  # of every call within a node, the node
+        nodes: dict[str, str] = {}  # {path of a call: path of its node}
         for call in calls:
             around = nodes.get(call.path.rpartition("/")[0])
             if around or call.path not in stacks:
@@ -115,11 +121,11 @@ class EventFile:
                 graph.node.add(name=call.path, op=call.layer, input=inputs)
         self._write(step=0, graph_def=graph.SerializeToString())
 
-    def summary(self, step, values):
+    def summary(self, step: int, values: Iterable[Any]) -> None:
         """Writes `Summary.Value`s, as messages or as dictionaries of their fields."""
         self._write(step=step, summary={"value": values})
 
-    def close(self):
+    def close(self) -> None:
         self._writer.close()
 
     def _write(self, **fields):

@@ -1,33 +1,39 @@
 """What TensorBoard shows of a translation model beside its curves."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from keras import ops
 
+from keras_transformer.callbacks.tensorboard.event_file import EventFile
 from keras_transformer.files import replacing
+from keras_transformer.text import Tokenizer
 
-# Pixels across that TensorBoard gives a picture. It scales without smoothing, so letters are only
-# readable in a picture of just this width.
+# The width of a picture in TensorBoard, in pixels. It scales other widths without smoothing, which
+# makes letters unreadable.
 FRAME = 350
 
 
 class Probes:
-    """Fixed pairs of sentences that `TensorBoard` looks at again and again.
+    """Fixed pairs of sentences that `TensorBoard` draws again and again.
 
-    Images: what the last layer attends to when it reads them, teacher-forced, as a mean over its
-    heads with the tokens on the axes, and the same of each layer and head; once the masks of the
-    first pair and the positional encoding. Graphs: the layers, and what flows between them.
-    Histograms: every weight matrix. Projector: the target embedding, each row with its token.
+    - Images: what the last layer attends to when it reads the pairs, teacher-forced, as a mean over
+      its heads with the tokens on the axes, and what each layer and head attends to. Once, the
+      masks of the first pair and the positional encoding.
+    - Graphs: the layers and the data flow between them.
+    - Histograms: every weight matrix.
+    - Projector: the target embedding, each row with its token.
 
-    TensorBoard sorts by name, so the pictures are under `view/`: after the curves, which are under
+    TensorBoard sorts by name, so the pictures are named `view/`, which comes after the curves
     `train/` and `validation/`.
 
     Args:
         pairs: A list of (source, target).
-        tokenizer: The vocabulary of the source, and of the target where they share one.
-        target_tokenizer: The vocabulary of the target.
+        tokenizer: The vocabulary of the source.
+        target_tokenizer: The vocabulary of the target; that of the source unless given.
 
     Example:
 
@@ -36,9 +42,12 @@ class Probes:
     ...     TensorBoard("logs", probes=probes)])
     """
 
-    KINDS = ("encoder", "decoder", "cross")
-
-    def __init__(self, pairs, tokenizer, target_tokenizer=None):
+    def __init__(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.target_tokenizer = target_tokenizer or tokenizer
         self._ids, self._pieces = [], []
@@ -47,17 +56,14 @@ class Probes:
             target_ids = [self.target_tokenizer.start_id, *self.target_tokenizer.encode(target)]
             self._ids.append((source_ids, target_ids))
             self._pieces.append(
-                [
-                    [vocabulary.id_to_piece(i) for i in ids]
-                    for vocabulary, ids in (
-                        (self.tokenizer, source_ids),
-                        (self.target_tokenizer, target_ids),
-                    )
-                ]
+                (
+                    [self.tokenizer.id_to_piece(i) for i in source_ids],
+                    [self.target_tokenizer.id_to_piece(i) for i in target_ids],
+                )
             )
 
-    def draw_once(self, events, model):
-        """Masks, positions and the graph of the layers, which do not change."""
+    def draw_once(self, events: EventFile, model: Any) -> None:
+        """Writes what does not change: masks, positions and the graph of the layers."""
         from keras_transformer import visualization
         from keras_transformer.visualization.shapes import run_once
 
@@ -71,8 +77,8 @@ class Probes:
             figure = visualization.positional_encoding(64, embedding.d_model)
             events.image(0, "view/positional encoding", figure)
 
-    def draw(self, events, model, update):
-        """Attention, and histograms of the weights, as they are now."""
+    def draw(self, events: EventFile, model: Any, update: int) -> None:
+        """Writes the present attention, and histograms of the present weights."""
         from keras_transformer import visualization
 
         for number, (ids, (source, target)) in enumerate(
@@ -82,20 +88,20 @@ class Probes:
             weights = model.attention_weights(*arrays)
             axes = {"encoder": (source, source), "decoder": (target, target)}
             axes["cross"] = (target, source)
-            for kind in self.KINDS:
+            for kind, tokens in axes.items():
                 maps = weights[kind][:, 0]  # [L, H, T, S]
-                mean = visualization.attention(maps[-1].mean(axis=0), *axes[kind])
+                mean = visualization.attention(maps[-1].mean(axis=0), *tokens)
                 name = f"view/attention {number}: {kind}, mean of heads"
                 events.image(update, name, mean, dpi=FRAME / mean.get_figwidth())
-                heads = visualization.attention(maps, *axes[kind])
+                heads = visualization.attention(maps, *tokens)
                 events.image(update, f"view/heads {number}: {kind}", heads)
         for variable in model.trainable_variables:
             if len(variable.shape) > 1:
                 values = ops.convert_to_numpy(ops.cast(variable, "float32"))
                 events.histogram(update, f"weights/{variable.path}", values)
 
-    def write_embedding(self, log_dir, model):
-        """The target embedding and its tokens, in the files that TensorBoard's Projector reads."""
+    def write_embedding(self, log_dir: str | os.PathLike, model: Any) -> None:
+        """Writes the target embedding and its tokens into the files that Projector reads."""
         log_dir = Path(log_dir)
         os.makedirs(log_dir, exist_ok=True)
         [table] = [
