@@ -242,7 +242,7 @@ def compile_model(model: keras.Model, settings: TrainSettings) -> None:
         optimizer = LossScale(optimizer)
     model.compile(
         optimizer=optimizer,
-        loss=losses.SmoothedCrossentropy(settings.label_smoothing),
+        loss=losses.SmoothedCrossentropy(settings.label_smoothing or 0.0),
         weighted_metrics=[metrics.NatsPerToken(), metrics.TokenAccuracy()],
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit],
     )
