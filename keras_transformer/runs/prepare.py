@@ -240,9 +240,10 @@ def compile_model(model: keras.Model, settings: TrainSettings) -> None:
     )
     if settings.precision == "float16":
         optimizer = LossScale(optimizer)
+    assert settings.label_smoothing is not None  # resolved by now
     model.compile(
         optimizer=optimizer,
-        loss=losses.SmoothedCrossentropy(settings.label_smoothing or 0.0),
+        loss=losses.SmoothedCrossentropy(settings.label_smoothing),
         weighted_metrics=[metrics.NatsPerToken(), metrics.TokenAccuracy()],
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit],
     )
