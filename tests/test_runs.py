@@ -53,6 +53,8 @@ def test_any_model_is_resumed_to_the_bit(tmp_path, capsys):
     assert state["update"] == 6 and state["seconds"] > 0 and "val_loss" in state["logs"]
     _, first = train(tmp_path / "stopped", 4)
     capsys.readouterr()
+    # What was logged after the last checkpoint is logged again.
+    kt.RunDirectory.open(tmp_path / "stopped").append_log({"event": "interval", "update": 5})
     stopped, second = train(tmp_path / "stopped", 6)
     assert "resuming at update 4" in capsys.readouterr().err
     assert second["update"] == 6 and second["seconds"] > first["seconds"]
