@@ -1,8 +1,12 @@
 """A decoder-only language model, GPT (Radford et al., 2018): each token from those before it."""
 
+from typing import Any
+
 import keras
 
-from keras_transformer.models.functional import FunctionalModel, embedding_and_stack
+from keras_transformer.models.functional import FunctionalModel, arguments_of_model
+from keras_transformer.models.single_stack import embedding_and_stack
+from keras_transformer.ops import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -13,30 +17,29 @@ class CausalLanguageModel(FunctionalModel):
     logits = Embedding^T(Encoder(Embedding(token_ids), causal=True))
     ```
 
-    The encoder's blocks with the decoder's mask: what is left of the decoder without a source.
-    `decode` is the wiring, used on symbolic tensors to build the model and on real ones, with a
-    cache, to generate. A subclass may override it: see `models.functional.FunctionalModel`.
+    This is the decoder without a source: the encoder's blocks with the decoder's mask. `decode` is
+    the wiring, which a subclass may override: see `models.functional.FunctionalModel`.
 
     Args:
-        vocabulary_size: number of tokens V; id 0 is padding.
-        num_layers: layers L.
-        d_model: width D.
-        num_heads: attention heads H.
-        d_ff: width F of the feed-forward networks; 4 D where not given.
-        dropout: on the embeddings and on each sub-layer's output.
+        vocabulary_size: Number of tokens V; id 0 is padding.
+        num_layers: Layers L.
+        d_model: Width D.
+        num_heads: Attention heads H.
+        d_ff: Width F of the feed-forward networks; 4 D unless given.
+        dropout: Rate on the embeddings and on each sub-layer's output.
         positions: `"learned"`, as in GPT, with `max_length`; or `"sinusoidal"`.
-        max_length: number of learned positions.
-        **block_options: further arguments of the layers; by default `norm="pre"` and
+        max_length: Number of learned positions.
+        **block_options: Further arguments of the layers; by default `norm="pre"` and
             `activation="gelu"`, as in GPT-2.
 
     Call arguments:
-        inputs: integers [B, T].
+        inputs: Integers [B, T].
 
     Returns:
-        logits [B, T, V]; those at position t are for token t + 1.
+        Logits [B, T, V]; those at position t are for token t + 1.
 
     Raises:
-        ValueError: for sizes that do not fit together.
+        ValueError: If the sizes do not fit together.
 
     Example:
 
@@ -48,47 +51,36 @@ class CausalLanguageModel(FunctionalModel):
 
     def __init__(
         self,
-        vocabulary_size,
-        num_layers=12,
-        d_model=768,
-        num_heads=12,
-        d_ff=None,
-        dropout=0.1,
+        vocabulary_size: int,
+        num_layers: int = 12,
+        d_model: int = 768,
+        num_heads: int = 12,
+        d_ff: int | None = None,
+        dropout: float = 0.1,
         *,
-        positions="learned",
-        max_length=None,
-        name=None,
-        dtype=None,
-        trainable=True,
-        **block_options,
-    ):
-        sizes = {
-            "vocabulary_size": vocabulary_size,
-            "num_layers": num_layers,
-            "d_model": d_model,
-            "num_heads": num_heads,
-            "d_ff": d_ff,
-            "dropout": dropout,
-            "positions": positions,
-            "max_length": max_length,
-            **{"norm": "pre", "activation": "gelu", **block_options},
-        }
-        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        super().__init__(token_ids, sizes, dtype=dtype, name=name, trainable=trainable)
+        positions: str = "learned",
+        max_length: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        **block_options: Any,
+    ) -> None:
+        arguments = arguments_of_model(locals(), norm="pre", activation="gelu")
+        super().__init__(keras.Input((None,), dtype="int32", name="token_ids"), **arguments)
 
-    def make_layers(self, dtype, **sizes):
+    def make_layers(self, dtype: Any, **sizes: Any) -> dict[str, Any]:
         return embedding_and_stack("decoder", dtype, **sizes)
 
-    def wire(self, inputs):
+    def wire(self, inputs: Tensor) -> Tensor:
         return self.decode(inputs)
 
-    def decode(self, token_ids, cache=None, index=0):
+    def decode(self, token_ids: Tensor, cache: Any = None, index: Tensor = 0) -> Any:
         """Ids [B, T] -> logits [B, T, V]; with a cache also the updated cache.
 
         Args:
-            token_ids: integers [B, T]; with a cache, the newest ones alone.
-            cache: from `start_cache`.
-            index: position of the first of `token_ids`, with a cache.
+            token_ids: Integers [B, T]; with a cache, only the newest ones.
+            cache: From `start_cache`.
+            index: Position of the first of `token_ids`, with a cache.
         """
         x = self.embedding(token_ids, index=index)  # [B, T, D]
         if cache is None:
@@ -96,6 +88,6 @@ class CausalLanguageModel(FunctionalModel):
         x, cache = self.decoder(x, cache=cache, index=index)
         return self.embedding(x, reverse=True), cache
 
-    def start_cache(self, rows, length):
-        """A cache for `rows` texts of up to `length` tokens."""
-        return self.decoder.start_cache(rows, length)
+    def start_cache(self, batch_size: int, length: int) -> Any:
+        """Returns a cache for a batch of texts of up to `length` tokens."""
+        return self.decoder.start_cache(batch_size, length)

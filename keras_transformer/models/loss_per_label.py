@@ -1,4 +1,4 @@
-"""The figures `loss` and `val_loss` of `fit` and `evaluate` as means over labels."""
+"""`loss` and `val_loss` of `fit` and `evaluate` as means over labels."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ from keras_transformer.ops.labels import (
 
 @guarded(keras.Model)
 class LossPerLabel:
-    """Mixin for a Keras model: `loss` and `val_loss` are means over the labels they are made of.
+    """Mixin for a Keras model: `loss` and `val_loss` are means over labels.
 
-    Keras displays the mean over batches, each weighted by its rows. That is no mean over tokens
-    where batches are cut by tokens: long sentences make few rows. With this mixin a loss that sums
-    is divided by the weights of its batch and averaged over the labels that count, of all batches
-    and replicas. So training and validation show the same figure for the same weights and data,
-    whatever the batches and the accumulation steps. Gradients stay as they are.
+    Keras displays the mean over batches, weighted by their rows. If batches are cut by tokens, this
+    is no mean over tokens, because long sentences make few rows. With this mixin a loss that sums
+    is divided by the weights of its batch, and averaged over the labels of all batches and
+    replicas. So training and validation show the same figure for the same weights and data, for any
+    batches and accumulation steps. Gradients do not change.
 
-    Losses that do not sum, or sum without weights, are displayed as Keras does it;
-    `SmoothedCrossentropy` needs no weights. Among labels of different weights, each batch
-    counts by its number of labels.
+    Losses that do not sum, or sum without weights, are displayed as by Keras;
+    `SmoothedCrossentropy` needs no weights. If labels have different weights, a batch counts by its
+    number of labels.
 
     Example:
 
@@ -37,7 +37,7 @@ class LossPerLabel:
         pass
 
 
-    model = Mine(inputs, outputs)  # what keras.Model(inputs, outputs) is, with exact losses
+    model = Mine(inputs, outputs)  # like keras.Model(inputs, outputs), with exact losses
     ```
     """
 
@@ -47,12 +47,12 @@ class LossPerLabel:
 
     @_loss_tracker.setter
     def _loss_tracker(self, tracker):
-        # `compile` sets a tracker of Keras'. Overriding `compile` instead would keep Keras from
-        # compiling a loaded model, and another attribute would be saved with the weights.
+        # `compile` sets Keras' tracker, which ours replaces. Overriding `compile` would keep Keras
+        # from compiling a loaded model, and another attribute would be saved with the weights.
         self.__dict__["_loss_tracker"] = tracker and _MeanLoss()
 
     def _compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        # Keras' steps call this around `compute_loss`, which users may override.
+        # Keras' steps call this method around `compute_loss`, which users may override.
         value = super()._compute_loss(x, y, y_pred, sample_weight, training)
         if not isinstance(self._loss_tracker, _MeanLoss):
             raise RuntimeError(no_longer("LossPerLabel", "sets", "_loss_tracker"))
@@ -74,7 +74,7 @@ class _MeanLoss(keras.metrics.Mean):
         self._counts_labels = False
 
     def add(self, loss, value, y_true, y_pred, sample_weight):
-        """Counts a batch by its labels, if the `value` of its loss is a sum over them."""
+        """Counts a batch by its labels, if the `value` of its loss is a sum over labels."""
         self._counts_labels = _sums_over_labels(loss, y_pred, sample_weight)
         if not self._counts_labels:
             return
@@ -89,13 +89,13 @@ class _MeanLoss(keras.metrics.Mean):
         number, weight = ops.unstack(
             sum_over_replicas(ops.stack([number, ops.sum(weights)])), num=2
         )
-        # In a step Keras displays the mean of the replicas' results, after an epoch their sums'.
-        # Both are right if every replica counts the same number of labels.
+        # During an epoch Keras displays the mean of the replicas' results, after it the result of
+        # their sums. Both are right if every replica counts the same number of labels.
         self.total.assign_add(ops.stop_gradient(value) * ops.divide_no_nan(number, weight))
         self.count.assign_add(number / replicas())
 
     def update_state(self, values, sample_weight=None):
-        """Counts a batch by its rows, as Keras' steps call it, unless its labels were counted."""
+        """Counts a batch by its rows, as Keras does, unless `add` has counted its labels."""
         if not self._counts_labels:
             super().update_state(values, sample_weight)
 

@@ -1,48 +1,46 @@
 """A masked language model, BERT (Devlin et al., 2018): hidden tokens from both their sides."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from keras_transformer.models.functional import FunctionalModel, embedding_and_stack
+from keras_transformer.models.functional import FunctionalModel, arguments_of_model
+from keras_transformer.models.single_stack import embedding_and_stack
+from keras_transformer.ops import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class MaskedLanguageModel(FunctionalModel):
-    """An encoder that says which tokens stood where a text has masks (section 3.1 there).
+    """An encoder that predicts the tokens that a text's masks hide (section 3.1 there).
 
     ```
     logits = Embedding^T(Encoder(Embedding(token_ids))[masked_positions])
     ```
 
-    Logits are made at the positions that are asked for alone: with 15 % of the tokens hidden, the
-    product with the vocabulary, the largest of all, is a seventh of that over all positions. One
-    text a row, without BERT's segments and its prediction of the next sentence.
+    Logits are made only at the positions that are asked for. With 15 % of the tokens hidden, the
+    product with the vocabulary, the largest of all, is a seventh of that over all positions. A row
+    is one text, without BERT's segments and its prediction of the next sentence.
 
-    `encode` and `decode` are the wiring, used on symbolic tensors to build the model and on real
-    ones as they are. A subclass may override them: see `models.functional.FunctionalModel`.
+    `encode` and `decode` are the wiring, which a subclass may override: see
+    `models.functional.FunctionalModel`.
 
     Args:
-        vocabulary_size: number of tokens V, the mask included; id 0 is padding.
-        num_layers: layers L.
-        d_model: width D.
-        num_heads: attention heads H.
-        d_ff: width F of the feed-forward networks; 4 D where not given.
-        dropout: on the embeddings and on each sub-layer's output.
-        positions: `"learned"`, as in BERT, with `max_length`; or `"sinusoidal"`.
-        max_length: number of learned positions.
-        **block_options: further arguments of the layers; by default `activation="gelu"`, as in
+        vocabulary_size: Number of tokens V, the mask included; id 0 is padding.
+        num_layers, d_model, num_heads, d_ff, dropout, positions, max_length: As in
+            `CausalLanguageModel`.
+        **block_options: Further arguments of the layers; by default `activation="gelu"`, as in
             BERT.
 
     Call arguments:
-        inputs: `{"token_ids": integers [B, S], "masked_positions": integers [B, P]}`, the
-            positions counted from 0; what fills up a row of them is 0 too, and its logits are to
-            be ignored.
+        inputs: `{"token_ids": integers [B, S], "masked_positions": integers [B, P]}`. Positions
+            count from 0. Rows of them are filled up with 0; ignore the logits there.
 
     Returns:
-        logits [B, P, V]: what stood at each of the positions.
+        Logits [B, P, V] of the tokens at these positions.
 
     Raises:
-        ValueError: for sizes that do not fit together.
+        ValueError: If the sizes do not fit together.
 
     Example:
 
@@ -55,48 +53,36 @@ class MaskedLanguageModel(FunctionalModel):
 
     def __init__(
         self,
-        vocabulary_size,
-        num_layers=12,
-        d_model=768,
-        num_heads=12,
-        d_ff=None,
-        dropout=0.1,
+        vocabulary_size: int,
+        num_layers: int = 12,
+        d_model: int = 768,
+        num_heads: int = 12,
+        d_ff: int | None = None,
+        dropout: float = 0.1,
         *,
-        positions="learned",
-        max_length=None,
-        name=None,
-        dtype=None,
-        trainable=True,
-        **block_options,
-    ):
-        sizes = {
-            "vocabulary_size": vocabulary_size,
-            "num_layers": num_layers,
-            "d_model": d_model,
-            "num_heads": num_heads,
-            "d_ff": d_ff,
-            "dropout": dropout,
-            "positions": positions,
-            "max_length": max_length,
-            **block_options,
-        }
-        inputs = {
-            each: keras.Input((None,), dtype="int32", name=each)
-            for each in ("token_ids", "masked_positions")
-        }
-        super().__init__(inputs, sizes, dtype=dtype, name=name, trainable=trainable)
+        positions: str = "learned",
+        max_length: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        **block_options: Any,
+    ) -> None:
+        arguments = arguments_of_model(locals())
+        names = "token_ids", "masked_positions"
+        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+        super().__init__(inputs, **arguments)
 
-    def make_layers(self, dtype, **sizes):
+    def make_layers(self, dtype: Any, **sizes: Any) -> dict[str, Any]:
         return embedding_and_stack("encoder", dtype, **sizes)
 
-    def wire(self, inputs):
+    def wire(self, inputs: dict[str, Tensor]) -> Tensor:
         return self.decode(self.encode(inputs["token_ids"]), inputs["masked_positions"])
 
-    def encode(self, token_ids):
-        """Ids [B, S] -> what the encoder makes of each, [B, S, D]."""
+    def encode(self, token_ids: Tensor) -> Tensor:
+        """Ids [B, S] -> the output of the encoder [B, S, D]."""
         return self.encoder(self.embedding(token_ids))
 
-    def decode(self, encoded, masked_positions):
+    def decode(self, encoded: Tensor, masked_positions: Tensor) -> Tensor:
         """From `encode` [B, S, D] and positions [B, P] -> logits [B, P, V]."""
         positions = ops.cast(masked_positions, "int32")[:, :, None]  # Keras' symbols may be floats
         x = ops.take_along_axis(encoded, positions, axis=1)  # [B, P, D]

@@ -1,6 +1,6 @@
 """The paper's models by name: every row of its Table 3, and a small one.
 
-Data alone: the command line lists these names without building anything.
+This file imports nothing heavy, because the command line lists the names.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ class Row(NamedTuple):
     changes: dict  # arguments of `Transformer`
     perplexity: float  # per word piece, English-German newstest2013
     bleu: float  # on the same text
-    millions: int | None = None  # of parameters; None where the paper leaves it to the base's
+    millions: int | None = None  # of parameters; None if the paper gives no other than the base's
     label_smoothing: float = 0.1  # an argument of the loss, not of the model
     updates: int = 100_000
 
@@ -20,8 +20,8 @@ class Row(NamedTuple):
 _BASE = {"num_layers": 6, "d_model": 512, "num_heads": 8, "d_ff": 2048, "dropout": 0.1}
 _BIG = {"d_model": 1024, "num_heads": 16, "d_ff": 4096, "dropout": 0.3}
 
-# Where heads or width change, so does the width of a head, d_model / num_heads: the products cost
-# the same. Rows (B) make the keys smaller and leave the values: their parameter counts say so.
+# The width of a head is d_model / num_heads, so rows (A) cost the same. Rows (B) have smaller keys
+# and values of the same size, as their numbers of parameters show.
 TABLE_3 = {
     "base": Row({}, 4.92, 25.8, 65),
     "big": Row(_BIG, 4.33, 26.4, 213, updates=300_000),
@@ -46,16 +46,15 @@ TABLE_3 = {
     "E-learned-positions": Row({"positions": "learned", "max_length": 256}, 4.92, 25.7),
 }
 
-# The arguments of `Transformer`. "tiny" is no row of the paper: for small corpora (Multi30k,
-# Tatoeba).
+# The arguments of `Transformer`. "tiny" is not from the paper; it is for small corpora (Multi30k).
 PRESETS = {
     "tiny": {"num_layers": 4, "d_model": 128, "num_heads": 4, "d_ff": 256, "dropout": 0.3},
     **{name: {**_BASE, **row.changes} for name, row in TABLE_3.items()},
 }
 
 
-def label_smoothing(preset):
-    """The smoothing that a preset is trained with: its row's, else the paper's 0.1.
+def label_smoothing(preset: str) -> float:
+    """Returns the smoothing that a preset is trained with: that of its row, or the paper's 0.1.
 
     Example:
 
