@@ -5,19 +5,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 
-def refuse_existing(path):
-    """Raises an error if an export cannot be written to `path`, before any work is done.
+def refuse_existing(path: str | os.PathLike) -> None:
+    """Raises an error if `path` cannot be newly written. Call it before the work.
 
     Raises:
-        ValueError: there is something at `path`.
-        FileNotFoundError: there is no folder to put it in.
-        PermissionError: the folder to put it in cannot be written to.
+        ValueError: If there is something at `path`.
+        FileNotFoundError: If the folder does not exist.
+        PermissionError: If the folder cannot be written to.
     """
     path = Path(path)
     if os.path.lexists(path):
@@ -30,14 +31,11 @@ def refuse_existing(path):
 
 
 @contextlib.contextmanager
-def new_folder(path):
-    """A new folder beside `path` that takes its name at the end; on an error it is removed.
-
-    Args:
-        path: the folder to make, in an existing one.
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `path` at the end. On an error it is removed.
 
     Raises:
-        ValueError, FileNotFoundError: see `refuse_existing`.
+        ValueError, FileNotFoundError, PermissionError: See `refuse_existing`.
 
     Example:
 
@@ -59,13 +57,29 @@ def new_folder(path):
         raise
 
 
-def write_new_file(path, text):
-    """Writes a result to a new file. Where that fails, it is kept in a temporary file.
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Yields a temporary file that replaces `path` at the end. On an error it is removed."""
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            flush(file)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def write_new_file(path: str | os.PathLike, text: str) -> None:
+    """Writes a result to a new file. If that fails, keeps it in a temporary file.
 
     Call `refuse_existing` before the work, so that it rarely fails here.
 
     Raises:
-        OSError: the file could not be written; says where the text is.
+        OSError: If the file could not be written. The message says where the text is.
     """
     data, path = text.encode(), Path(path)
     try:
@@ -79,24 +93,19 @@ def write_new_file(path, text):
         raise OSError(f"{path} could not be written ({error}). The text is in {kept}.") from error
 
 
-@contextlib.contextmanager
-def replacing(path: Path):
-    """Opens a temporary file beside `path` that takes its place when all is written."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        yield file
-        flush(file)
-    os.replace(temporary, path)
-    flush_folder(path.parent)
+def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
+    """Writes a text file, one line per string, whole or not at all."""
+    with replacing(path) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def write_json(path: Path, value):
+def write_json(path: str | os.PathLike, value: Any) -> None:
     with replacing(path) as file:
         file.write(to_json(value, indent=1).encode())
 
 
-def to_json(value, indent: int | None = None) -> str:
-    """JSON that also takes paths and NumPy scalars."""
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Returns JSON, also of paths and NumPy scalars."""
 
     def plain(other):
         return other.item() if isinstance(other, np.generic) else os.fspath(other)
@@ -104,27 +113,21 @@ def to_json(value, indent: int | None = None) -> str:
     return json.dumps(value, default=plain, ensure_ascii=False, indent=indent)
 
 
-def read_json(path: Path):
+def read_json(path: str | os.PathLike) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(
             f"{path} is broken or half-written ({error}): restore a copy or use another run."
         ) from error
 
 
-def flush(file):
+def flush(file: IO) -> None:
     file.flush()
     os.fsync(file.fileno())
 
 
-def flush_folder(folder: Path):
+def flush_folder(folder: str | os.PathLike) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
-
-
-def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
-    """Writes a text file, one line per string, whole or not at all."""
-    with replacing(Path(path)) as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())

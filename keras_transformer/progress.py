@@ -1,4 +1,4 @@
-"""How far a long job is. Silent unless a program asks for it, as the command line does."""
+"""How far a long job is. Hidden unless a program asks for it, as the command line does."""
 
 import contextlib
 import contextvars
@@ -6,26 +6,36 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
-# Seconds: a shorter job says nothing; how often a terminal's line and a log's are written.
+# Seconds: a shorter job is not shown; a line is rewritten in a terminal, or added to a log.
 QUIET, TERMINAL, LOG = 2.0, 0.2, 30.0
 
-_stream = contextvars.ContextVar("stream", default=None)  # None: nothing is shown
+_stream: contextvars.ContextVar[Any] = contextvars.ContextVar("stream", default=None)  # or hidden
 _passing = contextvars.ContextVar("passing", default=False)
-_running = contextvars.ContextVar("running", default=None)
+_running: contextvars.ContextVar[Any] = contextvars.ContextVar("running", default=None)
 _clock = time.monotonic  # replaced by tests
 
 
 @contextlib.contextmanager
-def shown(stream=None):
-    """Within it jobs say how far they are.
+def _set(variable, value):
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
-    In a terminal the line is rewritten in place; in a pipe or file there is a plain line now and
-    then. A job that took a while ends with one line of what was done. Jobs that other threads begin
-    stay silent.
+
+def shown(stream: TextIO | None = None) -> contextlib.AbstractContextManager[None]:
+    """Inside this block jobs show how far they are.
+
+    In a terminal the line is rewritten in place; a pipe or file gets a plain line now and then. A
+    job of more than two seconds leaves one line about what was done. Jobs that other threads start
+    stay hidden.
 
     Args:
-        stream: Where to write; `sys.stderr` where not given.
+        stream: Where to write; `sys.stderr` unless given.
 
     Example:
 
@@ -34,73 +44,56 @@ def shown(stream=None):
         encoded = kt.data.encode_pairs(pairs, tokenizer)
     ```
     """
-    token = _stream.set(stream or sys.stderr)
-    try:
-        yield
-    finally:
-        _stream.reset(token)
+    return _set(_stream, stream or sys.stderr)
 
 
-@contextlib.contextmanager
-def hidden():
-    """Within it jobs say nothing again, as where a result is written to the same terminal."""
-    token = _stream.set(None)
-    try:
-        yield
-    finally:
-        _stream.reset(token)
+def hidden() -> contextlib.AbstractContextManager[None]:
+    """Inside this block jobs are hidden again, as results are written to the same terminal."""
+    return _set(_stream, None)
 
 
-@contextlib.contextmanager
-def passing():
-    """Within it jobs leave no line behind, and say nothing in a log: parts of another's report."""
-    token = _passing.set(True)
-    try:
-        yield
-    finally:
-        _passing.reset(token)
+def passing() -> contextlib.AbstractContextManager[None]:
+    """Inside this block jobs print nothing permanent, because the caller reports for them."""
+    return _set(_passing, True)
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
+    """Returns seconds as hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-def say(message):
-    """Prints to stderr, on a line of its own also while a job rewrites one."""
+def say(message: str) -> None:
+    """Prints to stderr, on a line of its own even while a job rewrites one."""
     job = _running.get()
     with job.interrupted() if job else contextlib.nullcontext():
         print(message, file=sys.stderr, flush=True)
 
 
 class Line:
-    """The last line of a terminal, rewritten in place; in a log, plain lines.
+    """The last line of a terminal, which is rewritten in place; plain lines in a log."""
 
-    Args:
-        stream: Where to write.
-    """
-
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.terminal = stream.isatty()
         self.open = False
 
-    def show(self, text):
-        """A line that the next one replaces, in a terminal; cut: one that wraps could not be."""
+    def show(self, text: str) -> None:
+        """Writes a line that the next one replaces in a terminal. It is cut, so as not to wrap."""
         if self.terminal:
             text = f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K"
         self._write(text if self.terminal else f"{text}\n", opens=self.terminal)
 
-    def leave(self, text):
-        """A line that stays."""
+    def leave(self, text: str) -> None:
+        """Writes a line that stays."""
         self._write(f"\r{text}\x1b[K\n" if self.terminal else f"{text}\n")
 
-    def clear(self):
+    def clear(self) -> None:
         if self.open:
             self._write("\r\x1b[K")
 
-    def end(self):
-        """Leaves what stands there."""
+    def end(self) -> None:
+        """Keeps the present line."""
         if self.open:
             self._write("\n")
 
@@ -111,18 +104,17 @@ class Line:
 
 
 @contextlib.contextmanager
-def work(what, total=None, unit="", ends=True):
-    """A job to be followed: yields `done(n)`, to be called with each n units of work done.
+def work(what: str, total: float | None = None, unit: str = "", ends: bool = True) -> Iterator[Any]:
+    """Shows how far a job is. Yields `done(n)`; call it whenever n more units are done.
 
-    A job within another one is not shown by itself; what it has done counts as the part of the
-    outer job that `done.part(n)` sets apart for it.
+    A job inside another one is not shown. It counts as the part of the outer job that
+    `done.part(n)` opens for it.
 
     Args:
         what: What is being done: "translating".
-        total: How much there is in all; the time left goes by it, so the unit is one that takes
-            about as long each time. None where that is not known.
-        unit: What is counted, in the plural: "tokens". Without one only the time is shown.
-        ends: Whether it says at its end what was done; False where the caller says more.
+        total: All units, if known, for the time left. So each unit should take about as long.
+        unit: What is counted, in the plural: "tokens". Without it only the time is shown.
+        ends: Whether a line at the end says what was done. False if the caller says more.
 
     Example:
 
@@ -130,7 +122,7 @@ def work(what, total=None, unit="", ends=True):
     with progress.work("translating", size, "bytes") as done:
         for size, lines in chunks:
             with done.part(size):
-                translator.translate(lines)  # a job too, which counts tokens
+                translator.translate(lines)  # another job, which counts tokens
     ```
     """
     if _stream.get() is None:
@@ -151,8 +143,8 @@ def work(what, total=None, unit="", ends=True):
             job.end(completed, ends and not _passing.get())
 
 
-def _every(seconds, function):
-    """Calls `function` now and then, also while the job is one long call; returns what stops it."""
+def _every(seconds: float, function: Callable[[], Any]) -> Callable[[], None]:
+    """Calls `function` in a thread, even while the job is one long call. Returns what stops it."""
     stopped = threading.Event()
 
     def run():
@@ -181,7 +173,7 @@ class _Unseen:
 
 
 class _Within(_Unseen):
-    """`done` of a job within another: its share of what the outer one has set apart."""
+    """`done` of a job inside another one: it counts as a share of the outer job's open part."""
 
     def __init__(self, outer, total):
         self.outer, self.unit = outer, outer.share / total if total else 0
@@ -206,14 +198,14 @@ class _Job:
 
     @contextlib.contextmanager
     def part(self, n):
-        """The job within it makes up n units of this one."""
+        """Opens n units of this job for the job inside the block."""
         before, self.share = self.count, n
         yield
         self.share = 0
-        self(before + n - self.count)  # to the unit, also where nothing was counted within
+        self(before + n - self.count)  # exact, even if the inner job counted nothing
 
     def tick(self):
-        """Shows how far it is, if it is time to; called every TERMINAL seconds."""
+        """Shows how far the job is, if a line is due; called every TERMINAL seconds."""
         with self.lock:
             now = _clock()
             if self.line.terminal:
@@ -237,7 +229,7 @@ class _Job:
 
     @contextlib.contextmanager
     def interrupted(self):
-        """Within it others may write: the line is cleared."""
+        """Inside this block others may write, because the line is cleared."""
         with self.lock:
             self.line.clear()
             yield

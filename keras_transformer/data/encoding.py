@@ -2,8 +2,6 @@
 
 import hashlib
 import itertools
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_transformer import progress
+from keras_transformer.files import replacing
 from keras_transformer.ops.labels import check_special_ids
 
 _PAIRS_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
@@ -265,11 +264,5 @@ def _not_a_cache(path):
 
 def _save(encoded, path, key):
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, format=_FORMAT, key=key, **vars(encoded))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        np.savez(file, format=_FORMAT, key=key, **vars(encoded))

@@ -28,7 +28,7 @@ def recorded(path: Path, settings: dict, changeable: Iterable[str]) -> dict | No
     if not (path / "settings.json").exists():
         # A start that was killed leaves only "lock" and the temporary file.
         names = {p.name for p in path.iterdir()} if path.exists() else set()
-        if names - {"lock", "settings.json.tmp"}:
+        if any(name != "lock" and not name.endswith(".tmp") for name in names):
             raise ValueError(
                 f"{path} is not empty and not a run (no settings.json), so nothing was written: "
                 "give another --run-dir."
