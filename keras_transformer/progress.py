@@ -48,7 +48,7 @@ def shown(stream: TextIO | None = None) -> contextlib.AbstractContextManager[Non
 
 
 def hidden() -> contextlib.AbstractContextManager[None]:
-    """Inside this block jobs are hidden again, as results are written to the same terminal."""
+    """Inside this block jobs are hidden again, for results written to the same terminal."""
     return _set(_stream, None)
 
 

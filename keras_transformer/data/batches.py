@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_transformer.data.encoding import EncodedPairs, encode_pairs
 from keras_transformer.data.feed import FeedMeter
 from keras_transformer.data.layout import Layout, dynamic_bounds, static_bounds
+from keras_transformer.data.rows import filled_rows, spread
 from keras_transformer.data.subword_sampling import SubwordSampling
 from keras_transformer.ops.compilation import compiles_each_shape
 from keras_transformer.ops.input_pipeline import endless, one_pass
@@ -16,14 +16,14 @@ _TRAINING, _EVALUATION = 0, 1
 
 
 class _Epoch(NamedTuple):
-    encoded: EncodedPairs
+    encoded: Any
     layout: Layout
     order: np.ndarray  # of the pairs
-    turns: np.ndarray  # of the batches
+    turns: np.ndarray  # the order of the batches
 
 
 class BatchPlan:
-    """Which pairs sit in which batch of which update, for ever (paper sec. 5.1).
+    """Which pairs are in which batch of which update, without end (paper section 5.1).
 
     A batch is `({"source_ids": [B, S], "target_ids": [B, T]}, labels [B, T], weights [B, T])`,
     the ids and labels int32, the weights float32, all padded with 0:
@@ -32,34 +32,35 @@ class BatchPlan:
     source_ids   a b c </s>        target_ids   <s> x y        labels   x y </s>
     ```
 
-    The budget: `B * S <= tokens_per_batch` and `B * T <= tokens_per_batch`. Each side counts on
-    its own, and every position counts: tokens, start or end, padding. A batch so holds at most
-    `tokens_per_batch` source tokens and as many target tokens; `summary()` says how many it has.
+    The budget: `B * S <= tokens_per_batch` and `B * T <= tokens_per_batch`. Every position counts:
+    tokens, start or end, padding. So a batch has at most `tokens_per_batch` source tokens and as
+    many target tokens; `summary()` says how many it has.
 
     The weights: `mask * accumulate / (target tokens of the update)`. With a loss that sums, and
     Keras' average of the gradients of `accumulate` micro-batches, an update is exactly that of
     one big batch with a loss per target token. The weights of an update sum to `accumulate`.
 
-    The order: an epoch holds every pair once, pairs of like lengths together, in other company
-    and order each time, and all epochs have the same number of batches. Micro-batches form one
-    endless sequence; update u is its elements `u * accumulate` to `(u + 1) * accumulate - 1`, also
-    across the end of an epoch. An update is computed directly, so resuming at any costs nothing.
+    The order: an epoch holds every pair once. Pairs of similar lengths are together, with other
+    pairs and in another order each time. All epochs have the same number of batches. Micro-batches
+    form one endless sequence; update u is its elements `u * accumulate` to
+    `(u + 1) * accumulate - 1`, also across the end of an epoch. Every update is computed directly,
+    so resuming costs nothing.
 
     Args:
         encoded: The `EncodedPairs` to train on.
         tokens_per_batch: The budget above, in tokens.
-        seed: Integer from 0; the same seed gives the same batches.
-        shapes: "dynamic" pads to the longest of the batch: least padding, many shapes. "static"
-            makes at most 16 shapes (B, S, S), those of `evaluation` included, for compilers that
-            compile every shape anew (XLA); rows of zeros fill up the last batch of an epoch.
-            "auto" is static where Keras compiles the training step unless told not to: on JAX,
-            and on TensorFlow with an accelerator.
-        accumulate: Micro-batches of an update: the optimizer's `gradient_accumulation_steps`.
-        rows_multiple: B is a multiple of it, for replicas. Rows of zeros fill up, spread so
-            that `rows_multiple` equal contiguous parts differ by one real row at most.
+        seed: Integer from 0. The same seed gives the same batches.
+        shapes: "dynamic" pads to the longest pair of the batch: least padding, many shapes.
+            "static" makes at most 16 shapes (B, S, S), including those of `evaluation`, because XLA
+            compiles every shape anew; rows of zeros fill up the last batch of an epoch. "auto" is
+            static if Keras compiles the training step by default: on JAX, and on TensorFlow with
+            an accelerator.
+        accumulate: Micro-batches per update: the optimizer's `gradient_accumulation_steps`.
+        rows_multiple: B is a multiple of it, for replicas. Rows of zeros fill up a batch, so that
+            the real rows of `rows_multiple` equal contiguous parts differ by at most one.
         sampling: `SubwordSampling` of the same corpus, for another segmentation in each epoch.
-            Lengths then differ between epochs; that all have the same number of batches, some
-            are halved, about one in a hundred.
+            Lengths then differ between epochs. About one batch in a hundred is halved, so that all
+            epochs have the same number of batches.
 
     Raises:
         ValueError: If a pair is too long for the budget, or an argument is out of its range.
@@ -76,21 +77,21 @@ class BatchPlan:
 
     def __init__(
         self,
-        encoded,
-        tokens_per_batch=4096,
+        encoded: Any,
+        tokens_per_batch: int = 4096,
         *,
-        seed=0,
-        shapes="auto",
-        accumulate=1,
-        rows_multiple=1,
-        sampling=None,
-    ):
+        seed: int = 0,
+        shapes: str = "auto",
+        accumulate: int = 1,
+        rows_multiple: int = 1,
+        sampling: SubwordSampling | None = None,
+    ) -> None:
         if shapes not in ("auto", "dynamic", "static"):
-            raise ValueError(f'shapes must be "auto", "dynamic" or "static", got {shapes!r}')
+            raise ValueError(f'shapes is "auto", "dynamic" or "static", got {shapes!r}.')
         if accumulate < 1 or rows_multiple < 1 or seed < 0:
             raise ValueError(
-                "expected accumulate >= 1, rows_multiple >= 1 and seed >= 0, got "
-                f"accumulate={accumulate}, rows_multiple={rows_multiple}, seed={seed}"
+                "accumulate and rows_multiple are at least 1 and seed is at least 0, got "
+                f"{accumulate=}, {rows_multiple=}, {seed=}."
             )
         self.encoded = encoded
         self.tokens_per_batch = tokens_per_batch
@@ -113,21 +114,21 @@ class BatchPlan:
         if sampling is not None:
             room = max(1, len(self._layout) // 100)
             self._layout.split(min(len(self._layout) + room, len(encoded)))
-        # Two, since an update may reach from one epoch into the next.
+        # Two epochs, because an update may reach from one into the next.
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
     @property
-    def batches_per_epoch(self):
-        """Micro-batches that hold every pair once, the same in all epochs."""
+    def batches_per_epoch(self) -> int:
+        """Micro-batches that hold every pair once, the same number in all epochs."""
         return len(self._layout)
 
     @property
-    def updates_per_epoch(self):
-        """Updates that hold every pair once, a float."""
+    def updates_per_epoch(self) -> float:
+        """Updates that hold every pair once, perhaps a fraction."""
         return self.batches_per_epoch / self.accumulate
 
-    def batches(self, update):
-        """Returns the micro-batches of an update (from 0), a list of `accumulate` batches."""
+    def batches(self, update: int) -> list[Any]:
+        """Returns the `accumulate` micro-batches of an update, counted from 0."""
         first = update * self.accumulate
         return [self._micro_batch(index) for index in range(first, first + self.accumulate)]
 
@@ -144,20 +145,20 @@ class BatchPlan:
         """
         return endless(self._micro_batch, first_update * self.accumulate, meter)
 
-    def evaluation(self, encoded):
-        """What `validation_data=` and `evaluate` take: every pair once, in a fixed order.
+    def evaluation(self, encoded: Any) -> Any:
+        """The data of `validation_data=` and `evaluate`: every pair once, in a fixed order.
 
         Budget and shapes are those of the plan. Weights are `mask * (rows of the pass) / (rows of
-        the batch * target tokens of the pass)`. Keras' `val_loss` is the mean over batches, each
-        weighted by its rows: so with a loss that sums it is the loss per target token of the
+        the batch * target tokens of the pass)`. Keras' `val_loss` is the mean over batches,
+        weighted by their rows. So with a loss that sums it is the loss per target token of the
         whole corpus, in any Keras model.
 
         Args:
-            encoded: `EncodedPairs`, of the training corpus' `max_length` or a smaller one.
+            encoded: `EncodedPairs`, with at most the training corpus' `max_length`.
 
         Returns:
             A dataset that can be iterated again and again: a `tf.data.Dataset` on the TensorFlow
-            backend, else a `keras.utils.PyDataset`.
+            backend, otherwise a `keras.utils.PyDataset`.
 
         Raises:
             ValueError: If a pair is too long for every batch of the plan.
@@ -174,30 +175,27 @@ class BatchPlan:
 
         return one_pass(batch, len(layout))
 
-    def shapes(self, epoch=0):
-        """Returns the distinct shapes (B, S, T) of an epoch, a sorted list."""
+    def shapes(self, epoch: int = 0) -> list[tuple[int, int, int]]:
+        """Returns the distinct shapes (B, S, T) of an epoch, sorted."""
         _, layout, order, _ = self._epoch(epoch)
         return sorted({tuple(shape) for shape in layout.shapes(order).tolist()})
 
-    def padding(self, epoch=0):
-        """Returns the share of an epoch's positions, of both sides, that hold no token.
-
-        Start and end are tokens.
-        """
+    def padding(self, epoch: int = 0) -> float:
+        """Returns the share of padding in an epoch's positions. Start and end are tokens."""
         _, layout, order, _ = self._epoch(epoch)
         rows, source, target = layout.shapes(order).T
         tokens = layout.source_lengths.sum() + layout.target_lengths.sum()
         return float(1 - tokens / (rows * (source + target)).sum())
 
-    def summary(self):
-        """Returns two lines: updates per epoch, and what shapes and padding they come with."""
+    def summary(self) -> str:
+        """Returns two lines: updates per epoch, and their shapes and padding."""
         items, budget, counted = self._words
         return (
-            f"{len(self.encoded):,} {items}, {self.updates_per_epoch:,.1f} updates an epoch of "
+            f"{len(self.encoded):,} {items}, {self.updates_per_epoch:,.1f} updates per epoch of "
             f"{self.accumulate} x {self.tokens_per_batch:,} {budget}\n"
             f"{len(self.shapes())} {'static' if self.static else 'dynamic'} shapes, "
             f"{self.padding():.1%} padding, "
-            f"{self._counted_per_epoch / self.updates_per_epoch:,.0f} {counted} an update"
+            f"{self._counted_per_epoch / self.updates_per_epoch:,.0f} {counted} per update"
         )
 
     __str__ = summary
@@ -215,7 +213,7 @@ class BatchPlan:
         return _Epoch(encoded, layout, layout.order(rng), rng.permutation(len(layout)))
 
     def _sampled(self, epoch):
-        # A corpus of a few batches may by chance come out longer than all batches can hold.
+        # The sample of a small corpus may by chance be longer than all batches can hold.
         for attempt in range(1000):
             encoded = self._sampling.draw([self.seed, epoch, attempt], self._longest)
             layout = self._lay_out(encoded)
@@ -223,12 +221,12 @@ class BatchPlan:
                 layout.split(len(self._layout))
                 return encoded, layout
         raise RuntimeError(
-            f"epoch {epoch}: no segmentation of 1,000 fitted {len(self._layout)} batches of "
-            f"{self.tokens_per_batch} tokens; raise tokens_per_batch or lower the sampling's alpha"
+            f"Epoch {epoch}: none of 1,000 segmentations fitted {len(self._layout)} batches of "
+            f"{self.tokens_per_batch} tokens. Raise tokens_per_batch or lower the sampling's alpha."
         )
 
     def _members(self, index):
-        """The epoch of a micro-batch, its pairs and its shape."""
+        """Returns the epoch of a micro-batch, its pairs and its shape."""
         number, position = divmod(index, len(self._layout))
         epoch = self._epoch(number)
         return epoch, *epoch.layout.batch(epoch.order, epoch.turns[position])
@@ -236,73 +234,33 @@ class BatchPlan:
     def _micro_batch(self, index):
         first = index - index % self.accumulate
         counted = 0
-        for each in range(first, first + self.accumulate):
-            epoch, members, _ = self._members(each)
+        for neighbour in range(first, first + self.accumulate):
+            epoch, members, _ = self._members(neighbour)
             counted += self._counted(epoch.encoded, members)
         epoch, members, shape = self._members(index)
         weight = self.accumulate / counted
         return self._arrays(epoch.encoded, members, shape, weight, (_TRAINING, index))
 
-    # What differs where a corpus is not of pairs (data/texts.py, data/masked.py).
+    # Overridden for corpora that are not pairs (data/labelled_texts.py, data/masked.py).
 
-    _words = ("pairs", "tokens a side", "target tokens")
+    _words = ("pairs", "tokens per side", "target tokens")
 
     def _counted(self, encoded, members):
-        """How many labels of these members the loss counts."""
+        """Returns how many labels of these members the loss counts."""
         lengths = encoded.target_offsets[members + 1] - encoded.target_offsets[members]
         return (lengths + 1).sum()
 
     def _evaluation_weights(self, rows, counted):
-        """The weight of a label in each batch of a pass: `rows` [batches], `counted` labels."""
+        """Returns the weight of a label in each batch of a pass with `rows` [batches]."""
         return rows.sum() / (rows * counted)
 
     def _arrays(self, encoded, members, shape, weight, draw):
-        """The batch of these members; `draw` is two integers that no other batch has."""
+        """Returns the batch of these members. `draw` is two integers that no other batch has."""
         return _arrays(encoded, members, shape, weight)
 
 
-def token_batches(
-    pairs,
-    tokenizer,
-    tokens_per_batch=4096,
-    target_tokenizer=None,
-    *,
-    max_length=256,
-    cache=None,
-    subword_sampling=None,
-    meter=None,
-    **plan,
-):
-    """Pairs of texts to what `fit` takes: `encode_pairs`, `BatchPlan`, `.dataset()` in one line.
-
-    Args:
-        pairs, tokenizer, target_tokenizer, max_length, cache: See `encode_pairs`.
-        tokens_per_batch: See `BatchPlan`.
-        subword_sampling: The `alpha` of a `SubwordSampling`, 0.1 for example; None for none.
-        meter: See `BatchPlan.dataset`.
-        **plan: `seed`, `shapes`, `accumulate` and `rows_multiple` of `BatchPlan`.
-
-    Returns:
-        An endless dataset of `({"source_ids", "target_ids"}, labels, weights)`; `fit` needs
-        `steps_per_epoch` with it.
-
-    Example:
-
-    ```python
-    train = kt.data.token_batches(pairs, tokenizer, tokens_per_batch=4096)
-    model.fit(train, epochs=10, steps_per_epoch=500)
-    ```
-    """
-    encoded = encode_pairs(pairs, tokenizer, target_tokenizer, max_length, cache)
-    if subword_sampling is not None:
-        plan["sampling"] = SubwordSampling(
-            encoded, tokenizer, target_tokenizer, alpha=subword_sampling
-        )
-    return BatchPlan(encoded, tokens_per_batch, **plan).dataset(meter=meter)
-
-
 def _longest(encoded):
-    """int [len]: tokens of each pair's longer side, its start or end included."""
+    """Integers [len]: tokens of each pair's longer side, with its start or end."""
     return np.maximum(encoded.source_lengths, encoded.target_lengths) + 1
 
 
@@ -310,8 +268,8 @@ def _check_fits(longest, limit, name):
     if longest.max() > limit:
         raise ValueError(
             f"{(longest > limit).sum()} pair(s) are too long for a batch: the longest has "
-            f"{longest.max()} tokens with its start or end, and {name} allows {limit}; encode with "
-            f"max_length={limit}, or raise tokens_per_batch"
+            f"{longest.max()} tokens with its start or end, and {name} allows {limit}. Encode with "
+            f"max_length={limit}, or raise tokens_per_batch."
         )
 
 
@@ -339,21 +297,3 @@ def _arrays(encoded, members, shape, weight):
     target_ids[places, 0] = encoded.target_start_id
     weights = real.astype(np.float32) * np.float32(weight)
     return {"source_ids": source_ids, "target_ids": target_ids}, labels, weights
-
-
-def spread(count, rows):
-    """The rows of `count` members, so that every replica's contiguous part gets its share."""
-    return np.arange(count) * rows // count
-
-
-def filled_rows(ids, offsets, members, places, shape, end_id):
-    """Sentences + end in the rows `places` of an int32 array, and a mask, True = a token."""
-    begins, lengths = np.zeros(shape[0], np.int64), np.full(shape[0], -1)
-    begins[places] = offsets[members]
-    lengths[places] = offsets[members + 1] - offsets[members]
-    columns = np.arange(shape[1])
-    inside = columns < lengths[:, None]
-    filled = np.zeros(shape, np.int32)
-    filled[inside] = ids[(begins[:, None] + columns)[inside]]
-    filled[places, lengths[places]] = end_id
-    return filled, columns <= lengths[:, None]

@@ -1,13 +1,14 @@
-"""What a text is, wherever its files are."""
+"""The identity of a text, independent of its files."""
 
 import hashlib
 import json
+from typing import Any
 
 
-def text_sha256(*texts):
-    """The SHA-256 of texts, to record in a run's settings in place of their paths.
+def text_sha256(*texts: Any) -> str:
+    """Returns the SHA-256 of texts, to record in a run's settings instead of their paths.
 
-    A run is then resumed where its text was moved, and refused where the text is another.
+    A run can then be resumed after its text has moved, but not with another text.
 
     Args:
         *texts: Lists of pairs of strings, or strings.

@@ -1,10 +1,13 @@
-"""Text to ids, once: flat arrays that a whole corpus fits in, kept in a cache file."""
+"""Text to ids, once: flat arrays for a whole corpus, kept in a cache file."""
 
 import hashlib
 import itertools
+import os
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +21,14 @@ _FORMAT = "keras_transformer.EncodedPairs.1"
 
 @dataclass(frozen=True, eq=False)
 class EncodedPairs:
-    """A corpus as ids: pair i is `.source(i)` and `.target(i)`, neither with start or end.
+    """A corpus as ids: pair i is `.source(i)` and `.target(i)`, without start and end.
 
     Attributes:
         source_ids, target_ids: int32, all sentences one after another.
         source_offsets, target_offsets: int64 [len + 1]; sentence i is
             `ids[offsets[i]:offsets[i + 1]]`.
         source_end_id, target_start_id, target_end_id: The ids that batches add to sentences.
-        max_length: The limit that pairs were filtered by, in tokens with start or end.
+        max_length: The limit for the length of pairs, in tokens with start or end.
         dropped_empty, dropped_long: How many pairs `encode_pairs` left out.
 
     Raises:
@@ -46,52 +49,54 @@ class EncodedPairs:
     def __post_init__(self):
         check_special_ids(self.target_start_id, self.target_end_id)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source_offsets) - 1
 
     @property
-    def source_lengths(self):
+    def source_lengths(self) -> np.ndarray:
         """int64 [len]: tokens of each source, without its end."""
         return np.diff(self.source_offsets)
 
     @property
-    def target_lengths(self):
+    def target_lengths(self) -> np.ndarray:
         """int64 [len]: tokens of each target, without start and end."""
         return np.diff(self.target_offsets)
 
-    def source(self, i):
+    def source(self, i: int) -> np.ndarray:
         """int32 [source_lengths[i]]: the ids of source i."""
         return self.source_ids[self.source_offsets[i] : self.source_offsets[i + 1]]
 
-    def target(self, i):
+    def target(self, i: int) -> np.ndarray:
         """int32 [target_lengths[i]]: the ids of target i."""
         return self.target_ids[self.target_offsets[i] : self.target_offsets[i + 1]]
 
 
-def encode_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256, cache=None):
-    """Encode a corpus once.
+def encode_pairs(
+    pairs: Iterable[tuple[str, str]],
+    tokenizer: Any,
+    target_tokenizer: Any = None,
+    max_length: int = 256,
+    cache: str | os.PathLike | None = None,
+) -> EncodedPairs:
+    """Encodes a corpus once.
 
-    Dropped and counted: pairs with an empty or blank side, and pairs in which a side is longer
-    than `max_length`.
+    Pairs with an empty or blank side, or a side longer than `max_length`, are dropped and counted.
 
     Args:
-        pairs: A list of `(source, target)` strings. A corpus too large for a list may be any
-            iterable: only its ids are kept. With a `cache` it is read twice, first for the
-            SHA-256, so it must then be one that can be iterated anew, not a generator.
-        tokenizer: A `kt.text.Tokenizer`, or what has its `encode(list of str)` (lists of ids
+        pairs: A list of `(source, target)` strings, or for a large corpus any iterable, of which
+            only the ids are kept. With a `cache` it is read twice, first for the SHA-256, so it
+            must not be a generator.
+        tokenizer: A `kt.text.Tokenizer`, or an object with its `encode(list of str)` (lists of ids
             without specials), `pad_id` (0), `start_id`, `end_id` and, for the cache,
             `model_proto` (the vocabulary as bytes).
         target_tokenizer: The target's tokenizer, if it is another.
-        max_length: The longest side that is kept, in tokens, its start or end included.
-        cache: Path of an `.npz` file to keep the result in. It is reused if a SHA-256 over the
-            texts, the vocabulary and `max_length` agrees, else written anew.
-
-    Returns:
-        `EncodedPairs`.
+        max_length: The longest side that is kept, in tokens with its start or end.
+        cache: An `.npz` file that keeps the result. It is reused if a SHA-256 over the texts, the
+            vocabulary and `max_length` agrees, otherwise written anew.
 
     Raises:
-        ValueError: If no pair is left, `cache` is a file of something else, or `pairs` can be read
-            only once and there is a `cache`.
+        ValueError: If no pair is left, `cache` is another kind of file, or `pairs` can be read only
+            once and there is a `cache`.
 
     Example:
 
@@ -103,13 +108,16 @@ def encode_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256, cache=
     target_tokenizer = target_tokenizer or tokenizer
     for each in (tokenizer, target_tokenizer):
         if each.pad_id != 0:
-            raise ValueError(f"batches pad with id 0, but the tokenizer's pad_id is {each.pad_id}")
+            raise ValueError(
+                f"Batches pad with id 0, but the tokenizer's pad_id is {each.pad_id}. Train one "
+                "with kt.text.train_tokenizer."
+            )
     if cache is None:
         return _encode(pairs, tokenizer, target_tokenizer, max_length)
     if iter(pairs) is pairs:
         raise ValueError(
-            f"with a cache the pairs are read twice, but this {type(pairs).__name__} can be read "
-            "only once; give a list or an object whose __iter__ starts anew, or leave cache out"
+            f"With a cache the pairs are read twice, but this {type(pairs).__name__} can be read "
+            "only once; give a list or an object whose __iter__ starts anew, or leave cache out."
         )
     key = _cache_key(pairs, tokenizer, target_tokenizer, max_length)
     encoded = _load(Path(cache), key)
@@ -143,8 +151,8 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
             done(characters(chunk))
     if count == dropped_empty + dropped_long:
         raise ValueError(
-            f"no pair is left: {dropped_empty} of {count} have an empty side, {dropped_long} "
-            f"are longer than max_length={max_length} tokens; give other text or raise max_length"
+            f"There is no pair left: {dropped_empty} of {count} have an empty side, {dropped_long} "
+            f"are longer than max_length={max_length} tokens. Give other text or raise max_length."
         )
     source_ids, source_lengths, target_ids, target_lengths = map(_joined, columns)
     return EncodedPairs(
@@ -162,24 +170,26 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
 
 
 def _empty_and_long(source_lengths, target_lengths, max_length):
-    """Which pairs are left out, and why: two boolean arrays."""
+    """Two boolean arrays: pairs that are left out as empty, and as too long."""
     empty = (source_lengths == 0) | (target_lengths == 0)
     return empty, ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
 
 
-def kept_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256):
-    """The pairs that `encode_pairs` keeps: those that the validation loss counts.
+def kept_pairs(
+    pairs: list[tuple[str, str]],
+    tokenizer: Any,
+    target_tokenizer: Any = None,
+    max_length: int = 256,
+) -> list[tuple[str, str]]:
+    """Returns the pairs that `encode_pairs` keeps, which are those that the validation loss counts.
 
     Translate these for a validation score, so that loss and score are of the same pairs. A pair
-    that is longer than learned positions would end the training. How many are left out is said on
-    stderr.
+    that is longer than learned positions would end the training. A line on stderr says how many
+    pairs are left out.
 
     Args:
         pairs: A list of `(source, target)` strings.
         tokenizer, target_tokenizer, max_length: As for `encode_pairs`.
-
-    Returns:
-        A list of pairs.
 
     Example:
 
@@ -201,8 +211,8 @@ def kept_pairs(pairs, tokenizer, target_tokenizer=None, max_length=256):
     return kept
 
 
-def characters(pairs):
-    """How long they are together: the measure of the work that they make."""
+def characters(pairs: Iterable[tuple[str, str]]) -> int:
+    """Returns the number of characters in all pairs, to measure the work."""
     return sum(map(len, itertools.chain.from_iterable(pairs)))
 
 
@@ -213,7 +223,7 @@ def _flat_ids(tokenizer, texts):
 
 
 def _joined(arrays):
-    """One array of them all; the list is emptied, so that one column at a time is there twice."""
+    """Concatenates and empties the list, so that at most one column is in memory twice."""
     joined = np.concatenate(arrays)
     arrays.clear()
     return joined
@@ -231,14 +241,14 @@ def _cache_key(pairs, tokenizer, target_tokenizer, max_length):
     return digest.hexdigest()
 
 
-def read_encoded(path):
-    """The pairs that `encode_pairs` kept in its `cache`, whatever their text was.
+def read_encoded(path: str | os.PathLike) -> EncodedPairs | None:
+    """Reads the pairs that `encode_pairs` kept in its `cache`, without their text.
 
     Returns:
-        `EncodedPairs`; None if there is no such file.
+        `EncodedPairs`, or None if there is no such file.
 
     Raises:
-        ValueError: If the file is something else.
+        ValueError: If the file is of another kind.
     """
     return _load(Path(path))
 
@@ -259,7 +269,7 @@ def _load(path, key=None):
 
 
 def _not_a_cache(path):
-    return f"{path} exists and is not a cache of encoded pairs; give another path, or move it away"
+    return f"{path} exists and is not a cache of encoded pairs. Give another path, or move it away."
 
 
 def _save(encoded, path, key):

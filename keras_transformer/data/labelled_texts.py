@@ -1,28 +1,31 @@
-"""Single texts to ids and to batches: what models of an encoder alone are trained on."""
+"""Single texts to ids and to batches, for models that are only an encoder."""
 
 import dataclasses
 import functools
 import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from keras_transformer import progress
-from keras_transformer.data.batches import BatchPlan, filled_rows, spread
+from keras_transformer.data.batches import BatchPlan
+from keras_transformer.data.rows import filled_rows, spread
 from keras_transformer.ops.input_pipeline import one_pass
 from keras_transformer.ops.labels import check_special_ids
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedTexts:
-    """Texts as ids: text i is `.text(i)`, without the start and the end that batches add.
+    """Texts as ids: text i is `.text(i)`, without the start and end that batches add.
 
     Attributes:
         ids: int32, all texts one after another.
         offsets: int64 [len + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`.
         labels: int32 [len], the class of each text, or None.
         start_id, end_id: The ids that batches put around each text.
-        special_ids: Ids that stand for no text.
-        max_length: The longest row that a batch may have, start and end included.
+        special_ids: Ids that are not text.
+        max_length: The longest row of a batch, start and end included.
         cut: How many texts were longer and lost their ends.
 
     Raises:
@@ -41,33 +44,33 @@ class EncodedTexts:
     def __post_init__(self):
         check_special_ids(self.start_id, self.end_id)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
-    def lengths(self):
+    def lengths(self) -> np.ndarray:
         """int64 [len]: tokens of each text, without start and end."""
         return np.diff(self.offsets)
 
-    # To a plan a text is a pair of itself, each side with the start and, yet to come, the end.
+    # BatchPlan expects two lengths per item. A text reports its own, with the start, for both.
     @property
-    def source_lengths(self):
+    def source_lengths(self) -> np.ndarray:
         return self.lengths + 1
 
     target_lengths = source_lengths
 
     @functools.cached_property
-    def ordinary(self):
-        """int64 [len]: tokens of each text that are no special ids."""
+    def ordinary(self) -> np.ndarray:
+        """int64 [len]: tokens of each text that are not special ids."""
         counts = np.cumsum(~np.isin(self.ids, self.special_ids))
         return np.diff(np.concatenate([[0], counts])[self.offsets])
 
-    def text(self, i):
+    def text(self, i: int) -> np.ndarray:
         """int32 [lengths[i]]: the ids of text i."""
         return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
-    def select(self, chosen):
-        """The texts of these indices, in their order; or those where booleans [len] are True."""
+    def select(self, chosen: np.ndarray) -> "EncodedTexts":
+        """Returns the texts of these indices, in their order, or where booleans [len] are True."""
         chosen = np.arange(len(self))[chosen]
         offsets = np.concatenate([[0], np.cumsum(self.lengths[chosen])])
         places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], self.lengths[chosen])
@@ -78,8 +81,8 @@ class EncodedTexts:
             labels=None if self.labels is None else self.labels[chosen],
         )
 
-    def rows(self, members, shape):
-        """int32 [B, S]: `<s> text </s>` of each member, then padding."""
+    def rows(self, members: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Returns int32 [B, S]: `<s> text </s>` of each member, then padding."""
         members, (rows, width) = np.asarray(members), shape
         places = spread(len(members), rows)
         token_ids = np.zeros((rows, width), np.int32)
@@ -89,14 +92,15 @@ class EncodedTexts:
         token_ids[places, 0] = self.start_id
         return token_ids
 
-    def prediction(self, tokens_per_batch=4096):
-        """What `model.predict` takes: every text once, those of like lengths together.
+    def prediction(self, tokens_per_batch: int = 4096) -> tuple[Any, np.ndarray]:
+        """Returns the data of `model.predict`: every text once, texts of similar lengths together.
 
         Args:
-            tokens_per_batch: `B * S` of a batch `(token_ids [B, S],)` at most, or a single text.
+            tokens_per_batch: The greatest `B * S` of a batch `(token_ids [B, S],)`, unless it is a
+                single text.
 
         Returns:
-            A dataset, and int [len]: which text is in each of its rows, one batch after another.
+            A dataset, and integers [len]: the text of each of its rows.
 
         Example:
 
@@ -119,17 +123,19 @@ class EncodedTexts:
         return one_pass(batch, len(begins) - 1), order
 
 
-def encode_texts(texts, tokenizer, labels=None, max_length=256):
-    """Encode single texts once. Long ones are cut, empty ones kept: each has its row.
+def encode_texts(
+    texts: Iterable[str],
+    tokenizer: Any,
+    labels: Sequence[int] | np.ndarray | None = None,
+    max_length: int = 256,
+) -> EncodedTexts:
+    """Encodes single texts once. Long texts are cut, and empty ones kept.
 
     Args:
-        texts: An iterable of strings.
+        texts: Strings.
         tokenizer: A `kt.text.Tokenizer`.
-        labels: Integers, the class of each text; None where there are none.
-        max_length: Longest row, in tokens with start and end.
-
-    Returns:
-        `EncodedTexts`.
+        labels: Integers, the class of each text, if there are classes.
+        max_length: The longest row, in tokens with start and end.
 
     Raises:
         ValueError: If there is no text, or another number of labels.
@@ -142,14 +148,14 @@ def encode_texts(texts, tokenizer, labels=None, max_length=256):
     ```
     """
     if max_length < 3:
-        raise ValueError(f"A row has a start, a token and an end: got max_length={max_length}.")
+        raise ValueError(f"A row has a start, a token and an end, got max_length={max_length}.")
     texts, encoded = list(texts), []
     with progress.work("encoding", sum(map(len, texts)), "characters") as done:
         for text in texts:
             encoded.append(tokenizer.encode(text))
             done(len(text))
     if not encoded:
-        raise ValueError("There is no text to encode: give one or more.")
+        raise ValueError("There is no text to encode. Give one or more.")
     if labels is not None and len(labels) != len(encoded):
         raise ValueError(f"Got {len(encoded)} texts and {len(labels)} labels: each text needs one.")
     kept = [ids[: max_length - 2] for ids in encoded]
@@ -166,10 +172,10 @@ def encode_texts(texts, tokenizer, labels=None, max_length=256):
 
 
 class LabelledPlan(BatchPlan):
-    """Which texts sit in which batch of which update: `BatchPlan` for a text and its class.
+    """Which texts are in which batch of which update: `BatchPlan` for a text and its class.
 
-    A batch is `(token_ids [B, S], labels [B], weights [B])`, each row `<s> text </s>` and padding,
-    with `B * S <= tokens_per_batch`. The weights of an update sum to `accumulate`, evenly over its
+    A batch is `(token_ids [B, S], labels [B], weights [B])` with `B * S <= tokens_per_batch`. A row
+    is `<s> text </s>` and padding. The weights of an update sum to `accumulate`, evenly over its
     texts; rows that fill up a batch have weight 0.
 
     Args:
@@ -191,14 +197,14 @@ class LabelledPlan(BatchPlan):
 
     _words = ("texts", "tokens", "labels")
 
-    def __init__(self, encoded, tokens_per_batch=4096, **options):
+    def __init__(self, encoded: EncodedTexts, tokens_per_batch: int = 4096, **options: Any) -> None:
         _check_labels(encoded)
         super().__init__(encoded, tokens_per_batch, **options)
 
-    def evaluation(self, encoded):
-        """What `validation_data=` and `evaluate` take: every text once, see `BatchPlan`.
+    def evaluation(self, encoded: EncodedTexts) -> Any:
+        """The data of `validation_data=` and `evaluate`: every text once, see `BatchPlan`.
 
-        All texts have the same weight, so that Keras' own weighted metrics are exact as well.
+        All texts have the same weight, so that Keras' weighted metrics are exact as well.
         """
         _check_labels(encoded)
         return super().evaluation(encoded)
@@ -218,4 +224,4 @@ class LabelledPlan(BatchPlan):
 
 def _check_labels(encoded):
     if encoded.labels is None:
-        raise ValueError("The texts have no labels: encode_texts(texts, tokenizer, labels).")
+        raise ValueError("The texts have no labels. Use encode_texts(texts, tokenizer, labels).")

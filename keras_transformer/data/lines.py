@@ -1,14 +1,16 @@
-"""Bytes to lines of text: the one place that reads text, from files and from pipes."""
+"""Bytes to lines of text. All text is read here, from files and from pipes."""
 
 import gzip
 import os
 import re
 import select
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 MARK = "\ufeff"
-# The first bytes of what text is packed in, and what unpacks it.
+# The first bytes of packed files, and the programs that unpack them.
 PACKED = {
     b"\x1f\x8b": "gzip (unpack it: gunzip, zcat)",
     b"PK\x03\x04": "zip (unpack it: unzip)",
@@ -17,22 +19,19 @@ PACKED = {
     b"\x28\xb5\x2f\xfd": "zstd (unpack it: unzstd, zstdcat)",
 }
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-# Korean syllables as EUC-KR has them, and all pairs of high bytes.
+# Korean syllables in EUC-KR, and all pairs of high bytes.
 KOREAN, PAIR = re.compile(rb"[\xb0-\xc8][\xa1-\xfe]"), re.compile(rb"[\xa1-\xfe][\xa1-\xfe]")
 
 
-def read_lines(path):
-    """Read a text file: a list of its lines, without their ends.
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """Reads the lines of a text file, without their ends.
 
-    Lines end with "\\n" and nothing else: U+2028 or a vertical tab inside a line stays in it. One
-    "\\r" at the end of a line is removed, and one byte order mark (U+FEFF) at its beginning, so
-    that files put together with `cat` read as each of them. U+FEFF elsewhere is text.
+    Only "\\n" ends a line: U+2028 or a vertical tab inside a line stays in it. One "\\r" at the end
+    of a line is removed, and one byte order mark (U+FEFF) at its beginning, so that files joined
+    by `cat` read like the single files. U+FEFF elsewhere is text.
 
     Args:
-        path: UTF-8 text, a sentence a line; unpacked if the name ends with ".gz".
-
-    Returns:
-        A list of strings.
+        path: UTF-8 text, one sentence per line; unpacked if the name ends with ".gz".
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -46,21 +45,21 @@ def read_lines(path):
     """
     data = _read_bytes(Path(path))
     if data in (b"", MARK.encode()):
-        raise ValueError(f"{path} is empty; expected UTF-8 text, one sentence a line")
+        raise ValueError(f"{path} is empty. Give UTF-8 text, one sentence per line.")
     lines = data.removesuffix(b"\n").split(b"\n")
     return [decode_line(line, number, path) for number, line in enumerate(lines, start=1)]
 
 
-def decode_line(line, number, path=None):
-    """One line of bytes, without its "\\n", as text.
+def decode_line(line: bytes, number: int, path: str | os.PathLike | None = None) -> str:
+    """Decodes one line of bytes, given without its "\\n".
 
     Args:
-        line: Bytes.
+        line: The line.
         number: Its number, from 1, for errors.
-        path: Its file, for errors; standard input if not given.
+        path: Its file, for errors; standard input unless given.
 
     Raises:
-        ValueError: If it is not UTF-8; says what it looks like, and how to convert it.
+        ValueError: If it is not UTF-8. The message says what it looks like and how to convert it.
     """
     place = f"{path or 'standard input'}, line {number}"
     try:
@@ -73,24 +72,25 @@ def decode_line(line, number, path=None):
     return text.removesuffix("\r").removeprefix(MARK)
 
 
-def arriving_lines(stream, most):
+def arriving_lines(stream: BinaryIO, most: int) -> Iterator[tuple[list[str], int]]:
     """Yields the lines of standard input as they arrive, without waiting for a full list.
 
-    Lines are read as by `read_lines`. Those before a line that is not UTF-8 are yielded before the
-    error. Nothing is read by another thread: one that waits for input would hold the lock of
-    `stream` when Python ends, which aborts the process.
+    Lines are read as by `read_lines`. The lines before one that is not UTF-8 are yielded before the
+    error. No other thread reads: a thread that waits for input would hold the lock of `stream` when
+    Python ends, which aborts the process.
 
     Args:
-        stream: `sys.stdin.buffer`; read through its file descriptor where it has one.
+        stream: `sys.stdin.buffer`; read through its file descriptor if it has one.
         most: How many lines are yielded at once, at most.
 
     Yields:
-        A list of strings, and how many bytes they were.
+        A list of strings, and the number of their bytes.
 
     Raises:
         ValueError: If a line is not UTF-8.
     """
-    lines, size, number = [], 0, 0
+    lines: list[str] = []
+    size = number = 0
     for line in _arriving(stream):
         if line is not None:
             number += 1
@@ -112,7 +112,7 @@ def _arriving(stream):
     """Yields lines of bytes, without their "\\n", and None where no more has arrived yet."""
     try:
         descriptor = stream.fileno()
-    except OSError:  # not of the operating system
+    except OSError:  # a stream of Python's, not of the operating system
         yield from (line.removesuffix(b"\n") for line in stream)
         return
     rest = b""
@@ -127,7 +127,7 @@ def _arriving(stream):
 
 def _has_more(descriptor):
     """Whether there is more to read within a twentieth of a second, or the end."""
-    if os.name == "nt":  # where only sockets can be waited for
+    if os.name == "nt":  # select takes only sockets there
         return False
     return bool(select.select([descriptor], [], [], 0.05)[0])
 
@@ -171,7 +171,7 @@ def _read_bytes(path):
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path} (looked in {Path.cwd()} if it is relative)")
     if path.is_dir():
-        raise ValueError(f"{path} is a directory; expected a text file, one sentence a line")
+        raise ValueError(f"{path} is a directory. Give a text file, one sentence per line.")
     if path.suffix != ".gz":
         return path.read_bytes()
     try:

@@ -1,15 +1,18 @@
 """Masked tokens to be predicted from their context (Devlin et al., 2018, section 3.1)."""
 
+from typing import Any
+
 import numpy as np
 
 from keras_transformer.data.batches import BatchPlan
+from keras_transformer.data.labelled_texts import EncodedTexts
 
-# Of the chosen tokens these shares become the mask and a random token; the rest stays.
+# The shares of the chosen tokens that become the mask, and a random token. The rest stays.
 MASKED, RANDOM = 0.8, 0.1
 
 
-def predicted_count(tokens, share=0.15):
-    """How many of a text's tokens are predicted: `share` of them rounded, at least one of any.
+def predicted_count(tokens: np.ndarray | int, share: float = 0.15) -> np.ndarray:
+    """Returns how many tokens of a text are predicted: `share` rounded, at least one if it has any.
 
     Example:
 
@@ -19,27 +22,34 @@ def predicted_count(tokens, share=0.15):
     return np.where(np.asarray(tokens) > 0, np.maximum(rounded, 1), 0)
 
 
-def mask_tokens(token_ids, mask_id, ordinary_ids, width, rng, share=0.15):
-    """Chooses tokens at random and hides them: 80 % as the mask, 10 % as any token, 10 % not.
+def mask_tokens(
+    token_ids: np.ndarray,
+    mask_id: int,
+    ordinary_ids: np.ndarray,
+    width: int,
+    rng: np.random.Generator,
+    share: float = 0.15,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chooses tokens at random and hides them: 80 % as the mask, 10 % as a random token, 10 % not.
 
     Args:
-        token_ids: integers [B, S], padded.
-        mask_id: the id of the mask.
-        ordinary_ids: the ids that are tokens of a text: none but these is chosen, or put in place.
-        width: columns P of the result; a row that has fewer chosen tokens ends in zeros.
-        rng: a `numpy.random.Generator`; the same state gives the same masks.
-        share: of each row's ordinary tokens, rounded as in `predicted_count`.
+        token_ids: Integers [B, S], padded.
+        mask_id: The id of the mask.
+        ordinary_ids: The ids of text. Only these are chosen, and replace others.
+        width: Columns P of the result. A row with fewer chosen tokens ends in zeros.
+        rng: The random numbers. The same state gives the same masks.
+        share: The share of each row's ordinary tokens, rounded as in `predicted_count`.
 
     Returns:
-        masked ids [B, S], masked_positions [B, P] in ascending order, labels [B, P]: the tokens
-        that were there, 0 where there is none.
+        Masked ids [B, S], masked positions [B, P] in ascending order, and labels [B, P]: the tokens
+        that were there, or 0 if a row has fewer.
     """
     ordinary = np.isin(token_ids, ordinary_ids)
     counts = predicted_count(ordinary.sum(axis=1), share)
     ranks = np.where(ordinary, rng.random(token_ids.shape), 2.0)
     chosen = np.argsort(ranks, axis=1)[:, :width]
     used = np.arange(width) < counts[:, None]
-    # Sorted, what is unused last.
+    # Sorted; the unused ones come last.
     positions = np.sort(np.where(used, chosen, token_ids.shape[1]), axis=1)
     positions = np.where(used, positions, 0).astype(np.int32)
     labels = np.where(used, np.take_along_axis(token_ids, positions, axis=1), 0)
@@ -52,27 +62,27 @@ def mask_tokens(token_ids, mask_id, ordinary_ids, width, rng, share=0.15):
 
 
 class MaskedPlan(BatchPlan):
-    """Which texts sit in which batch, and which of their tokens are hidden, for ever.
+    """Which texts are in which batch, and which of their tokens are hidden, without end.
 
     A batch is `({"token_ids": [B, S], "masked_positions": [B, P]}, labels [B, P], weights [B, P])`
-    with `B * S <= tokens_per_batch`. The labels are the tokens at the positions P alone, so that
-    a model makes logits there and nowhere else:
+    with `B * S <= tokens_per_batch`. There are labels only for the positions P, so that a model
+    makes logits nowhere else:
 
     ```
     a text       <s> a b c d e </s>
     token_ids    <s> a <mask> c d e </s>     masked_positions  2     labels  b
     ```
 
-    Of each text `predicted_count` of the tokens are chosen, anew in each epoch: never the start,
-    the end, padding or another special id. 80 % of them become the mask, 10 % a random token,
-    10 % stay. P follows from S, so that shapes are as few as in `BatchPlan`; a row with fewer
-    predictions ends in position 0, label 0 and weight 0. The weights of an update sum to
-    `accumulate`, evenly over its predicted tokens.
+    In each epoch `predicted_count` tokens of each text are chosen anew, never the start, the end,
+    padding or another special id. 80 % of them become the mask, 10 % a random token, 10 % stay. P
+    follows from S, so that there are as few shapes as in `BatchPlan`. A row with fewer predictions
+    ends in position 0, label 0 and weight 0. The weights of an update sum to `accumulate`, evenly
+    over its predicted tokens.
 
     Args:
         encoded: `EncodedTexts`; texts without an ordinary token are left out.
         tokenizer: Their tokenizer, with a mask: `train_tokenizer(..., mask=True)`.
-        share: Of the tokens that are predicted.
+        share: The share of tokens that are predicted.
         tokens_per_batch, seed, shapes, accumulate, rows_multiple: See `BatchPlan`.
 
     Raises:
@@ -90,12 +100,20 @@ class MaskedPlan(BatchPlan):
 
     _words = ("texts", "tokens", "predicted tokens")
 
-    def __init__(self, encoded, tokenizer, tokens_per_batch=4096, *, share=0.15, **options):
+    def __init__(
+        self,
+        encoded: EncodedTexts,
+        tokenizer: Any,
+        tokens_per_batch: int = 4096,
+        *,
+        share: float = 0.15,
+        **options: Any,
+    ) -> None:
         if not 0 < share <= 1:
-            raise ValueError(f"share is above 0 and at most 1, got {share}")
+            raise ValueError(f"share is above 0 and at most 1, got {share}.")
         if tokenizer.mask_id is None:
             raise ValueError(
-                "the vocabulary has no mask: train one with train_tokenizer(..., mask=True)"
+                "The vocabulary has no mask. Train one with train_tokenizer(..., mask=True)."
             )
         self.share, self._mask_id = share, tokenizer.mask_id
         self._ordinary_ids = np.setdiff1d(
@@ -103,8 +121,8 @@ class MaskedPlan(BatchPlan):
         )
         super().__init__(_with_tokens(encoded), tokens_per_batch, **options)
 
-    def evaluation(self, encoded):
-        """What `validation_data=` and `evaluate` take: every text once, see `BatchPlan`.
+    def evaluation(self, encoded: EncodedTexts) -> Any:
+        """The data of `validation_data=` and `evaluate`: every text once, see `BatchPlan`.
 
         The masks are the same in each pass.
         """
@@ -126,5 +144,7 @@ class MaskedPlan(BatchPlan):
 
 def _with_tokens(encoded):
     if not encoded.ordinary.any():
-        raise ValueError(f"none of the {len(encoded)} texts has a token to predict")
+        raise ValueError(
+            f"None of the {len(encoded)} texts has a token to predict. Give other texts."
+        )
     return encoded.select(encoded.ordinary > 0)

@@ -1,9 +1,12 @@
-"""What is in a parallel corpus: look at it before training on it."""
+"""Figures of a parallel corpus, to look at before training on it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from keras_transformer.data.encoding import EncodedPairs
 from keras_transformer.text import comparable
 
 
@@ -11,9 +14,9 @@ from keras_transformer.text import comparable
 class Report:
     """Figures of a corpus; `str(report)` is a readable block of lines.
 
-    Texts are compared after NFC and without the spaces at their ends. Lengths are in `unit`,
-    "tokens" (without start and end) or "characters", each as (mean, 95th percentile, longest). A
-    ratio is target length / source length. Counts that were not asked for are None.
+    Texts are compared after NFC and without spaces at their ends. Lengths are (mean, 95th
+    percentile, longest) in `unit`, "tokens" (without start and end) or "characters". A ratio is
+    target length / source length. Counts that were not asked for are None.
     """
 
     pairs: int
@@ -31,7 +34,7 @@ class Report:
     validation_pairs_seen: int | None = None
     validation_sources_seen: int | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         low, median, high = self.ratio_percentiles
         lines = [
             f"pairs               {self.pairs:,} ({self.duplicate_pairs:,} exact duplicates)",
@@ -55,17 +58,18 @@ class Report:
         return "\n".join(lines)
 
 
-def report(pairs, encoded=None, validation=None):
-    """Describe a corpus.
+def report(
+    pairs: Sequence[tuple[str, str]],
+    encoded: EncodedPairs | None = None,
+    validation: Sequence[tuple[str, str]] | None = None,
+) -> Report:
+    """Describes a corpus in a `Report`, to be printed.
 
     Args:
         pairs: A list of `(source, target)` strings.
-        encoded: Their `EncodedPairs`: lengths are then in tokens, of the pairs that were kept,
-            and what was dropped is counted. Without it lengths are in characters.
-        validation: A list of pairs to look for among `pairs`: overlap flatters validation.
-
-    Returns:
-        A `Report`, to be printed.
+        encoded: Their `EncodedPairs`. The lengths are then in tokens of the pairs that were kept,
+            and dropped pairs are counted. Without it lengths are in characters.
+        validation: Pairs to look for among `pairs`. Overlap makes validation look too good.
 
     Raises:
         ValueError: If `pairs` is empty.
@@ -77,7 +81,7 @@ def report(pairs, encoded=None, validation=None):
     ```
     """
     if not pairs:
-        raise ValueError("nothing to report on: pairs is empty")
+        raise ValueError("There is nothing to report on: pairs is empty.")
     pairs = _comparable(pairs)
     sources, targets = {s for s, _ in pairs}, {t for _, t in pairs}
     distinct = set(pairs)
@@ -89,7 +93,8 @@ def report(pairs, encoded=None, validation=None):
     both = (source_lengths > 0) & (target_lengths > 0)
     ratios = target_lengths[both] / source_lengths[both]
     percentiles = np.percentile(ratios, [1, 50, 99]) if both.any() else [np.nan] * 3
-    optional = {}
+    low, median, high = map(float, percentiles)
+    optional: dict[str, Any] = {}
     if encoded is not None:
         optional |= {"dropped_empty": encoded.dropped_empty, "dropped_long": encoded.dropped_long}
     if validation is not None:
@@ -107,7 +112,7 @@ def report(pairs, encoded=None, validation=None):
         unit="characters" if encoded is None else "tokens",
         source_length=_statistics(source_lengths),
         target_length=_statistics(target_lengths),
-        ratio_percentiles=tuple(float(p) for p in percentiles),
+        ratio_percentiles=(low, median, high),
         ratio_outside=int(((ratios > 3) | (ratios < 1 / 3)).sum()),
         **optional,
     )

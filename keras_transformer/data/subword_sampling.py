@@ -1,24 +1,27 @@
 """Another segmentation of the corpus in each epoch: BPE-dropout and subword regularization."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from keras_transformer.data.encoding import EncodedPairs
 from keras_transformer.text.subwords import Segmenter
 
 
 class SubwordSampling:
-    """Cuts the texts of a corpus into pieces anew, at random, for each epoch.
+    """Cuts the texts of a corpus into random pieces, anew for each epoch.
 
-    A model that sees "unfold" as `un fold`, `unf old` and `u n fold` learns what pieces have to do
-    with each other, and is less easily thrown off by rare words (see `Tokenizer.sample`). Only
-    training is sampled; validation and translation use the one best segmentation.
+    A model that sees "unfold" as `un fold`, `unf old` and `u n fold` learns how pieces are related,
+    and copes better with rare words (see `Tokenizer.sample`). Only training is sampled; validation
+    and translation use the best segmentation.
 
     Args:
         encoded: `EncodedPairs` of the corpus.
         tokenizer: Its tokenizer.
         target_tokenizer: The target's tokenizer, if it is another.
-        alpha: How much; see `Tokenizer.sample`. 0.1 is the paper's for "bpe".
+        alpha: How often; see `Tokenizer.sample`. The paper on "bpe" dropout uses 0.1.
 
     Raises:
         ValueError: If `alpha` is out of its range, or a vocabulary is neither "bpe" nor "unigram".
@@ -32,7 +35,14 @@ class SubwordSampling:
     ```
     """
 
-    def __init__(self, encoded, tokenizer, target_tokenizer=None, *, alpha=0.1):
+    def __init__(
+        self,
+        encoded: EncodedPairs,
+        tokenizer: Any,
+        target_tokenizer: Any = None,
+        *,
+        alpha: float = 0.1,
+    ) -> None:
         self._encoded = encoded
         source, target = tokenizer.model_proto, (target_tokenizer or tokenizer).model_proto
         self._sides = {
@@ -40,16 +50,13 @@ class SubwordSampling:
             "target": Segmenter(target, encoded.target_ids, encoded.target_offsets, alpha),
         }
 
-    def draw(self, seed, longest):
-        """The corpus in one random segmentation, a pure function of the arguments.
+    def draw(self, seed: Sequence[int], longest: int) -> EncodedPairs:
+        """Returns the corpus in a random segmentation, a pure function of the arguments.
 
         Args:
-            seed: A sequence of integers from 0.
-            longest: Most tokens of a side, its start or end included; a sentence that would come
-                out longer keeps its best segmentation.
-
-        Returns:
-            `EncodedPairs` of the same pairs in the same order.
+            seed: Integers from 0.
+            longest: The longest side, in tokens with its start or end. A sentence that would be
+                longer keeps its best segmentation.
         """
         arrays = {}
         for number, (side, segmenter) in enumerate(self._sides.items()):
@@ -61,7 +68,7 @@ class SubwordSampling:
 
 
 def _either(first, one, other):
-    """Of two corpora the sentences of `one` where `first` is true, else those of `other`."""
+    """Mixes two corpora: the sentences of `one` if `first` is true, otherwise those of `other`."""
     lengths = np.where(first, np.diff(one[1]), np.diff(other[1]))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     both = np.concatenate([one[0], other[0]])

@@ -3,15 +3,15 @@
 ```python
 splits = corpus.generate(seed=1)
 splits["train"]         # pairs such as ("저는 책을 읽어요.", "I read a book.")
-splits["objects"]       # a verb with an object that training never had, and so on: `TESTS`
+splits["objects"]       # a test: a verb with an object that training never had; see `TESTS`
 ```
 
-To be read in this order: `hangul` (syllables and particles), `conjugation` (verbs and adjectives at
+Read it in this order: `hangul` (syllables and particles), `conjugation` (verbs and adjectives at
 four speech levels), `english`, `lexicon` (the words and what goes with what), `meaning`,
 `in_korean` and `in_english`, `clauses`, `joined` and `drawing` (random meanings), `splits`.
 
 `python -m keras_transformer.datasets.korean_english --words` lists the words, `--sample 20` shows
-some sentences.
+20 sentences.
 """
 
 from keras_transformer.datasets.korean_english.splits import (

@@ -4,7 +4,7 @@
 that this corpus has for it (docs/corpus.md lists the choices).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_transformer.datasets.korean_english.english import number
 from keras_transformer.datasets.korean_english.lexicon import (
@@ -24,7 +24,7 @@ class Thing(NamedTuple):
 
     noun: Noun
     determiner: str = ""  # "", "all" (the whole kind), "the", "this", "that", "my"
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # hides tuple.count
     adjective: Adjective | None = None
     relative: "Clause | None" = None  # whose object this is
 
@@ -39,8 +39,8 @@ class Clause(NamedTuple):
     subject: Person | Thing | str | None  # None: the weather, or "there is"
     predicate: Verb | Adjective | Weather | Noun | Age | Time  # to be a noun, an age, a time
     object: Thing | Person | str | None = None
-    to: object = None  # a Place, or the Person who receives
-    at: object = None  # a Place or a Spot
+    to: Any = None  # a Place, or the Person who receives
+    at: Any = None  # a Place or a Spot
     company: Person | None = None
     time: Time | str | None = None
     often: tuple = ()  # of FREQUENCIES, Korean and English

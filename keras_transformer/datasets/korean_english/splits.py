@@ -145,25 +145,24 @@ def levels(meaning):
     return LEVELS
 
 
-def generate(seed=1, size=SIZE, test_size=TEST_SIZE, to_korean=False):
-    """The corpus.
+def generate(
+    seed: int = 1, size: int = SIZE, test_size: int = TEST_SIZE, to_korean: bool = False
+) -> dict[str, list[tuple[str, str]]]:
+    """Returns the corpus: "train", "valid" and each of `TESTS` as lists of (Korean, English).
 
     Args:
-        seed: the same seed gives the same sentences, whatever the machine.
-        size: sentences to train on.
-        test_size: sentences of each test, and to validate on.
-        to_korean: whether English is to be translated. One English sentence is then one Korean
-            sentence: polite (해요), with its subject; there is no test of levels.
-
-    Returns:
-        A dictionary from "train", "valid" and each of `TESTS` to a list of (Korean, English).
+        seed: The same seed gives the same sentences on every machine.
+        size: Sentences to train on.
+        test_size: Sentences of each test, and to validate on.
+        to_korean: Whether English will be translated. Each English sentence then has one Korean
+            sentence, polite (해요) and with its subject, and there is no test of levels.
     """
     rng = random.Random(seed)
     tests = [name for name in TESTS if not (to_korean and name == "levels")]  # there is but one
-    splits = {name: [] for name in ("train", "valid", *tests)}
+    splits: dict[str, list[tuple[str, str]]] = {name: [] for name in ("train", "valid", *tests)}
     wanted = dict.fromkeys(splits, test_size) | {"train": size}
     side_of = dict.fromkeys((text.rstrip("?.") for _, text in PROBES + POLITE_PROBES), "probes")
-    said = set()
+    said: set[str] = set()
     with progress.work("writing sentences", sum(wanted.values()), "sentences") as done:
         while any(len(splits[name]) < wanted[name] for name in splits):
             meaning = draw(rng)
@@ -177,7 +176,7 @@ def generate(seed=1, size=SIZE, test_size=TEST_SIZE, to_korean=False):
                 if key in side_of or "가족들" in korean(meaning, "해요"):
                     continue
             combinations = [held_out(meaning, level) & splits.keys() for level in chosen]
-            kinds = set().union(*combinations)
+            kinds: set[str] = set().union(*combinations)
             if len(kinds) > 1:
                 continue
             lot = rng.choices(("train", "valid", "random"), (94, 3, 3))[0]
@@ -204,8 +203,8 @@ def _with_subject(meaning):
     return meaning._replace(said=True)
 
 
-def words():
-    """Every word of the corpus with its English, a list of pairs."""
+def words() -> list[tuple[str, str]]:
+    """Returns every word of the corpus with its English."""
     tables = (THINGS, TRADES, KIN, VERBS, ADJECTIVES, WEATHER, PLACES, TIMES)
     found = [
         (word.ko, getattr(word, "en", None) or word.at)
