@@ -348,7 +348,7 @@ def test_texts_are_selected_and_cut():
         (lambda: data.encode_texts(["5"], Words(), labels=[1, 2]), "1 texts and 2 labels"),
         (lambda: data.encode_texts(["5"], Words(), max_length=2), "max_length=2"),
         (lambda: data.LabelledPlan(data.encode_texts(["5"], Words())), "no labels"),
-        (lambda: data.MaskedPlan(data.encode_texts([""], Words()), Words()), "none of the 1 texts"),
+        (lambda: data.MaskedPlan(data.encode_texts([""], Words()), Words()), "None of the 1 texts"),
         (lambda: data.MaskedPlan(corpus(), Words(), share=0), "share"),
         (lambda: data.MaskedPlan(corpus(), Words(), 23), "too long for a batch"),
     ],

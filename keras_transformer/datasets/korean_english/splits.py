@@ -13,6 +13,7 @@ though it has the parts:
 """
 
 import random
+from typing import Any
 
 from keras_transformer import progress
 from keras_transformer.datasets.korean_english.clauses import chance
@@ -205,7 +206,7 @@ def _with_subject(meaning):
 
 def words() -> list[tuple[str, str]]:
     """Returns every word of the corpus with its English."""
-    tables = (THINGS, TRADES, KIN, VERBS, ADJECTIVES, WEATHER, PLACES, TIMES)
+    tables: tuple[Any, ...] = (THINGS, TRADES, KIN, VERBS, ADJECTIVES, WEATHER, PLACES, TIMES)
     found = [
         (word.ko, getattr(word, "en", None) or word.at)
         for table in tables
