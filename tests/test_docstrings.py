@@ -44,9 +44,24 @@ def docstrings():
                 yield name.removesuffix(".__init__"), getattr(node, "name", "itself"), text
 
 
+# Fragments: they name what only their reader has, or what an untrained model cannot say.
+FRAGMENTS = """
+callbacks.stopping:StopEarly callbacks.interval_meter:IntervalMeter data.masked:MaskedPlan
+decoding.translator:Translator models.loss_per_label:LossPerLabel
+optimizers.paper_adam:PaperAdam ops.memory:keep_freed_memory runs.fit:translation_score
+runs.training:train testing.losses:assert_ignores_padding
+testing.searches:assert_scores_are_final testing.searches:assert_beam_keeps_greedy
+testing.sequences:assert_batch_invariant visualization.attention:attention
+visualization.attention:token_probabilities visualization.masks:masks
+visualization.positions:positional_encoding
+""".split()
+
+
 def examples():
     """(module, name, code) of every example: a block of Python, or lines after >>>."""
     for module, name, text in docstrings():
+        if f"{module.removeprefix('keras_transformer.')}:{name}" in FRAGMENTS:
+            continue
         code = re.findall(r"```python\n(.*?)```", text, re.S)
         prompted = re.findall(r"^(?:>>>|\.\.\.) ?(.*)$", text, re.M)
         code += ["\n".join(prompted)] if prompted else []

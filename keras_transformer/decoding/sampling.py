@@ -1,6 +1,6 @@
 """Sampling from a language model: by temperature, from the top k or the top p, through a cache."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -13,7 +13,7 @@ from keras_transformer.ops.compilation import compile_with_weights
 class SampleState(NamedTuple):
     """What `sample` carries from step to step."""
 
-    index: object  # scalar: position of the newest ids
+    index: Any  # type: ignore[assignment]  # scalar: position of the newest ids
     ids: object  # [B, length] prompt and what was drawn
     cache: object  # nest of [B, ...]
 

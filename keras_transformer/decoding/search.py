@@ -5,7 +5,7 @@ and the new cache. A cache is any nest of tensors with R rows each. All searches
 that compiles under XLA: shapes are fixed, and rows that are done wait without changing.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -54,7 +54,7 @@ def _next_log_probs(logits, index, max_lengths, end_id, forbidden):
 class GreedyState(NamedTuple):
     """What greedy search carries from step to step."""
 
-    index: object  # scalar: position of the ids that come next
+    index: Any  # type: ignore[assignment]  # scalar: position of the ids that come next
     max_lengths: object  # [B] never changes
     ids: object  # [B, length] what was chosen, pad after the end
     last: object  # [B] the newest ids
@@ -133,7 +133,7 @@ def greedy_search(
 class BeamState(NamedTuple):
     """What beam search carries from step to step."""
 
-    index: object  # scalar: position of the ids that come next
+    index: Any  # type: ignore[assignment]  # scalar: position of the ids that come next
     max_lengths: object  # [B] never changes
     alive_ids: object  # [B, N, length] unfinished hypotheses, best first
     alive_scores: object  # [B, N] sums of log-probabilities, nats

@@ -12,6 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import keras
 import numpy as np
@@ -83,7 +84,7 @@ def complete(folders: Iterable[Path], contents: bool = True) -> Iterator[Checkpo
             yield Checkpoint(folder, record["update"], record["state"])
 
 
-def discard(folder: Path):
+def discard(folder: Path) -> None:
     """Removes a checkpoint; killed half-way, the rest is cleared at the next save."""
     hidden = folder.with_name(f".tmp-removed-{folder.name}")
     os.rename(folder, hidden)
@@ -108,7 +109,7 @@ def restore_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> dict:
     return checkpoint.state
 
 
-def load_weights(model: keras.Model, source: Checkpoint | Path):
+def load_weights(model: keras.Model, source: Checkpoint | Path) -> None:
     """Loads only the weights, for translation; the model needs no optimizer.
 
     Args:
@@ -201,7 +202,9 @@ def _assign(variables, saved):
 # --- arrays ---
 
 
-def write_arrays(file, named_arrays: Iterable[tuple[str, np.ndarray]], **notes):
+def write_arrays(
+    file: IO[bytes], named_arrays: Iterable[tuple[str, np.ndarray]], **notes: Any
+) -> None:
     """Writes arrays as `.npz`, in order, under the keys `00000/name:dtype`; notes beside them."""
     entries = dict(notes)
     for index, (name, array) in enumerate(named_arrays):

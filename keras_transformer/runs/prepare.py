@@ -138,9 +138,11 @@ def prepare(
     shapes = settings.shapes
     if shapes == "auto" and settings.jit != "auto":
         shapes = {"on": "static", "off": "dynamic"}[settings.jit]
-    sampling = settings.subword_sampling and data.SubwordSampling(
-        train_ids, tokenizer, target_tokenizer, alpha=settings.subword_sampling
-    )
+    sampling = None
+    if settings.subword_sampling:
+        sampling = data.SubwordSampling(
+            train_ids, tokenizer, target_tokenizer, alpha=settings.subword_sampling
+        )
     plan = data.BatchPlan(
         train_ids,
         settings.tokens_per_batch,
@@ -229,6 +231,7 @@ def build_model(
 
 def compile_model(model: keras.Model, settings: TrainSettings) -> None:
     warmup, peak = settings.warmup_steps, settings.learning_rate
+    assert warmup is not None  # derived by now
     d_model = model.target_embedding.d_model
     optimizer = PaperAdam(
         learning_rate=PaperSchedule.with_peak(peak, warmup)

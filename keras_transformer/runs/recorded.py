@@ -64,7 +64,9 @@ def listed(different: dict) -> str:
     return "; ".join(found)
 
 
-def discard_prepared(path: Path, different: Iterable[str], vocabulary_from: Iterable[str] | None):
+def discard_prepared(
+    path: Path, different: Iterable[str], vocabulary_from: Iterable[str] | None
+) -> None:
     """Removes what an earlier start made from other settings, before anything was trained.
 
     Args:

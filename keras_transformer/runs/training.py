@@ -134,7 +134,9 @@ def describe(settings: TrainSettings, pairs: prepare.Text, ready: prepare.Prepar
     )
 
 
-def fit(settings: TrainSettings, ready: prepare.Prepared, run: RunDirectory, log_start: bool):
+def fit(
+    settings: TrainSettings, ready: prepare.Prepared, run: RunDirectory, log_start: bool
+) -> None:
     """`run.fit` with what the settings ask for."""
     if log_start and run.latest_checkpoint() is None:
         run.truncate_log(0)
