@@ -46,7 +46,7 @@ BOXES = [
         264,
     ),
     ("Add & Norm", "08-residual-and-norm", f"{LAYERS}/residual.py", YELLOW, DECODER, 330),
-    ("Masked Attention", "06-masks", f"{LAYERS}/masks.py", ORANGE, DECODER, 374),
+    ("Masked Attention", "06-masks", "code/keras_transformer/ops/masks.py", ORANGE, DECODER, 374),
     (
         "Positional Encoding",
         "04-positions",
