@@ -150,7 +150,7 @@ def test_a_core_is_the_layer_without_its_projections(row):
     core = layers.make(row, d, R, K)
     assert not core.weights
     x = keras.random.normal((1, n, d))
-    layer = MultiHeadAttention(layers.heads(d), d)
+    layer = MultiHeadAttention(d, layers.heads(d))
     layer.build(x.shape)
     for kernel in layer.weights:
         kernel.assign(np.eye(d))

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_transformer.layers import MultiHeadAttention
+from keras_transformer.ops.attention import attend
+from keras_transformer.ops.masks import Masks
 
 HEAD = 64  # width of a head, the paper's; so there are d / 64 heads
 
@@ -31,7 +33,6 @@ class Core(keras.layers.Layer):
     def __init__(self, d, neighbourhood=None, **kwargs):
         super().__init__(**kwargs)
         self.neighbourhood = neighbourhood
-        self.attention = MultiHeadAttention(heads(d), d)  # its projections are never made
         self.built = True
 
     def call(self, queries, keys, values):
@@ -43,15 +44,8 @@ class Core(keras.layers.Layer):
             key_mask, attention_mask = window_masks(queries, reach)
             queries = blocks(queries, reach)[:, None]
             keys, values = (windows(each, reach)[:, None] for each in (keys, values))
-        return self.attention._attend_without_weights(
-            queries,
-            keys,
-            values,
-            False,
-            key_mask=key_mask,
-            attention_mask=attention_mask,
-            causal=False,
-        )
+        masks = Masks(key_mask, None if attention_mask is None else attention_mask[None, None])
+        return attend(queries, keys, values, masks)[0]
 
 
 class RestrictedAttention(keras.layers.Layer):
@@ -72,7 +66,7 @@ class RestrictedAttention(keras.layers.Layer):
     def __init__(self, d, neighbourhood, **kwargs):
         super().__init__(**kwargs)
         self.neighbourhood = neighbourhood
-        self.attention = MultiHeadAttention(heads(d), d)
+        self.attention = MultiHeadAttention(d, heads(d))
 
     def build(self, shape):
         self.attention.build(shape)
@@ -109,7 +103,7 @@ def window_masks(x, size):
 
 ROWS = {
     "attention core": lambda d, r, k: Core(d),
-    "attention layer": lambda d, r, k: MultiHeadAttention(heads(d), d),
+    "attention layer": lambda d, r, k: MultiHeadAttention(d, heads(d)),
     "restricted core": lambda d, r, k: Core(d, r),
     "restricted layer": lambda d, r, k: RestrictedAttention(d, r),
     "recurrent": lambda d, r, k: keras.layers.SimpleRNN(d, return_sequences=True),

@@ -71,7 +71,7 @@ def attend(
         [B, H, T, V], and the weights [B, H, T, S]: None if they were not asked for and not made.
     """
     scale = queries.shape[-1] ** -0.5
-    if not training or not dropout.rate:
+    if not training or dropout is None or not dropout.rate:
         dropout = None
     if not cached and not return_weights:
         on_tensorflow = keras.backend.backend() == "tensorflow"
