@@ -73,7 +73,7 @@ def prepare(config):
         def attend(x):
             return layer(x, x, use_causal_mask=True)
     else:
-        layer = MultiHeadAttention(HEADS, D_MODEL)
+        layer = MultiHeadAttention(D_MODEL, HEADS)
         layer.build((None, None, D_MODEL))
 
         def attend(x):

@@ -171,7 +171,7 @@ PAIRS[..., 0] = True  # no query is left without a key
 )
 def test_attention_to_a_memory_is_the_papers(arguments, permitted, use_bias):
     query, key, value = normal(B, T, D), normal(B, S, 19), normal(B, S, 23)
-    layer = layers.MultiHeadAttention(H, D, key_dim=K, value_dim=V, use_bias=use_bias)
+    layer = layers.MultiHeadAttention(D, H, key_dim=K, value_dim=V, use_bias=use_bias)
     layer.build(query.shape, key.shape, value.shape)
     output, weights = randomize(layer)(
         query, key, value, **arguments, return_attention_weights=True
@@ -219,7 +219,7 @@ def test_attention_is_keras_own_with_the_same_weights(cross, use_bias):
     pairs = PAIRS[:, 0] if cross else np.broadcast_to(np.tri(T, dtype=bool), (B, T, T))
     theirs.build(query.shape, value.shape, key.shape)
     randomize(theirs)
-    ours = layers.MultiHeadAttention(H, D, key_dim=K, value_dim=V, use_bias=use_bias)
+    ours = layers.MultiHeadAttention(D, H, key_dim=K, value_dim=V, use_bias=use_bias)
     ours.build(query.shape, key.shape, value.shape)
     copy_attention(theirs, ours)
     expected, expected_weights = theirs(
