@@ -10,7 +10,7 @@ from keras_transformer import cli
 from keras_transformer.models import PRESETS, TABLE_3, Transformer
 from keras_transformer.models.presets import label_smoothing
 from keras_transformer.runs import prepare as preparation
-from keras_transformer.runs import train as training
+from keras_transformer.runs import training
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -148,7 +148,7 @@ def settings_of(monkeypatch, *options):
     kept = []
     monkeypatch.setattr(training, "train", kept.append)
     assert cli.main(["train", "--run-dir", "run", *options]) == 0
-    return kept[0]
+    return training.with_smoothing(kept[0])
 
 
 # Fails if: the command ignores a row's label smoothing.
@@ -156,9 +156,9 @@ def settings_of(monkeypatch, *options):
 def test_the_command_takes_every_preset_and_its_label_smoothing(name, monkeypatch):
     settings = settings_of(monkeypatch, "--preset", name)
     expected = PAPER[name][-1] if name in PAPER else 0.1
-    assert (settings["preset"], settings["label_smoothing"]) == (name, expected)
+    assert (settings.preset, settings.label_smoothing) == (name, expected)
     settings = settings_of(monkeypatch, "--preset", name, "--label-smoothing", "0.05")
-    assert settings["label_smoothing"] == 0.05
+    assert settings.label_smoothing == 0.05
 
 
 # Fails if: fewer positions are learned than --max-length.

@@ -82,18 +82,23 @@ def dry_run(settings: TrainSettings) -> str:
 
 def _read(settings):
     """The text, what to start from, the settings without gaps, and what was derived, in words."""
-    if settings.preset is not None and settings.preset not in PRESETS:
-        raise ValueError(
-            f"--preset {settings.preset}: expected one of {', '.join(PRESETS)}. Choose one."
-        )
-    if settings.label_smoothing is None:
-        settings = settings.changed(label_smoothing=label_smoothing(settings.preset))
-    settings = with_recorded(settings)
+    settings = with_recorded(with_smoothing(settings))
     pairs = prepare.read_text(settings)
     initial, settings = start_from(settings)
     chosen = settings.d_model or PRESETS[settings.preset or "tiny"]["d_model"]
     d_model = initial.architecture()["d_model"] if initial else chosen
     return pairs, initial, *with_derived(settings, pairs.train, d_model)
+
+
+def with_smoothing(settings: TrainSettings) -> TrainSettings:
+    """The settings with the label smoothing of their preset, unless they have another."""
+    if settings.preset is not None and settings.preset not in PRESETS:
+        raise ValueError(
+            f"--preset {settings.preset}: expected one of {', '.join(PRESETS)}. Choose one."
+        )
+    if settings.label_smoothing is not None:
+        return settings
+    return settings.changed(label_smoothing=label_smoothing(settings.preset))
 
 
 def resolved(ready: prepare.Prepared) -> dict:
