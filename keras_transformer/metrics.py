@@ -62,7 +62,8 @@ class NatsPerToken(TokenMean):
     Example:
 
     ```python
-    model.compile(loss=..., weighted_metrics=[NatsPerToken(), TokenAccuracy()])
+    loss, metrics = SmoothedCrossentropy(), [NatsPerToken(), TokenAccuracy()]
+    model.compile(loss=loss, weighted_metrics=metrics)
     ```
     """
 
@@ -82,7 +83,7 @@ class Perplexity(NatsPerToken):
     Example:
 
     ```python
-    model.compile(loss=..., weighted_metrics=[Perplexity()])
+    model.compile(loss=SmoothedCrossentropy(), weighted_metrics=[Perplexity()])
     ```
     """
 
@@ -104,7 +105,7 @@ class TokenAccuracy(TokenMean):
     Example:
 
     ```python
-    model.compile(loss=..., weighted_metrics=[TokenAccuracy()])
+    model.compile(loss=SmoothedCrossentropy(), weighted_metrics=[TokenAccuracy()])
     ```
     """
 

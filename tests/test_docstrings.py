@@ -29,7 +29,7 @@ pytestmark = pytest.mark.tensorflow_only
 
 PACKAGE = Path(kt.__file__).parent
 PAIRS = [("two young men .", "zwei junge männer .")]
-PAIRS += [(f"a {a} {b} .", f"ein {b} {a} .") for a in "abcdefgh" for b in "stuvwxyz" * 9]
+PAIRS += [(f"a {a} {b} .", f"ein {b} {a} .") for a in "abcdefgh" for b in "stuvwxyz"]
 
 
 def docstrings():
@@ -44,34 +44,26 @@ def docstrings():
                 yield name.removesuffix(".__init__"), getattr(node, "name", "itself"), text
 
 
-# Fragments: they name what only their reader has, or what an untrained model cannot say.
-FRAGMENTS = """
-callbacks.stopping:StopEarly callbacks.interval_meter:IntervalMeter data.masked:MaskedPlan
-decoding.translator:Translator models.loss_per_label:LossPerLabel
-optimizers.paper_adam:PaperAdam ops.memory:keep_freed_memory runs.fit:translation_score
-runs.training:train testing.losses:assert_ignores_padding
-testing.searches:assert_scores_are_final testing.searches:assert_beam_keeps_greedy
-testing.sequences:assert_batch_invariant visualization.attention:attention
-visualization.attention:token_probabilities visualization.masks:masks
-visualization.positions:positional_encoding
-""".split()
+# Examples that train and translate, which takes half a minute each.
+LONG = {"TrainSettings", "train"}
 
 
 def examples():
     """(module, name, code) of every example: a block of Python, or lines after >>>."""
     for module, name, text in docstrings():
-        if f"{module.removeprefix('keras_transformer.')}:{name}" in FRAGMENTS:
-            continue
         code = re.findall(r"```python\n(.*?)```", text, re.S)
         prompted = re.findall(r"^(?:>>>|\.\.\.) ?(.*)$", text, re.M)
         code += ["\n".join(prompted)] if prompted else []
         for number, each in enumerate(code):
-            yield pytest.param(module, each, id=f"{module}:{name}:{number}")
+            marks = [pytest.mark.slow] if name in LONG else []
+            yield pytest.param(module, each, id=f"{module}:{name}:{number}", marks=marks)
 
 
-def build(**sizes):
-    sizes = {"num_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 16, **sizes}
-    model = kt.models.Transformer(290, **sizes)
+def build():
+    return compiled(kt.models.Transformer(290, num_layers=1, d_model=16, num_heads=2, d_ff=16))
+
+
+def compiled(model):
     model.compile(
         kt.optimizers.PaperAdam(d_model=16, warmup_steps=10),
         kt.losses.SmoothedCrossentropy(0.1),
@@ -123,12 +115,19 @@ def world(files):
         return keras.ops.one_hot(keras.ops.full_like(ids, 3), 9), cache
 
     rooms = (kt.layers, kt.models, kt.optimizers, kt.callbacks, kt.data, kt.decoding, kt.runs)
+
+    def my_beam_search(source_ids):
+        limits = np.full(len(source_ids), source_ids.shape[1] + 3, "int32")
+        arrays = map(keras.ops.convert_to_tensor, (source_ids, limits))
+        return translator.search_ids(*arrays, source_ids.shape[1] + 3, 4, 4, 0.6)[:2]
+
+    translator = kt.Translator(model, tokenizer)
     return {
         **public(*rooms, kt.evaluation, kt.visualization),
         **{"SmoothedCrossentropy": kt.losses.SmoothedCrossentropy, "progress": kt.progress},
         **{"kt": kt, "keras": keras, "np": np, "math": math, "json": json, "tf": tf},
         **{"matplotlib": matplotlib, "corpus": korean_english, "Path": Path},
-        **{"model": model, "tokenizer": tokenizer, "translator": kt.Translator(model, tokenizer)},
+        **{"model": model, "tokenizer": tokenizer, "translator": translator},
         **{"pairs": PAIRS, "train": PAIRS, "valid": PAIRS[:4], "valid_pairs": PAIRS[:4]},
         **{"sources": sources, "references": references, "hypotheses": list(references)},
         **{"texts": [text for pair in PAIRS for text in pair], "labels": [0, 1] * len(PAIRS)},
@@ -136,8 +135,16 @@ def world(files):
         **{"images": images, "image_labels": np.zeros(130, "int32"), "ids": np.arange(1, 999)},
         **{"step": step, "cache": [], "max_lengths": np.array([4, 5]), "size": 3},
         **{"prompts": np.array([[5, 6], [7, 0]]), "prompt_lengths": np.array([2, 1])},
-        **{"source_ids": np.array([[5, 6, 3]]), "target_ids": np.array([[2, 7]])},
+        **{"source_ids": np.array([[5, 6, 3], [7, 8, 3], [9, 4, 3], [8, 8, 3]])},
+        **{"target_ids": np.array([[2, 7]] * 4)},
         **{"source_tokens": ["I", "go", "</s>"], "target_tokens": ["<s>", "Ich"]},
+        **{"my_beam_search": my_beam_search, "encoder": model.feature_extractor()},
+        **{
+            "inputs": model.inputs,
+            "outputs": model.outputs,
+            "batch": 50,
+            "score": keras.callbacks.Callback(),
+        },
         **{"chunks": [(3, ["a", "b"])], "run": kt.RunDirectory.open(files / "runs" / "en-de")},
     }
 
@@ -166,7 +173,8 @@ def of_its_own(module, world):
     if name == "report":
         return {"train": world["encoded"]}
     if room == "runs":
-        return {"valid": world["encoded"]} if name in ("fit", "run_directory") else {}
+        own = {"run": kt.RunDirectory.start("own", {})}
+        return own | ({"valid": world["encoded"]} if name in ("fit", "run_directory") else {})
     return {}
 
 
@@ -226,7 +234,9 @@ def run(code, names):
 
 
 @pytest.mark.parametrize("module, code", list(examples()))
-def test_the_example_runs_and_says_the_truth(module, code, world, files, tmp_path, monkeypatch):
+def test_the_example_runs_and_says_the_truth(
+    module, code, world, files, tmp_path, monkeypatch, uncompiled
+):
     shutil.copytree(files, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     names = {**world, **vars(importlib.import_module(module)), **of_its_own(module, world)}
@@ -234,5 +244,7 @@ def test_the_example_runs_and_says_the_truth(module, code, world, files, tmp_pat
     with cut_short(monkeypatch):
         try:
             run(code, names)
-        finally:  # an example may choose another one
+        finally:  # an example may choose another one, freeze or compile
             keras.config.set_dtype_policy(policy)
+            world["model"].trainable = True
+            compiled(world["model"])

@@ -564,4 +564,6 @@ def test_wrong_runs_and_options_are_refused(run, tmp_path, capsys):
     assert (
         "saved_model has no --quantization" in export(capsys, run, tmp_path / "o", *saved_model)[1]
     )
+    status, said = export(capsys, run, tmp_path / "output", "--quantization=int3")
+    assert status == 1 and "--quantization int3: expected one of float32" in said
     assert not (tmp_path / "output").exists()

@@ -77,16 +77,19 @@ def test_updates_are_rounded_up_to_whole_validations(tmp_path):
 
 def test_checkpoints_are_pruned_and_the_late_ones_averaged(tmp_path, monkeypatch):
     # Fails if: an early checkpoint enters the average; too many are kept.
-    averaged = []
-    monkeypatch.setattr(
-        kt.RunDirectory,
-        "save_average",
-        lambda run, saved, *_: averaged.append([each.update for each in saved]),
-    )
+    averaged, compared = [], []
+
+    def save_average(run, saved, *model_and_validation):
+        averaged.append([each.update for each in saved])
+        compared.append(len(model_and_validation))
+
+    monkeypatch.setattr(kt.RunDirectory, "save_average", save_average)
     train(tmp_path / "all", 8, average=5)
     train(tmp_path / "some", 8, average=2, keep_checkpoints=3)
     train(tmp_path / "none", 8)
-    assert averaged == [[4, 6, 8], [6, 8]]
+    train(tmp_path / "unvalidated", 8, average=2, validation=None)
+    assert averaged == [[4, 6, 8], [6, 8], [6, 8]]
+    assert compared == [2, 2, 0]  # without validation there is nothing to compare by
     run = kt.RunDirectory.open(tmp_path / "some")
     assert [each.update for each in run.checkpoints()] == [4, 6, 8]
 

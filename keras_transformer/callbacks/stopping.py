@@ -97,7 +97,7 @@ class StopEarly(keras.callbacks.Callback):
 
     >>> stop = StopEarly(patience=3, history=json.load(open("scores.json")))
     >>> if not stop.finished:
-    ...     model.fit(batches, initial_epoch=len(stop.state), callbacks=[score, stop], ...)
+    ...     model.fit(batches, initial_epoch=len(stop.state), callbacks=[score, stop])
     """
 
     def __init__(

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Does what the verb says."""
+    """Averages the checkpoints, and compares the average with the last weights."""
     from keras_transformer.cli.ends import command, say_next
     from keras_transformer.progress import say
     from keras_transformer.runs.run_directory import RunDirectory

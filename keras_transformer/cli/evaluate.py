@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Does what the verb says."""
+    """Translates for each run, and prints one JSON line of scores per run or file."""
     from keras_transformer import data, evaluation
     from keras_transformer.evaluation.lines import checked
     from keras_transformer.files import refuse_existing, write_new_file

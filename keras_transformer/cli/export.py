@@ -66,6 +66,11 @@ def run(args: argparse.Namespace) -> None:
             option = name.replace("_", "-")
             raise ValueError(f"--format {args.format} has no --{option}: leave it out.")
         options[name] = value
+    if args.quantization not in (None, *interop.QUANTIZATIONS):
+        raise ValueError(
+            f"--quantization {args.quantization}: expected one of "
+            f"{', '.join(interop.QUANTIZATIONS)}. Choose one."
+        )
     refuse_existing(args.output)
     translator = load_translator(args.run, args)
     write[args.format](translator, args.output, **options)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`parse` for argparse, which shows its own words in place of a ValueError's."""
+    """Makes argparse show the message of a ValueError that `parse` raises."""
 
     def parse_option(text):
         try:
@@ -67,7 +67,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="RUN",
         help="decode with these runs too, of the same vocabulary, by the mean of probabilities; "
-        "stands after RUN",
+        "give it after RUN",
     )
 
 

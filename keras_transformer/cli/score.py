@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Does what the verb says."""
+    """Prints the score of each pair, or their mean."""
     from keras_transformer.cli.ends import beside_results, say_next
     from keras_transformer.cli.options import load_translator, named
     from keras_transformer.data.encoding import characters

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Does what the verb says."""
+    """Explains one sentence, and writes the page and its pictures."""
     from keras_transformer import visualization
     from keras_transformer.decoding.translator import Translator
     from keras_transformer.files import refuse_existing

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Does what the verb says."""
+    """Translates the lines of stdin as they arrive."""
     from keras_transformer.cli.ends import beside_results, command, say_next
     from keras_transformer.data.lines import arriving_lines
     from keras_transformer.progress import say, work

@@ -92,7 +92,7 @@ class MaskedPlan(BatchPlan):
     Example:
 
     ```python
-    tokenizer = kt.text.train_tokenizer(texts, 8000, mask=True)
+    tokenizer = kt.text.train_tokenizer(texts, 300, mask=True)
     plan = kt.data.MaskedPlan(kt.data.encode_texts(texts, tokenizer), tokenizer, 4096)
     model.fit(plan.dataset(), steps_per_epoch=500, epochs=10)
     ```

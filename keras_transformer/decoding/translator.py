@@ -74,7 +74,7 @@ class Translator:
 
     ```python
     translator = Translator(model, tokenizer)
-    translator.translate(["A man rides a horse ."], beam_size=4)  # ["Ein Mann reitet ein Pferd ."]
+    translator.translate(["A man rides a horse ."], beam_size=4)  # a list of one string
     ```
     """
 

@@ -24,7 +24,7 @@ def keep_freed_memory():
 
     ```python
     keep_freed_memory()
-    model.fit(...)
+    model.fit(batches, epochs=10, steps_per_epoch=500)
     ```
     """
     if sys.platform != "linux":

@@ -43,6 +43,7 @@ class PaperAdam(keras.optimizers.Adam):
 
     ```python
     model.compile(optimizer=PaperAdam(d_model=512, warmup_steps=4000), loss=SmoothedCrossentropy())
+    model.fit(batches, epochs=10, steps_per_epoch=500)
     model.optimizer.learning_rate  # the rate of the next update
     model.optimizer.gradient_norm  # of the last update, before clipping
     ```

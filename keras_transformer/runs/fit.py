@@ -54,7 +54,8 @@ def fit(
             A `TensorBoard` replaces the default one. A `StopEarly` is saved and resumed with the
             run, and its best checkpoint is kept. A `TranslationScore` has its samples written to
             TensorBoard and to `RUN/samples`.
-        average: Average the last so many checkpoints of the second half at the end; 0 for none.
+        average: Number of checkpoints to average at the end, the last ones of the second half; 0
+            for none. With `validation`, the better of average and last weights is the default.
         keep_checkpoints: How many checkpoints are kept.
         log_every: Updates between two lines of the display and of `log.jsonl`.
 
@@ -151,7 +152,7 @@ def translation_score(
 
     Example:
 
-    >>> score = translation_score(translator, valid, every=2)
+    >>> score = translation_score(translator, pairs, every=2)
     >>> run.fit(model, plan, updates=5000, validate_every=500, callbacks=[score])
     """
 
@@ -203,4 +204,5 @@ def _average_late(run, model, validation, count):
     complete = run.checkpoints()
     late = [each for each in complete if 2 * each.update >= complete[-1].update][-count:]
     if len(late) > 1:
-        run.save_average(late, model, validation)
+        compared = () if validation is None else (model, validation)
+        run.save_average(late, *compared)

@@ -29,7 +29,7 @@ def train(settings: TrainSettings) -> RunDirectory:
         settings: The options. Those that are None follow from the size of the text.
 
     Returns:
-        The run: `kt.runs.load_translator(run.path)` translates with it.
+        The run: `kt.Translator.load(run.path)` translates with it.
 
     Raises:
         ValueError: For options or text that do not fit, or a folder that holds something else.
@@ -39,7 +39,7 @@ def train(settings: TrainSettings) -> RunDirectory:
 
     ```python
     run = kt.runs.train(kt.runs.TrainSettings(train_tsv="pairs.tsv", hold_out=50, run_dir="r"))
-    kt.runs.load_translator(run.path).translate(["A man rides a horse."])
+    kt.Translator.load(run.path).translate(["A man rides a horse."])
     ```
     """
     keep_freed_memory()
@@ -98,7 +98,7 @@ def with_smoothing(settings: TrainSettings) -> TrainSettings:
         )
     if settings.label_smoothing is not None:
         return settings
-    return settings.changed(label_smoothing=label_smoothing(settings.preset))
+    return settings.changed(label_smoothing=label_smoothing(settings.preset or "tiny"))
 
 
 def resolved(ready: prepare.Prepared) -> dict:

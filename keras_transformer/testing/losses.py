@@ -33,7 +33,9 @@ def assert_ignores_padding(loss, *, weights=None, pad_id=0, tolerance=1e-5):
 
     ```python
     kt.testing.assert_ignores_padding(kt.losses.SmoothedCrossentropy(0.1))
-    kt.testing.assert_ignores_padding(model.loss, weights=lambda y: (y != 0) / (y != 0).sum())
+    kt.testing.assert_ignores_padding(
+        model.loss, weights=lambda y: (y != 0) / np.maximum((y != 0).sum(), 1)
+    )
     ```
     """
     if not callable(loss):

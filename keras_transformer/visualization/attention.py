@@ -27,7 +27,8 @@ def attention(weights, queries, keys, title=None):
     Example:
 
     ```python
-    pictures.attention(np.eye(3), ["나는", "집에", "간다"], ["I", "go", "home"]).savefig("a.png")
+    figure = kt.visualization.attention(np.eye(2), ["나는", "간다"], ["I", "go"])
+    figure.savefig("attention.png")
     ```
     """
     from matplotlib.figure import Figure
@@ -118,7 +119,7 @@ def token_probabilities(tokens, probabilities, title=None):
     Example:
 
     ```python
-    pictures.token_probabilities(["I", "go", "home"], [0.9, 0.7, 0.95])
+    kt.visualization.token_probabilities(["I", "go", "home"], [0.9, 0.7, 0.95])
     ```
     """
     from matplotlib.figure import Figure

@@ -25,7 +25,7 @@ def masks(sources, targets, pad="<pad>"):
     Example:
 
     ```python
-    pictures.masks(["나는", "간다", "<end>", "<pad>"], ["<start>", "I", "go", "<pad>"])
+    kt.visualization.masks(["나는", "간다", "<end>", "<pad>"], ["<start>", "I", "go", "<pad>"])
     ```
     """
     from matplotlib.figure import Figure

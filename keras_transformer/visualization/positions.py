@@ -21,7 +21,7 @@ def positional_encoding(length, d_model, lines=(0, 4, 8)):
     Example:
 
     ```python
-    pictures.positional_encoding(50, 128).savefig("positions.png")
+    kt.visualization.positional_encoding(50, 128).savefig("positions.png")
     ```
     """
     from matplotlib.figure import Figure
