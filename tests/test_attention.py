@@ -3,6 +3,7 @@
 import os
 import sys
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -68,3 +69,19 @@ def test_blocks_are_for_training_and_for_many_weights(given, few, monkeypatch):
     np.testing.assert_allclose(
         ops.convert_to_numpy(found), ops.convert_to_numpy(expected), rtol=1e-5, atol=1e-5
     )
+
+
+# Fails if: the length of the output is that of the mixed values, of which a function of TensorFlow
+# forgets the shape once it has been traced for many.
+@pytest.mark.tensorflow_only
+def test_the_length_of_the_output_is_the_querys(monkeypatch):
+    import tensorflow as tf
+
+    def forgetful(*args, **options):
+        mixed, weights = attention_ops.attend(*args, **options)
+        return tf.raw_ops.PlaceholderWithDefault(input=mixed, shape=[None] * 4), weights
+
+    monkeypatch.setattr("keras_transformer.layers.attention.attend", forgetful)
+    layer = MultiHeadAttention(64, 4)
+    assert layer(keras.Input((7, 64))).shape == (None, 7, 64)
+    assert layer(X).shape == X.shape

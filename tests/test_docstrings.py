@@ -104,6 +104,7 @@ def world(files):
     import matplotlib.figure
     import tensorflow as tf
 
+    keras.utils.set_random_seed(1)
     tokenizer = kt.text.Tokenizer.load(files / "runs" / "en-de" / "tokenizer.model")
     encoded = kt.data.encode_pairs(PAIRS, tokenizer)
     plan = kt.data.BatchPlan(encoded, 256, seed=1)
@@ -239,12 +240,14 @@ def test_the_example_runs_and_says_the_truth(
 ):
     shutil.copytree(files, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
+    weights = world["model"].get_weights()
     names = {**world, **vars(importlib.import_module(module)), **of_its_own(module, world)}
     policy = keras.config.dtype_policy()
     with cut_short(monkeypatch):
         try:
             run(code, names)
-        finally:  # an example may choose another one, freeze or compile
+        finally:  # an example may choose another one, freeze, train or compile
             keras.config.set_dtype_policy(policy)
             world["model"].trainable = True
+            world["model"].set_weights(weights)
             compiled(world["model"])

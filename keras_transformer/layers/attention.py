@@ -173,7 +173,7 @@ class MultiHeadAttention(keras.layers.Layer):
         )
 
         # Merge.
-        outputs = [self._merge(mixed)]
+        outputs = [self._merge(mixed, ops.shape(query)[1])]
         if return_attention_weights:
             outputs.append(weights)
         if cache is not None:
@@ -230,9 +230,11 @@ class MultiHeadAttention(keras.layers.Layer):
             heads.append(ops.transpose(part, (0, 2, 1, 3)))
         return heads
 
-    def _merge(self, mixed):
-        """The output projection of all heads: [B, H, T, V] -> [B, T, D]."""
-        length = ops.shape(mixed)[2]
+    def _merge(self, mixed, length):
+        """The output projection of all heads: [B, H, T, V] -> [B, T, D].
+
+        The length T is the query's, since TensorFlow's functions may forget that of `mixed`.
+        """
         rows = ops.reshape(
             ops.transpose(mixed, (0, 2, 1, 3)), (-1, self.num_heads * self.value_dim)
         )
