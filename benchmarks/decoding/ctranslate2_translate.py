@@ -1,8 +1,8 @@
 """CTranslate2 with the weights that the export writes, float32 or int8.
 
-A hypothesis at its limit is cut there and does not end, so a fixed number of tokens is that many
-steps, as elsewhere, of which the last stands in the end's place. Compared are the best hypotheses
-without it.
+CTranslate2 cuts a hypothesis at its limit and adds no end token. A fixed number of tokens is
+therefore the same number of steps as for the other contestants, and the last token takes the place
+of the end. The comparison uses the best hypothesis without that token.
 """
 
 import ctranslate2
@@ -11,7 +11,7 @@ from loop import answers, load
 
 def prepare(config):
     workload, cores = load(config["folder"]), config["cores"]
-    # What is not given up to the call counts as prepared: the pieces, and the limit of all.
+    # Prepared once, so that it is not timed: the pieces, and one limit for all sentences.
     pieces = {id: str(id) for ids in workload["sentences"] for id in ids}
     longest = max(map(len, workload["sentences"])) + workload["extra_length"]
 

@@ -1,8 +1,8 @@
-"""Ids as text, so that every contestant translates the same ids and none waits for a tokenizer."""
+"""Ids as text: every contestant translates the same ids, and no tokenizer is timed."""
 
 
 class Digits:
-    """A vocabulary of numbers in words' place, with what `Translator` and its export ask of one."""
+    """A vocabulary of numbers as words, with the methods that `Translator` and its export use."""
 
     model_proto = b""
 
@@ -29,4 +29,4 @@ class Digits:
         return str(id)
 
     def save(self, path):
-        """Nothing: there is no SentencePiece model."""
+        """Does nothing, because there is no SentencePiece model."""

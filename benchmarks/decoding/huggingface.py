@@ -1,4 +1,4 @@
-"""A `Transformer` as the same model in `transformers`: Marian is post-norm, Pegasus pre-norm."""
+"""Turns a `Transformer` into one of `transformers`: Marian if post-norm, Pegasus if pre-norm."""
 
 import numpy as np
 import torch
@@ -8,13 +8,13 @@ from keras_transformer.layers import sinusoids
 
 
 def to_huggingface(model, longest, pad_id, start_id, end_id, **options):
-    """A `MarianMTModel` or `PegasusForConditionalGeneration` with the weights of `model`.
+    """Returns a `MarianMTModel` or `PegasusForConditionalGeneration` with the weights of `model`.
 
     Args:
-        model: a `Transformer` with sinusoids, ReLU and one vocabulary.
-        longest: how many positions it can have.
-        pad_id, start_id, end_id: the special ids.
-        **options: further arguments of its configuration.
+        model: A `Transformer` with sinusoids, ReLU and one vocabulary.
+        longest: The largest number of positions.
+        pad_id, start_id, end_id: The special ids.
+        **options: Further arguments of the configuration.
     """
     config, pre_norm = model.get_config(), model.encoder.layers[0].norm == "pre"
     kinds = (
@@ -84,6 +84,6 @@ def _attention(theirs, ours):
 
 
 def _norm(theirs, ours):
-    theirs.eps = ours.epsilon  # which their configuration does not let choose
+    theirs.eps = ours.epsilon  # their configuration has no option for it
     theirs.weight.copy_(torch.tensor(ours.gamma.numpy()))
     theirs.bias.copy_(torch.tensor(ours.beta.numpy()))

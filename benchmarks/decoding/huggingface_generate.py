@@ -1,4 +1,4 @@
-"""Hugging Face's `generate`, with its cache, in batches of sentences of like lengths."""
+"""Hugging Face's `generate`, with its cache, in batches of sentences of similar length."""
 
 import torch
 from loop import answers, load
@@ -6,7 +6,7 @@ from loop import answers, load
 
 def prepare(config):
     workload, cores = load(config["folder"]), config["cores"]
-    # The whole module: `from_pretrained` would make positions and epsilons of its own.
+    # Loads the whole module, because `from_pretrained` would replace positions and epsilons.
     model = torch.load(f"{config['folder']}/huggingface.pt", weights_only=False)
     special = workload["special_ids"]
     pad, end = special["pad_id"], special["end_id"]

@@ -1,15 +1,15 @@
 """The same Keras model in the loop of Keras' translation example: no cache, greedy.
 
-For each token the whole model runs on the source and the target so far, both padded to one fixed
-length, and Python takes the most probable token at the current position. The example calls the
-model; `predict_on_batch` compiles it first.
+For each token the whole model runs on the source and on the target so far. Both are padded to one
+fixed length. Python then takes the most probable token at the current position. The example calls
+the model directly; the compiled variant calls `predict_on_batch`.
 """
 
 import keras
 import numpy as np
 from loop import answers, load
 
-import keras_transformer  # noqa: F401  its layers are in the file
+import keras_transformer  # noqa: F401  registers the layers that the file contains
 
 
 def prepare(config):
@@ -32,7 +32,7 @@ def prepare(config):
                 found.append(int(np.argmax(logits[0, position])))
                 if position + 1 < tokens:
                     target[0, position + 1] = found[-1]
-            return found[:-1]  # the last one stands in the end's place
+            return found[:-1]  # the last token takes the place of the end
 
         def translate(sentences, beam_size, tokens, compared):
             if beam_size != 1:

@@ -1,7 +1,7 @@
-"""This package: `Translator` as anyone calls it.
+"""This package: `Translator`, called as users call it.
 
-Settings: `batch_size` as of `n_best`; and whether to compile what only long files repay, as it is
-by itself in those: more widths, and searches that shrink.
+Settings: `batch_size` is that of `n_best`. `long_file` compiles more widths and searches that drop
+finished rows; a translator does so by itself once a file is long enough to repay it.
 """
 
 import math
@@ -24,7 +24,8 @@ class Fixed(Translator):
 
     def batch(self, *arguments):
         source_ids, limits = super().batch(*arguments)
-        # The limits alone, so that the search reserves as much as ever. 1 is of rows that fill up.
+        # Changes only the limits, so that the search reserves as much memory as usual. A limit of 1
+        # belongs to a row that only fills up the batch.
         return source_ids, np.where(limits > 1, self.tokens, limits).astype(limits.dtype)
 
 

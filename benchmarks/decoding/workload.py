@@ -1,4 +1,4 @@
-"""What the contestants that translate load: one model in each one's format, and the sentences."""
+"""Writes what the translating contestants load: one model in every format, and the sentences."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ from keras_transformer.decoding.translator import Translator
 from keras_transformer.runs import run_directory
 
 SPECIAL = {"pad_id": 0, "unknown_id": 1, "start_id": 2, "end_id": 3}
-LONGEST = 512  # positions of Hugging Face's table
+LONGEST = 512  # positions in the table of Hugging Face's model
 
 
 def random_model(size):
-    """An untrained model that never chooses a special id.
+    """Returns an untrained model that never chooses a special id.
 
-    Their embeddings are zero, and so are their logits, after whatever prefix: far below the best,
-    and alike where a translation of a fixed number of tokens has to end.
+    The embeddings of the special ids are zero, so their logits are zero after any prefix. That is
+    far below the best logit.
     """
     keras.utils.set_random_seed(1)
     model = models.Transformer(VOCABULARY[size], **SIZES[size])
@@ -32,7 +32,7 @@ def random_model(size):
 
 
 def run_model(run):
-    """A run's model in float32, whatever precision it was trained in."""
+    """Returns the model of a run in float32, also if it was trained in another precision."""
     trained = run_directory.RunDirectory.open(run).load_model()
     model = models.Transformer.from_config({**trained.get_config(), "dtype": "float32"})
     model.set_weights(trained.get_weights())
@@ -46,11 +46,13 @@ def random_sentences(vocabulary_size, count):
 
 
 def real_sentences(file, run, count):
-    """The first `count` lines of a file as ids, and the special ids of the run's tokenizer."""
+    """Returns the first `count` lines of a file as ids, and the tokenizer's special ids."""
     tokenizer = text.Tokenizer.load(Path(run) / "tokenizer.model")
     lines = Path(file).read_text(encoding="utf-8").splitlines()[:count]
     if len(lines) < count:
-        raise ValueError(f"{file} has {len(lines)} lines and not {count}: pass --sentences.")
+        raise ValueError(
+            f"{file} has {len(lines)} lines instead of {count}. Pass --sentences {len(lines)}."
+        )
     ids = [each for each in tokenizer.encode(lines) if each]
     return ids, {name: getattr(tokenizer, name) for name in SPECIAL}
 
@@ -59,12 +61,12 @@ def write(folder, model, sentences, special, formats):
     """Writes `model` and `sentences` for the contestants.
 
     Args:
-        folder: an empty folder.
-        model: a `Transformer`.
-        sentences: lists of ids, without the end.
-        special: the special ids.
-        formats: "huggingface", "ctranslate2_float32", "ctranslate2_int8": what to write beside
-            the Keras model.
+        folder: An empty folder.
+        model: A `Transformer`.
+        sentences: Lists of ids, without the end.
+        special: The special ids.
+        formats: What to write besides the Keras model: any of "huggingface",
+            "ctranslate2_float32" and "ctranslate2_int8".
     """
     folder = Path(folder)
     workload = {

@@ -1,7 +1,7 @@
-"""What a layer does, counted in its graph, the jaxpr: exact, and the same on every machine.
+"""Counts what a layer does in its JAX graph, the jaxpr: exact, and the same on every machine.
 
-Counted are products of matrices and convolutions, as Table 1 does; softmax, activations and sums
-are not. A loop is counted by its trips, which a jaxpr tells.
+As in Table 1, only matrix products and convolutions count, not softmax, activations and sums. A
+loop counts once per trip; the jaxpr has the number of trips.
 """
 
 import math
@@ -12,7 +12,7 @@ PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def operations(jaxpr):
-    """Multiplications of numbers in all products. A convolution's zeros at the edges count."""
+    """Returns the multiplications of all products. A convolution's zeros at the edges count too."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name in PRODUCTS:
@@ -26,9 +26,9 @@ def operations(jaxpr):
 
 
 def sequential(jaxpr):
-    """The longest chain of products of which each needs the one before; a trip is at least one.
+    """Returns the length of the longest chain of products in which every product needs the last.
 
-    An array counts as a whole: it is there when its last number is.
+    A trip of a loop is at least one. An array counts as a whole: it is ready with its last number.
     """
     return max(_depths(jaxpr, [0] * len(jaxpr.invars)), default=0)
 
@@ -44,7 +44,7 @@ def _multiplications(equation):
 
 
 def _depths(jaxpr, depths):
-    """How long the longest chain is that ends in each result, by those that end in the inputs."""
+    """Returns the longest chain that ends in each result, given those that end in the inputs."""
     known = dict(zip(jaxpr.invars, depths, strict=True))
     for equation in jaxpr.eqns:
         inputs = [known.get(x, 0) if _is_variable(x) else 0 for x in equation.invars]
@@ -64,7 +64,7 @@ def _depths(jaxpr, depths):
 
 
 def _depths_of_scan(equation, inputs):
-    """Trip by trip: what a trip carries on, the next one waits for."""
+    """Follows a loop trip by trip, because a trip waits for the state of the one before."""
     constants, carried = equation.params["num_consts"], equation.params["num_carry"]
     [body] = _within(equation)
     state = inputs[constants : constants + carried]
@@ -85,9 +85,9 @@ def _is_variable(x):
 
 
 def _within(equation):
-    """The graphs within an operation."""
+    """Yields the graphs inside an operation."""
     if equation.primitive.name == "while":
-        raise ValueError("This graph has a loop, and does not tell how often it is run.")
+        raise ValueError("The graph has a loop without a fixed number of trips.")
     for value in equation.params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, core.ClosedJaxpr):

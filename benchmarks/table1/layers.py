@@ -1,4 +1,4 @@
-"""The rows of the paper's Table 1 as Keras layers, each from n vectors of width d to as many."""
+"""The rows of the paper's Table 1 as Keras layers. All map n vectors of width d to n vectors."""
 
 import keras
 from keras import ops
@@ -7,7 +7,7 @@ from keras_transformer.layers import MultiHeadAttention
 from keras_transformer.ops.attention import attend
 from keras_transformer.ops.masks import Masks
 
-HEAD = 64  # width of a head, the paper's; so there are d / 64 heads
+HEAD = 64  # the paper's width per head, so there are d / 64 heads
 
 
 def heads(d):
@@ -15,13 +15,13 @@ def heads(d):
 
 
 class Core(keras.layers.Layer):
-    """What `MultiHeadAttention` does between its projections: `softmax(Q K^T / sqrt(d_k)) V`.
+    """The part of `MultiHeadAttention` between its projections: `softmax(Q K^T / sqrt(d_k)) V`.
 
-    This is what the n^2 d of Table 1 counts.
+    The term n^2 d of Table 1 counts this part.
 
     Args:
-        d: width of all heads together.
-        neighbourhood: r; None is everybody.
+        d: Width of all heads together.
+        neighbourhood: r. With None a position sees all positions.
 
     Call arguments:
         queries, keys, values: [1, H, n, K].
@@ -51,13 +51,13 @@ class Core(keras.layers.Layer):
 class RestrictedAttention(keras.layers.Layer):
     """Self-attention restricted to a neighbourhood (section 4): position i sees |i - j| <= r / 2.
 
-    A block of r queries attends to its window of 2 r keys, masked. That is r n d, times two for
-    what the mask leaves out; and each position is projected to keys and values twice, once for
-    each of its windows.
+    A block of r queries attends to its window of 2 r keys, and a mask hides the distant ones. That
+    takes r n d, times two because masked keys are computed too. Every position lies in two windows,
+    so it is projected to keys and values twice.
 
     Args:
-        d: width.
-        neighbourhood: r, even; n is a multiple of it.
+        d: Width.
+        neighbourhood: r, an even number. n must be a multiple of it.
 
     Call arguments:
         x: [B, n, d].
@@ -84,18 +84,18 @@ class RestrictedAttention(keras.layers.Layer):
 
 
 def blocks(x, size):
-    """[B, n, W] -> [B n / size, size, W]."""
+    """Cuts [B, n, W] into blocks [B n / size, size, W]."""
     return ops.reshape(x, (-1, size, x.shape[-1]))
 
 
 def windows(x, size):
-    """[B, n, W] -> [B n / size, 2 size, W]: each block with half a block before and behind it."""
+    """Adds half a block before and after every block: [B, n, W] -> [B n / size, 2 size, W]."""
     padded = ops.pad(x, [(0, 0), (size // 2, size // 2), (0, 0)])
     return ops.concatenate([blocks(padded[:, :-size], size), blocks(padded[:, size:], size)], 1)
 
 
 def window_masks(x, size):
-    """Of each window: which keys are there [B n / size, 2 size]; who sees whom [size, 2 size]."""
+    """Returns the real keys per window [B n / size, 2 size] and who sees whom [size, 2 size]."""
     real = windows(ops.ones_like(x[..., :1]), size)[..., 0] > 0
     distance = ops.arange(2 * size)[None] - size // 2 - ops.arange(size)[:, None]
     return real, ops.abs(distance) <= size // 2
@@ -114,7 +114,7 @@ ROWS = {
 
 
 def make(row, d, neighbourhood, kernel):
-    """A row's layer of width d, built."""
+    """Returns the built layer of a row, of width d."""
     made = ROWS[row](d, neighbourhood, kernel)
     if not made.built:
         made.build((None, None, d))
@@ -122,7 +122,7 @@ def make(row, d, neighbourhood, kernel):
 
 
 def input_shapes(row, n, d):
-    """The shapes of what a row's layer is called on."""
+    """Returns the shapes of the inputs of a row's layer."""
     if row.endswith("core"):
         return [(1, heads(d), n, d // heads(d))] * 3
     return [(1, n, d)]

@@ -1,4 +1,4 @@
-"""A contestant of contest.py: counts, times and weighs one row of Table 1 at a time."""
+"""A contestant of contest.py: measures operations, time and memory of one row of Table 1."""
 
 import ctypes
 import functools
@@ -14,13 +14,13 @@ from keras_transformer.ops.memory import keep_freed_memory
 
 
 def prepare(config):
-    """`config`: `neighbourhood`, `kernel` and whether to `keep` freed memory, which is quicker."""
+    """Needs `neighbourhood`, `kernel` and `keep`: whether to keep freed memory, which is faster."""
     sizes = {name: config[name] for name in ("neighbourhood", "kernel")}
     if config["keep"]:
         keep_freed_memory()
 
     @functools.cache
-    def layer(row, d):  # made once: the orthogonal matrices of a wide LSTM take seconds
+    def layer(row, d):  # cached, because the orthogonal matrices of a wide LSTM take seconds
         return layers.make(row, d, **sizes)
 
     @functools.cache
@@ -56,7 +56,7 @@ def prepare(config):
 
 
 def program(layer, backward):
-    """`f(weights, inputs)` for JAX: the layer, or the gradients of its squares' sum."""
+    """Returns `f(weights, inputs)` for JAX: the layer, or gradients of the sum of its squares."""
     import jax
 
     others = [variable.value for variable in layer.non_trainable_variables]
@@ -71,7 +71,7 @@ def program(layer, backward):
 
 
 def counted(layer, shapes):
-    """Multiplications and the longest chain, forward and forward + backward."""
+    """Returns multiplications and the longest chain, for forward and for forward + backward."""
     import jax
     from table1 import counts
 
@@ -88,7 +88,7 @@ def counted(layer, shapes):
 
 
 def compiled(layer, backward):
-    """`run(inputs)`, which returns when the result is there."""
+    """Returns `run(inputs)`, which waits for its result."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -110,7 +110,7 @@ def compiled(layer, backward):
 
 
 def seconds(run, least=0.1):
-    """How long each of a few runs took, after one that compiles and is not counted."""
+    """Returns the seconds of some runs, after one run that compiles and is not counted."""
     run()
     found = []
     while math.fsum(found) < least:
@@ -121,10 +121,10 @@ def seconds(run, least=0.1):
 
 
 def mebibytes(run):
-    """How far the memory of this process rises in a run, above what it has before: Linux' count.
+    """Returns how far this process' memory rises during a run (the highest of three, on Linux).
 
-    The highest of three runs. What the runs before have freed must not be used again: so blocks
-    are to be given back at once (MALLOC_MMAP_THRESHOLD_ in the environment), and small ones here.
+    A run must not reuse memory that an earlier run has freed. So large blocks are returned at once
+    (MALLOC_MMAP_THRESHOLD_ in the environment), and small ones are returned here.
     """
     run()  # compiles
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -132,7 +132,7 @@ def mebibytes(run):
     for _ in range(3):
         if trim is not None:
             trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak
         before = _kibibytes("VmRSS")
         run()
         rises.append((_kibibytes("VmHWM") - before) / 1024)

@@ -1,4 +1,4 @@
-"""How many times a layer is applied until position 1 of its input reaches position n."""
+"""Counts how often a layer is applied until position 1 of its input reaches position n."""
 
 import functools
 
@@ -15,18 +15,21 @@ ROWS = {
 
 
 def path_length(row, n, d, neighbourhood, kernel):
-    """The fewest applications after which the last output changes with the first input.
+    """Returns how many applications the last output needs before it depends on the first input.
 
-    Followed by derivatives, application by application: which positions of the result have one that
-    is not 0 by those reached so far. Of a layer that sees all inputs at once the stack of layers is
-    as high as that. Of a recurrent layer it is the steps between, its cell applied at all positions
-    at once to what the application before left one position earlier (`recurrence`).
+    It follows derivatives through the applications: a position is reached if its derivative by a
+    reached position is not 0. For a layer that sees all inputs at once the result is the height of
+    the stack of layers. For a recurrent layer it is the number of steps in between. There the cell
+    is applied at all positions at once, to the states of the position before (`recurrence`).
 
     Args:
-        row: one of `ROWS`.
-        n: positions.
-        d: width.
+        row: One of `ROWS`.
+        n: Number of positions.
+        d: Width.
         neighbourhood, kernel: r and k.
+
+    Raises:
+        ValueError: If n applications are not enough.
     """
     carried = [keras.random.normal((1, n, d))]
     reached = [jnp.zeros((1, n, 1)).at[:, 0].set(1.0)]
@@ -43,7 +46,7 @@ def path_length(row, n, d, neighbourhood, kernel):
 
     @functools.partial(jax.jit, static_argnums=0)
     def follow(apply, carried, reached):
-        # New random numbers, since products of many derivatives would be too small for float32.
+        # New random numbers, because products of many derivatives would be too small for float32.
         moved = [each * keras.random.normal((1, n, d), seed=1) for each in reached]
         carried, moved = jax.jvp(apply, carried, moved)
         return carried, [jnp.any(each != 0, axis=-1, keepdims=True) * 1.0 for each in moved]
@@ -58,19 +61,19 @@ def path_length(row, n, d, neighbourhood, kernel):
 
 
 def dilated(d, kernel, rate):
-    """A convolution that sees every `rate`-th position up to its own.
+    """Returns a convolution that sees every `rate`-th position up to its own.
 
-    Causal, since with kernels that reach both ways some last steps would lead past the ends.
+    It is causal: with kernels that reach both ways, some last steps would lead past the ends.
     """
     layer = keras.layers.Conv1D(d, kernel, padding="causal", dilation_rate=rate)
     return lambda x: [layer(x)]
 
 
 def recurrence(cell):
-    """`apply(x, *states) -> x, *states`: the cell everywhere, on the states one position before.
+    """Returns `apply(x, *states) -> x, *states`: the cell at all positions, on the states before.
 
-    Starting from zeros the states are right at one more position after each application, and after
-    n of them all are those of the recurrent layer. The last is what the layer returns.
+    The states start as zeros. Every application makes them right at one more position, so after n
+    applications all equal those of the recurrent layer. The layer returns the last one.
     """
 
     def apply(x, *states):

@@ -1,8 +1,8 @@
-"""What complexity.py measured, as tables and a picture."""
+"""Turns the measurements of complexity.py into tables and a picture."""
 
 import math
 
-# Operations by Table 1 and section 4, and the exponents of n and of d where one term leads.
+# Operations by Table 1 and section 4, and the exponents of n and d if one term dominates.
 LAYERS = {
     "attention core": ("n^2 d", 2, 1),
     "attention layer": ("n^2 d + n d^2", None, None),
@@ -13,7 +13,7 @@ LAYERS = {
     "convolution": ("k n d^2", 1, 2),
     "separable": ("k n d + n d^2", 1, None),
 }
-# What is followed from the first position to the last: of which layer.
+# The paths that are measured from the first position to the last, and their layers.
 PATHS = {
     "attention layer": "attention layer",
     "restricted layer": "restricted layer",
@@ -35,7 +35,7 @@ PATHS_BY_THEORY = {
 
 
 def pairs(layers):
-    """Whose crossing is looked for."""
+    """Returns the pairs of layers whose crossing is measured."""
     return [
         (attention, recurrence)
         for attention in ("attention core", "attention layer")
@@ -45,8 +45,10 @@ def pairs(layers):
 
 
 def slope(points):
-    """The exponent b of y = a x^b through (x, y), by least squares of logarithms; None of fewer
-    than two, or where one is 0."""
+    """Fits y = a x^b by least squares of the logarithms and returns b.
+
+    Points with y = 0 are left out. Fewer than two points give None.
+    """
     points = [(math.log(x), math.log(y)) for x, y in points if y > 0]
     if len(points) < 2:
         return None
@@ -56,7 +58,7 @@ def slope(points):
 
 
 def tables(report):
-    """(title, names of the columns, rows of texts) of every table."""
+    """Returns every table as (title, names of the columns, rows of texts)."""
     return [
         chains(report),
         exponents(report),
@@ -163,7 +165,7 @@ def crossings(report):
 
 
 def crossing(times, pair, way):
-    """Where the times of a pair cross, between the lengths measured; a text."""
+    """Returns the length where the times of a pair cross, interpolated, as text."""
     first, second = (
         {cell["n"]: cell["seconds"] for cell in _chosen(times, layer=name, way=way, d=pair["d"])}
         for name in (pair["attention"], pair["recurrence"])
@@ -171,7 +173,7 @@ def crossing(times, pair, way):
     points = [(n, math.log(first[n] / second[n])) for n in sorted(first) if n in second]
     if points[-1][1] < 0:
         return f"> {points[-1][0]}"
-    # The last time that the recurrence takes over: noise may cross more than once.
+    # Takes the last crossing, because noise may make the times cross more than once.
     earlier = [index for index, (_, ratio) in enumerate(points) if ratio < 0]
     if not earlier:
         return f"< {points[0][0]}"
@@ -197,7 +199,7 @@ def as_markdown(table):
 
 
 def draw(report):
-    """Time against n and d, and memory against n: a line for each layer, with gradients dashed."""
+    """Draws time over n and d, and memory over n: one line per layer, dashed with gradients."""
     import matplotlib
 
     matplotlib.use("Agg")

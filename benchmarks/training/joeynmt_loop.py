@@ -1,4 +1,4 @@
-"""JoeyNMT 2.3's model and loss in its training step, from a Python of its own."""
+"""JoeyNMT 2.3's model, loss and training step. It runs in a Python of its own."""
 
 import types
 
@@ -24,7 +24,8 @@ def prepare(config):
         sep_id=None,
     )
     vocabulary = Vocabulary([], specials)
-    vocabulary._itos += [f"t{i}" for i in range(4, config["vocabulary_size"])]  # its own is O(V^2)
+    # Filled by hand, because JoeyNMT's own method takes O(V^2).
+    vocabulary._itos += [f"t{i}" for i in range(4, config["vocabulary_size"])]
     vocabulary._stoi.update((token, i) for i, token in enumerate(vocabulary._itos))
     stack = {
         "type": "transformer",
@@ -51,7 +52,7 @@ def prepare(config):
     )
     model.loss_function = ("crossentropy", 0.1)
     swap = torch.arange(config["vocabulary_size"])
-    swap[0], swap[1] = 1, 0  # its pad id is 1
+    swap[0], swap[1] = 1, 0  # JoeyNMT's pad id is 1
 
     def batch_of(source, target, labels):
         source, target, labels = swap[source], swap[target], swap[labels]

@@ -1,4 +1,4 @@
-"""What the contestants that train by Keras' `fit` share."""
+"""Shared by the contestants that train with Keras' `fit`."""
 
 import time
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def answers(model, file):
-    """Each request is one `fit` over all batches; the dataset holds them ready in memory."""
+    """Returns a function that runs one `fit` per request. All batches wait in memory."""
     with np.load(file) as arrays:
         count = len(arrays.files) // 4
         batches = [
@@ -25,7 +25,8 @@ def answers(model, file):
             each.set_shape((None, None))
         return {"source_ids": source, "target_ids": target}, labels, weights
 
-    # Else `fit` ends late: tf.data's tuning thread wakes after 10, 20, 40, ... ms alone.
+    # With autotuning `fit` ends late, because tf.data's tuning thread wakes only after 10, 20, 40,
+    # ... ms.
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = tf.data.Dataset.counter().map(features).prefetch(2).with_options(options)

@@ -1,8 +1,8 @@
-"""The same model from KerasHub's layers, under `fit`: what its own examples do.
+"""The same model from KerasHub's layers, trained with `fit` as in KerasHub's examples.
 
-Its embedding has no scale and its attention has biases. The loss has no label smoothing and there
-are no metrics: Keras has no smoothed cross-entropy on integer labels, and one-hot labels would
-cost it more.
+Its embedding has no scale and its attention has biases. The loss has no label smoothing, and there
+are no metrics. Keras has no smoothed cross-entropy for integer labels, and one-hot labels would
+take more time.
 """
 
 import keras

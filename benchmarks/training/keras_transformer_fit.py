@@ -1,4 +1,4 @@
-"""This package: `Transformer` under `fit`, compiled as the command `train` compiles it."""
+"""This package: `Transformer` with `fit`, compiled as the command `train` compiles it."""
 
 import keras
 from keras_fit import answers

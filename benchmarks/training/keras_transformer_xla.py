@@ -1,4 +1,4 @@
-"""This package as in keras_transformer_fit.py, compiled by XLA: each shape of a batch by itself."""
+"""This package as in keras_transformer_fit.py, with XLA. It compiles once per batch shape."""
 
 import keras_transformer_fit
 

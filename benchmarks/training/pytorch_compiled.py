@@ -1,4 +1,4 @@
-"""The same PyTorch model and loss under `torch.compile`."""
+"""The PyTorch model and loss of pytorch_eager.py with `torch.compile`."""
 
 import torch
 from pytorch_eager import build, loss_of

@@ -1,4 +1,4 @@
-"""`torch.nn.Transformer` with a tied embedding, in a plain loop."""
+"""`torch.nn.Transformer` with a tied embedding, trained in a plain loop."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What the contestants that train in a PyTorch loop share."""
+"""Shared by the contestants that train in a PyTorch loop."""
 
 import contextlib
 import time
@@ -8,7 +8,7 @@ import torch
 
 
 def load(file):
-    """The batches as tuples of tensors: source, target, labels."""
+    """Returns the batches as tuples of tensors: source, target, labels."""
     with np.load(file) as arrays:
         count = len(arrays.files) // 4
         return [
@@ -24,7 +24,7 @@ def autocast(dtype):
 
 
 def answers(model, loss_of, batches, dtype):
-    """Each request is that many steps: loss, gradients and one update of a fused Adam each."""
+    """Returns a function that runs the steps asked for: loss, gradients, update of a fused Adam."""
     optimizer = torch.optim.Adam(
         model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, fused=True
     )
