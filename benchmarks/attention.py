@@ -2,11 +2,11 @@
 
     python benchmarks/attention.py [--output attention.json]
 
-Causal self-attention of width 512 in 8 heads on one sequence, TensorFlow, float32: this package's
-`MultiHeadAttention` as it chooses by itself, held to one piece, held to blocks; and Keras' own
-`keras.layers.MultiHeadAttention`. Each length and way runs in a process of its own, since a process
-tells no more than its highest memory: printed are how far that rose above what it was after a step
-of 64 positions, and the median time of a step.
+The layer is causal self-attention of width 512 in 8 heads, on one sequence, in TensorFlow and
+float32. There are four ways: this package's `MultiHeadAttention` with its own choice, forced to one
+piece, and forced to blocks; and `keras.layers.MultiHeadAttention`. Every length and way runs in a
+process of its own, because a process reports only its peak memory. The table has how far the peak
+rose above that of a step of 64 positions, and the median time per step.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from contest import Contestant, cpu, versions
 
 WAYS = ("automatic", "one piece", "blocks", "keras")
 LENGTHS = (256, 1024, 4096, 16384)
-MOST_ONE_PIECE = 8192  # longer, the weights take many times 8 GiB
+MOST_ONE_PIECE = 8192  # for longer sequences the weights take many times 8 GiB
 D_MODEL, HEADS = 512, 8
 
 
@@ -36,7 +36,7 @@ def main():
     args = parser.parse_args()
     report = {**cpu(), "versions": versions("tensorflow", "keras"), "command": sys.argv}
     report["cells"] = []
-    print(f"{'positions':>10}{'way':>12}{'MiB':>10}{'ms a step':>12}")
+    print(f"{'positions':>10}{'way':>12}{'MiB':>10}{'ms per step':>12}")
     with tempfile.TemporaryDirectory() as logs:
         for length in args.lengths:
             for way in args.ways:
@@ -55,7 +55,7 @@ def main():
 
 
 def prepare(config):
-    """The contestant's side: measures at once, and has nothing to answer."""
+    """Measures at once, as a contestant that answers no requests."""
     import keras
     import tensorflow as tf
 
@@ -102,7 +102,7 @@ def prepare(config):
 
 
 def highest_memory():
-    """The most memory that this process has had, in KiB."""
+    """Returns the peak memory of this process in KiB."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

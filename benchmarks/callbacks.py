@@ -1,11 +1,12 @@
-"""What watching costs: the same training with and without its callbacks, in turn.
+"""Measures what callbacks cost: the same training with and without them, in turn.
 
     python benchmarks/callbacks.py [--output callbacks.json]
 
-A `tiny` model trains on the bundled corpus, `fit` after `fit` of `--steps` updates: alone, with
-`TensorBoard` (curves every 50 updates, no probes), and with `TensorBoard` and `Progress`, as the
-command `train` has them. Each round has every one of them, and begins with another; printed are the
-median and the least time of a fit, and the median of its ratio to the fit alone in that round.
+A `tiny` model trains on the bundled corpus, in fits of `--steps` updates. There are three kinds:
+without callbacks, with `TensorBoard` (curves every 50 updates, no probes), and with `TensorBoard`
+and `Progress`, as the command `train` uses them. Every round runs all three and begins with
+another one. The table has the median and the least time of a fit, and the median of its ratio to
+the fit without callbacks in the same round.
 """
 
 import argparse
@@ -24,7 +25,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=200, help="updates of a fit")
+    parser.add_argument("--steps", type=int, default=200, help="updates per fit")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
@@ -60,7 +61,7 @@ def main():
                 Progress(args.steps, stream=io.StringIO()),
             ],
         }
-        for make in contestants.values():  # compiled, and every shape seen
+        for make in contestants.values():  # compiles, and meets every shape
             fit(make())
         seconds = {name: [] for name in contestants}
         for turn in range(args.rounds):

@@ -1,15 +1,15 @@
-"""Training and decoding speed of versions of this package against each other, in turns.
+"""Compares training and decoding speed of versions of this package, which take turns.
 
     git worktree add ../before HEAD~3
     taskset -c 1 python benchmarks/compare.py ../before . --size tiny --dtype bfloat16
     python benchmarks/compare.py ../before . --task greedy beam --size base
 
-Each version runs in a process of its own, with its own files of benchmarks/: it trains on the
-batches of train.py, or translates the random sentences of decode.py (24 tokens each, 64 sentences
-per call, and one at a time). Printed are medians of milliseconds per step or per sentence, and how
-many times quicker than the first version each is. For training that is processor time, which other
-jobs on the machine disturb less; on one core (taskset) it is the time of the work without the time
-that threads spend on waiting for each other.
+Every version runs in a process of its own, with its own files of benchmarks/. It trains on the
+batches of train.py, or translates the random sentences of decode.py (24 tokens per translation, 64
+sentences per call, and one at a time). The tables have the median milliseconds per step or per
+sentence, and how many times faster a version is than the first one. For training the comparison
+uses processor time, because other jobs on the machine disturb it less. On one core (taskset)
+threads do not wait for each other, so it is the time of the work itself.
 """
 
 import argparse
@@ -31,9 +31,9 @@ def main():
     parser.add_argument("--task", nargs="+", choices=("train", *BEAMS), default=["train"])
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batches", type=int, default=8, help="distinct batches, and steps a turn")
-    parser.add_argument("--sentences", type=int, default=512, help="of decoding; at once")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each version")
+    parser.add_argument("--batches", type=int, default=8, help="batches, which are steps per turn")
+    parser.add_argument("--sentences", type=int, default=512, help="sentences to decode per turn")
+    parser.add_argument("--rounds", type=int, default=5, help="turns per version")
     args = parser.parse_args()
     for task in args.task:
         with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def compare_training(args, folder):
         [milliseconds(found, name, args.batches) for found in replies]
         for name in ("seconds", "cpu_seconds")
     )
-    print(f"train {args.size} {args.dtype}: ms per step, of the processor, times quicker; first")
+    print(f"train {args.size} {args.dtype}: ms per step, CPU ms per step, times faster, first step")
     for i, tree in enumerate(args.trees):
         gain, begin = cpu[0] / cpu[i], first[i]["cpu_seconds"]
         print(f"{wall[i]:8.0f}{cpu[i]:8.0f}{gain:8.2f}{begin:8.1f} s  {tree}", flush=True)
@@ -97,7 +97,7 @@ def compare_decoding(args, folder, task):
 
 
 def start(trees, worker, config, folder):
-    """A contestant for each version, with its own package and its own worker."""
+    """Starts one contestant per version, with its own package and its own worker."""
     return [
         Contestant(
             tree,
@@ -111,7 +111,7 @@ def start(trees, worker, config, folder):
 
 
 def take_turns(running, request, rounds, total=False):
-    """The replies of each contestant; another one begins each round."""
+    """Returns the replies per contestant. Every round begins with another contestant."""
     replies = [[] for _ in running]
     for turn in range(rounds):
         order = list(range(len(running)))

@@ -1,15 +1,17 @@
-"""Table 1 of the paper, measured: a layer's operations, time, memory, and how far signals travel.
+"""Measures Table 1 of the paper: operations, time, memory and path lengths of layers.
 
     python benchmarks/complexity.py [--output complexity.json] [--picture FILE] [--markdown FILE]
 
-Self-attention, whole (`MultiHeadAttention`) and without its projections, which Table 1 leaves out;
-the same restricted to a neighbourhood of r; Keras' SimpleRNN, LSTM, Conv1D and SeparableConv1D of
-kernel k; each from n vectors of width d to as many, heads of 64, one sequence, float32, on the
-processor. Counted in the graphs that JAX traces: multiplications, the longest chain of products of
-which each needs the one before, and the applications of a layer by which the first position
-reaches the last. Timed: forward, and with all gradients. Exponents are slopes of a line through
-the logarithms. Memory is what a step takes beyond its weights and inputs; each length of it runs in
-a process of its own.
+The layers are self-attention (`MultiHeadAttention`), the same without its projections, which
+Table 1 leaves out, both again restricted to a neighbourhood of r, and Keras' SimpleRNN, LSTM,
+Conv1D and SeparableConv1D with kernel k. All map n vectors of width d to n vectors, with 64
+numbers per head, on one sequence, in float32, on the processor.
+
+Three figures are counted in the graphs that JAX traces: multiplications; the longest chain of
+products in which every product needs the one before; and how often a layer is applied until the
+first position reaches the last. Times are measured forward and with all gradients. Exponents are
+the slope of a line through the logarithms. Memory is what a step takes beyond its weights and
+inputs; every length runs in a process of its own.
 """
 
 import argparse
@@ -57,26 +59,30 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--layers", nargs="+", choices=tables.LAYERS, default=[*tables.LAYERS])
-    parser.add_argument("--backend", choices=("jax", "tensorflow"), default="jax", help="timed")
-    parser.add_argument("--rounds", type=int, help="how often every cell is timed; 3, quick 1")
-    parser.add_argument("--quick", action="store_true", help="small sizes, for a look at it")
     parser.add_argument(
-        "--report", metavar="FILE", help="measure nothing: read an earlier --output"
+        "--backend", choices=("jax", "tensorflow"), default="jax", help="the backend that is timed"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="how often every cell is timed; default: 3, with --quick 1"
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, for a first look")
+    parser.add_argument(
+        "--report", metavar="FILE", help="measure nothing and read an earlier --output"
     )
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
     parser.add_argument("--markdown", metavar="FILE", help="also write the tables as Markdown")
     parser.add_argument("--picture", metavar="FILE", help="also draw time and memory")
     args = parser.parse_args()
     if args.rounds is not None and args.rounds < 1:
-        parser.error(f"--rounds is at least 1, got {args.rounds}")
+        parser.error(f"--rounds must be at least 1, got {args.rounds}")
     if not args.report and importlib.util.find_spec("jax") is None:
-        parser.error("operations are counted in JAX's graphs: pip install -e '.[jax]'")
+        parser.error("operations are counted in JAX's graphs; run: pip install -e '.[jax]'")
     for file in filter(None, (args.output, args.markdown, args.picture)):
         if not Path(file).absolute().parent.is_dir():
-            parser.error(f"the folder of {file} does not exist: make it first")
+            parser.error(f"the folder of {file} does not exist; make it first")
     if args.report:
         if not Path(args.report).is_file():
-            parser.error(f"no file {args.report}: it is what --output wrote")
+            parser.error(f"there is no file {args.report}; --report needs a file from --output")
         report = json.loads(Path(args.report).read_text())
     else:
         sizes = {**FULL, **(QUICK if args.quick else {})}
@@ -94,14 +100,14 @@ def main():
 
 
 def measured(layers, backend, sizes):
-    """Everything, as what `--output` writes."""
+    """Returns the whole report, as `--output` writes it."""
     report = {**cpu(), "versions": versions(backend, "keras"), "command": sys.argv}
     report.update(sizes=sizes, backend=backend)
     with tempfile.TemporaryDirectory() as logs:
 
         def start(name, backend=backend, **environment):
-            # Where memory is measured, blocks that are freed go back to the system at once; else
-            # they are kept, which is quicker.
+            # When memory is measured, freed blocks go back to the system at once. Otherwise they
+            # are kept, which is faster.
             config = {name: sizes[name] for name in ("neighbourhood", "kernel")}
             config["keep"] = not environment
             environment.update(
@@ -124,7 +130,7 @@ def measured(layers, backend, sizes):
 
 
 def grid(sizes):
-    """The (n, d) that exponents are fitted to."""
+    """Returns the pairs (n, d) to which exponents are fitted."""
     by_length = [(n, sizes["width"]) for n in sizes["lengths"]]
     return by_length + [(sizes["length"], d) for d in sizes["widths"]]
 
@@ -140,7 +146,7 @@ def paths(counter, layers, sizes):
 
 
 def counts(counter, layers, sizes):
-    """Operations and chains of forward and both, at every size that is timed and at `chains`."""
+    """Counts operations and chains of both ways, at every timed size and at `chains`."""
     chosen = dict.fromkeys([*grid(sizes), *((n, sizes["width"]) for n in sizes["chains"])])
     return [
         {"layer": layer, "n": n, "d": d, "way": way, **figures}
@@ -151,7 +157,7 @@ def counts(counter, layers, sizes):
 
 
 def crossings(counter, layers, sizes):
-    """The least n of which attention takes as many operations as the recurrence, by bisection."""
+    """Finds the least n at which attention takes as many operations as the recurrence."""
     found = []
     for attention, recurrence in tables.pairs(layers):
         for d in sizes["crossing_widths"]:
@@ -163,7 +169,7 @@ def crossings(counter, layers, sizes):
                 )
                 return first["operations"] >= second["operations"]
 
-            low, high = 16, 16 * d  # of fewer positions products are sums, which are not counted
+            low, high = 16, 16 * d  # below 16 some products are sums, which are not counted
             if more(low):
                 n = "always"
             elif not more(high):
@@ -178,7 +184,7 @@ def crossings(counter, layers, sizes):
 
 
 def times(clock, layers, sizes):
-    """Median seconds of every cell; all cells are gone through again in each round."""
+    """Returns the median seconds of every cell. Every round times all cells again."""
     cells = {(layer, n, d): [] for layer in layers for n, d in grid(sizes)}
     crossing = [
         (round(d * factor), d)

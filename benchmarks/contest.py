@@ -1,10 +1,10 @@
-"""Contestants in processes of their own, asked in turn: what a benchmark here is made of.
+"""Runs contestants in processes of their own and asks them in turn. Benchmarks are built on it.
 
-A contestant is a Python file with `prepare(config) -> answer`, and `answer(request) -> reply`, all
-of them dictionaries of JSON. Each runs in a process of its own, in the Python of its choice, so
-that thread pools, allocators and incompatible requirements stay apart. The processes live as long
-as the contest, and wait while another one works; asked in turn, all see the same machine, quick or
-slow.
+A contestant is a Python file with `prepare(config) -> answer, facts` and
+`answer(request) -> reply`. Configs, facts, requests and replies are JSON dictionaries. Every
+contestant has a process and, if needed, a Python of its own, so thread pools, allocators and
+incompatible requirements stay apart. The processes live as long as the contest and wait while
+another one works. Because they take turns, all meet the machine in the same state.
 """
 
 import importlib.util
@@ -21,12 +21,12 @@ class Contestant:
     """A process that holds one contestant.
 
     Args:
-        name: how reports call it.
-        file: the Python file with its `prepare`.
-        config: what `prepare` gets.
-        python: the interpreter; this one where not given.
-        environment: further environment variables.
-        log: the file that gets all that it prints.
+        name: Its name in reports.
+        file: The Python file with its `prepare`.
+        config: The argument of `prepare`.
+        log: The file that gets everything it prints.
+        python: The interpreter. Unless given, it is the current one.
+        environment: Further environment variables.
     """
 
     def __init__(self, name, file, config, log, python=None, environment=None):
@@ -43,10 +43,11 @@ class Contestant:
         self.facts = self.ask(config)
 
     def ask(self, request):
-        """The reply to a request.
+        """Returns the reply to a request.
 
         Raises:
-            RuntimeError: where it fails; the text is its last line, the rest is in the log.
+            RuntimeError: If the contestant fails. The message has one line of its error, and the
+                log has the rest.
         """
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -69,7 +70,7 @@ class Contestant:
 
 
 def cpu():
-    """What the processor calls itself, and how many cores this process may use."""
+    """Returns the processor's name, and how many cores this process may use."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -85,7 +86,7 @@ def cpu():
 
 
 def versions(*packages):
-    """The installed versions, None for what is missing."""
+    """Returns the installed versions, with None for missing packages."""
     from importlib import metadata
 
     found = {}
@@ -98,7 +99,7 @@ def versions(*packages):
 
 
 def _serve(file):
-    # What a library prints must not end up between the replies.
+    # Sends everything that libraries print to stderr, so that it does not mix with the replies.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     spec = importlib.util.spec_from_file_location("contestant", file)
@@ -112,7 +113,7 @@ def _serve(file):
                 answer, reply = module.prepare(json.loads(line))
             else:
                 reply = answer(json.loads(line))
-        except Exception as error:  # of any library: it becomes an entry of the report
+        except Exception as error:  # from any library; the report gets it as an entry
             traceback.print_exc()
             reply = {"error": f"{type(error).__name__}: {str(error).splitlines()[:1]}"}
         replies.write(json.dumps(reply) + "\n")

@@ -1,18 +1,20 @@
-"""Translation speed beside CTranslate2, Hugging Face and a loop without cache, on the same weights.
+"""Compares translation speed with CTranslate2, Hugging Face and a loop without cache.
 
     python benchmarks/decode.py [--run RUN --source FILE] [--output decode.json]
 
-Sizes "tiny" and "base" are those of train.py with random weights, which never choose the end: each
-translation has 24 tokens. With `--run`, a trained run of this package is one more size, whose
-translations end by themselves (at most source + 50 tokens), and `--source`, plain text with a
-sentence a line, gives the sentences of all sizes as ids of its tokenizer. Else they are random ids
-in the lengths of short captions. Weights are float32 but for int8's. No one tokenizes.
+All contestants have the same weights. Sizes "tiny" and "base" are those of train.py with random
+weights, which never choose the end, so every translation has 24 tokens. `--run` adds a trained run
+of this package as a third size. Its translations end by themselves, at most 50 tokens after the
+length of the source. `--source` is plain text with one sentence per line, which all sizes translate
+as ids of the run's tokenizer. Without it the sentences are random ids in the lengths of short
+captions. Weights are float32, except those of `ctranslate2_int8`. Tokenizing is not timed.
 
-Latency is one sentence at a time; throughput a file of 2,000 sentences (400 for "base", to end in
-time). "40 tokens" is the latency of translations of that length, greedy, where the loops take part.
-Every contestant works at the setting that was best for it in the same run, on a part of the
-sentences, and compiled before. Then they are asked in turn; printed are medians over the rounds,
-and the share of sentences with the ids of ours. Below 97 % in float32 the exit status is 1.
+Latency is the time of one sentence at a time. Throughput is that of a file of 2,000 sentences (400
+for "base", to save time). "40 tokens" is the greedy latency of translations of that length, and
+includes the loops without cache. Every contestant first finds its best setting on a part of the
+sentences, and compiles. Then the contestants are asked in turn. The tables have medians over the
+rounds, and the share of sentences with the same ids as ours. If a float32 contestant shares less
+than 97 %, the exit status is 1.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from pathlib import Path
 from contest import Contestant, cpu, versions
 
 HERE = Path(__file__).parent / "decoding"
-# Each one's file, what its `prepare` gets, and what is written for it.
+# Per contestant: its file, its part of the config, and the model format that it needs.
 CONTESTANTS = {
     "keras_transformer": ("keras_transformer_translate", {}, None),
     "ctranslate2": ("ctranslate2_translate", {"weights": "float32"}, "ctranslate2_float32"),
@@ -40,30 +42,34 @@ LOOPS = {"keras_loop", "keras_loop_compiled"}
 BEAMS = {"greedy": 1, "beam": 4}
 SENTENCES = {"tiny": 2000, "base": 400, "run": 2000}
 TOKENS, LOOP_TOKENS = 24, 40
-REST = 0.5  # seconds between turns: for as long, threads of the one before may spin and wait
-SAME = 0.97  # of the sentences, at least: near ties are left to the order of additions
+REST = 0.5  # seconds between turns, because idle threads of the last contestant spin for a while
+SAME = 0.97  # share of equal sentences, at least; the order of additions decides near ties
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", help="a trained run; also the tokenizer of --source")
-    parser.add_argument("--source", metavar="FILE", help="sentences to translate, one a line")
-    parser.add_argument("--size", nargs="+", choices=SENTENCES, help="default: all there are")
+    parser.add_argument("--run", help="a trained run; its tokenizer also encodes --source")
+    parser.add_argument("--source", metavar="FILE", help="sentences to translate, one per line")
+    parser.add_argument("--size", nargs="+", choices=SENTENCES, help="default: all possible")
     parser.add_argument("--search", nargs="+", choices=BEAMS, default=list(BEAMS))
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
-    parser.add_argument("--sentences", type=int, help="of throughput; default: see above")
-    parser.add_argument("--latency-sentences", type=int, default=24, help="of latency, a turn")
+    parser.add_argument("--rounds", type=int, default=3, help="turns per contestant")
+    parser.add_argument("--sentences", type=int, help="for throughput; default: see above")
+    parser.add_argument(
+        "--latency-sentences", type=int, default=24, help="for latency, in every turn"
+    )
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
-    parser.add_argument("--logs", default="benchmark-logs", help="folder for what they print")
+    parser.add_argument(
+        "--logs", default="benchmark-logs", help="folder for what contestants print"
+    )
     args = parser.parse_args()
     if bool(args.run) != bool(args.source):
-        parser.error("--run and --source go together: the sentences are ids of the run's tokenizer")
+        parser.error("give --run and --source together: the run's tokenizer encodes the sentences")
     sizes = args.size or [size for size in SENTENCES if size != "run" or args.run]
     if "run" in sizes and not args.run:
-        parser.error("--size run is that of --run")
+        parser.error("--size run needs --run")
     packages = ("tensorflow", "keras", "ctranslate2", "torch", "transformers")
     report = {**cpu(), "versions": versions(*packages), "command": sys.argv, "cells": []}
     for size in sizes:
@@ -76,7 +82,7 @@ def main():
 
 
 def contests(size, args, cores):
-    """The cells of one size, by contestants that live through all of them."""
+    """Yields the cells of one size. The contestants live through all of them."""
     from decoding import workload
 
     count = args.sentences or SENTENCES[size]
@@ -120,7 +126,7 @@ def contests(size, args, cores):
 
 
 def contest(running, request, rounds):
-    """One table: each at its best setting, warm, in turns, and compared with ours."""
+    """Measures one cell: contestants at their best setting, warm, in turns, compared with ours."""
     part = 8 if request["one_by_one"] else max(128, request["count"] // 2)
     few = {**request, "count": min(request["count"], part)}
     results = {}
@@ -128,12 +134,12 @@ def contest(running, request, rounds):
         best, tried = tune(contestant, few)
         found = contestant.ask({**few, "setting": best, "compared": True})["ids"]
         results[name] = {"setting": best, "tried": tried, "ids": found, "seconds": [], "each": []}
-        if contestant.facts["compiles"]:  # all shapes but those of the tuning
+        if contestant.facts["compiles"]:  # tuning has met some of the shapes only
             first = contestant.ask({**request, "setting": best})
             results[name]["first_seconds"] = sum(first["seconds"])
     for turn in range(rounds):
         order = list(running)
-        # Another one begins each time: what went before may leave the machine quick or slow.
+        # Every round begins with another one, because the last one may leave the machine slower.
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             time.sleep(REST)
             reply = running[name].ask({**request, "setting": results[name]["setting"]})
@@ -151,14 +157,14 @@ def contest(running, request, rounds):
 
 
 def tune(contestant, request):
-    """The best value of each axis of a contestant's settings, one axis after the other."""
+    """Finds the best value per axis of a contestant's settings, one axis after the other."""
     axes = contestant.facts["latency" if request["one_by_one"] else "throughput"]
     best, tried = {axis: values[0] for axis, values in axes.items()}, []
     for axis, values in axes.items():
         seconds = {}
         for value in values if len(values) > 1 else ():
             asked = {**request, "setting": {**best, axis: value}}
-            # What compiles has to meet every shape, others to touch their memory.
+            # A contestant that compiles must meet every shape; the others must touch their memory.
             warm = request["count"] if contestant.facts["compiles"] else 1 + request["count"] // 8
             first = sum(contestant.ask({**asked, "count": warm})["seconds"])
             seconds[value] = sum(contestant.ask(asked)["seconds"])
@@ -169,7 +175,7 @@ def tune(contestant, request):
 
 
 def differences(cells):
-    """What is wrong: contestants of the same weights that translate otherwise."""
+    """Yields a line for every contestant that has the same weights and other translations."""
     for cell in cells:
         allowed = max(1, (1 - SAME) * cell["compared"])
         for name, result in cell["contestants"].items():
@@ -183,7 +189,7 @@ def print_cell(cell):
     count = cell["request"]["count"]
     print(f"\n{cell['size']} {cell['search']}, {cell['measurement']}: {count} sentences")
     alone = cell["request"]["one_by_one"]
-    columns = ("", 21), ("target tokens/s", 17), ("ms a sentence" * alone, 15 * alone)
+    columns = ("", 21), ("target tokens/s", 17), ("ms/sentence" * alone, 15 * alone)
     columns += ("ours / this", 13), ("same ids", 10)
     print("".join(f"{name:>{width}}" for name, width in columns) + "  setting")
     ours = cell["contestants"].get(OURS)

@@ -1,19 +1,20 @@
-"""Training and decoding speed on a GPU through JAX, which needs keras, jax and numpy alone.
+"""Measures training and decoding speed on a GPU with JAX. Needs only keras, jax and numpy.
 
     KERAS_BACKEND=jax python benchmarks/gpu.py [--output gpu.json]
 
-Training: `compile` and `fit` as the command `train` uses them, in mixed_bfloat16, on full batches
-of about the paper's 25,000 tokens either side (section 5.1). Printed are target tokens/s (median
-over the rounds), the share of the GPU's matrix-product rate (the arithmetic of the model's matrix
-products, forward and backward, over the time, over what square bfloat16 matrices reach in the same
-process) and the peak of device memory.
+Training uses `compile` and `fit` as the command `train` does, in mixed_bfloat16, on full batches of
+about 25,000 tokens per side, as in the paper (section 5.1). The table has target tokens/s (median
+over the rounds), the share of the GPU's matrix-product rate, and the peak of device memory. The
+share is the arithmetic of the model's matrix products, forward and backward, per second, divided by
+the rate of square bfloat16 matrices in the same process.
 
-Decoding: the compiled greedy search, to the full length in every row.
+Decoding is the compiled greedy search, to the full length in every row.
 
-Both with Keras' flash attention allowed and not; "attention" is what was traced: cudnn (flash),
-xla, or own, the layer's own matrix products. JAX tells the peak of a process, so each training cell
-has a process of its own; the decoding cells of a model share one, smallest first. What fails, out
-of memory for instance, is a line of the report. The file is written after every cell.
+Both run with Keras' flash attention allowed and forbidden. The column "attention" says what was
+traced: cudnn (flash), xla, or own (the layer's own matrix products). JAX reports the peak of a
+process, so every training cell has a process of its own. The decoding cells of a model share one,
+smallest first. A cell that fails, for example out of memory, is a line of the report. The file is
+written after every cell.
 """
 
 import argparse
@@ -34,15 +35,15 @@ def main():
     )
     whole = {"type": int, "nargs": "+"}
     parser.add_argument("--size", nargs="+", default=["base", "big"], help="names of presets")
-    parser.add_argument("--only", choices=KINDS, help="measure this alone")
+    parser.add_argument("--only", choices=KINDS, help="measure only this")
     parser.add_argument("--flash", nargs="+", choices=("on", "off"), default=["on", "off"])
     parser.add_argument("--vocabulary-size", type=int, default=37_000)
-    of_tokens = "a training batch, a side; decoding stays within twice as many"
+    of_tokens = "tokens per training batch and side; decoding uses at most twice as many"
     parser.add_argument("--tokens", type=int, default=25_600, help=of_tokens)
-    parser.add_argument("--length", **whole, default=[64, 256], help="of training sentences")
-    parser.add_argument("--rows", **whole, default=[1, 8, 64, 512], help="decoded at once")
-    parser.add_argument("--decode-length", **whole, default=[24, 64], help="tokens, either side")
-    parser.add_argument("--steps", type=int, default=50, help="training steps of a round")
+    parser.add_argument("--length", **whole, default=[64, 256], help="tokens per training sentence")
+    parser.add_argument("--rows", **whole, default=[1, 8, 64, 512], help="rows decoded at once")
+    parser.add_argument("--decode-length", **whole, default=[24, 64], help="tokens per side")
+    parser.add_argument("--steps", type=int, default=50, help="training steps per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
     parser.add_argument("--logs", default="benchmark-logs", help="folder for what cells print")
@@ -70,7 +71,7 @@ def main():
 
 
 def cells(kind, size, flash, args):
-    """Measures one after the other, in processes of their own."""
+    """Yields the measured cells of one model, one after the other."""
     if kind == "train":
         shapes = [(max(1, args.tokens // length), length) for length in args.length]
     else:
@@ -96,7 +97,7 @@ def cells(kind, size, flash, args):
             if kind == "train":
                 running.close()
                 running = None
-        except RuntimeError as error:  # the process is closed
+        except RuntimeError as error:  # the contestant has closed its process
             cell["error"] = str(error)
             running = None
         yield cell
@@ -107,7 +108,7 @@ def cells(kind, size, flash, args):
 COLUMNS = {"size": 7, "flash": 6, "rows": 6, "length": 7, "attention": 10}
 FIGURES = {
     "train": {"target tokens/s": 16, "of the rate": 12, "TFLOP/s at best": 16},
-    "decode": {"tokens/s": 16, "ms a step": 12},
+    "decode": {"tokens/s": 16, "ms per step": 12},
 }
 COMMON = {"peak GiB": 10, "first call": 11}
 
@@ -127,7 +128,7 @@ def line(kind, cell):
         figures += f"{cell['share_of_matmul_rate']:12.1%}{cell['matmul_rate'] / 1e12:16,.3g}"
     else:
         figures += f"{1000 * cell['seconds_a_step']:12.3f}"
-    peak = cell["peak_bytes"]  # none on CPUs
+    peak = cell["peak_bytes"]  # None on CPUs
     peak = f"{peak / 2**30:10.2f}" if peak else f"{'?':>10}"
     return f"{start}{figures}{peak}{cell['first_seconds']:9.1f} s"
 

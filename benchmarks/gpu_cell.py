@@ -1,4 +1,4 @@
-"""One process of gpu.py: training or decoding of one preset, and what the device can do at best."""
+"""One process of gpu.py: training or decoding of one preset, and the device's best rate."""
 
 import statistics
 import sys
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from train import operations
 
-# Runs from a bare checkout: installing the package would bring TensorFlow.
+# Runs from a bare checkout, because installing the package would also install TensorFlow.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from keras_transformer import losses, metrics, models, optimizers  # noqa: E402
@@ -21,7 +21,7 @@ START_ID, FIRST_WORD = 2, 4
 
 
 class Vocabulary:
-    """Ids without text. No id of the model ends a sentence: every row takes all steps."""
+    """Ids without text. No id of the model ends a sentence, so every row takes all steps."""
 
     pad_id, start_id = 0, START_ID
 
@@ -54,9 +54,9 @@ def prepare(config):
 
 
 def watch_attention():
-    """The set of implementations that JAX's attention will be traced with, filled in later.
+    """Returns a set that later collects the implementations of JAX's attention that are traced.
 
-    Keras falls back in silence where a shape, a dtype or the cuDNN at hand does not do.
+    Keras falls back silently if the shape, the dtype or the installed cuDNN is not supported.
     """
     traced, function = set(), jax.nn.dot_product_attention
 
@@ -89,7 +89,7 @@ def measure_training(model, rows, length, config):
     first = fit(1)
     fit(2)
     seconds = [fit(config["steps"]) / config["steps"] for _ in range(config["rounds"])]
-    peak = peak_bytes()  # before the matrices below
+    peak = peak_bytes()  # read before `matmul_rate` allocates its matrices
     work, rate = operations([(rows, length, length)], size, vocabulary_size), matmul_rate()
     return {
         "first_seconds": first,
@@ -104,7 +104,7 @@ def measure_training(model, rows, length, config):
 
 
 def batches(rows, length, vocabulary_size):
-    """Random ids for `fit`, without padding, a few batches again and again."""
+    """Yields random ids for `fit`, without padding: four batches, repeated for ever."""
     random, made = np.random.default_rng(1), []
     for _ in range(4):
         ids = random.integers(FIRST_WORD, vocabulary_size, (2, rows, length), dtype="int32")
@@ -133,7 +133,7 @@ def measure_decoding(model, rows, length, config):
     first, *seconds = seconds
     return {
         "first_seconds": first,
-        "seconds_a_step": statistics.median(seconds) / length,  # the encoder's share included
+        "seconds_a_step": statistics.median(seconds) / length,  # includes the encoder's time
         "seconds": seconds,
         "tokens_per_second": rows * length / statistics.median(seconds),
         "peak_bytes": peak_bytes(),
@@ -141,15 +141,15 @@ def measure_decoding(model, rows, length, config):
 
 
 def peak_bytes():
-    """The most device memory that this process has used; None where the device does not tell."""
+    """Returns this process' peak of device memory, or None if the device does not report it."""
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def matmul_rate(products=20, repeats=10):
-    """Multiplications and additions a second of large square bfloat16 matrices, at best."""
+    """Returns the best rate of large square bfloat16 matrices, in operations per second."""
     n = 512 if jax.default_backend() == "cpu" else 8192
-    # Random numbers of variance 1 in every product: a GPU draws less power for zeros, and is then
-    # quicker than with any model.
+    # All products have random numbers of variance 1. With zeros a GPU draws less power, and is
+    # then faster than with any model.
     left, right = jax.random.normal(jax.random.key(1), (2, n, n), "bfloat16")
     right = right * n**-0.5
     chain = jax.jit(lambda x, y: jax.lax.fori_loop(0, products, lambda _, x: x @ y, x))

@@ -1,12 +1,12 @@
-"""What the input pipeline costs: time and memory until training can begin, and waiting in training.
+"""Measures the input pipeline: time and memory until training can begin, and waiting after that.
 
     python benchmarks/input_pipeline.py --tsv FILE [--output input_pipeline.json]
 
-`FILE` has a pair a line, `source<TAB>target`, gzipped or not: Tatoeba's German-English, say. Timed
-are reading, training a vocabulary, encoding (which happens once: then its cache is read), the plan,
-and the first batch; beside each the highest memory of the process up to there, and what of that the
-imports alone take. Then a `tiny` model trains on the batches, and the share of the wall-clock that
-each step spends in waiting for its batch is printed.
+`FILE` has one pair per line, `source<TAB>target`, and may be gzipped, for example Tatoeba's
+German-English. The stages are the imports, reading, training a vocabulary, encoding, reading the
+cache of that, the plan, and the first batch. Every stage has its time and the peak memory of the
+process so far. Then a `tiny` model trains on the batches. The last line is the share of the
+wall-clock time that the steps wait for their batches.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--vocabulary-size", type=int, default=10_000)
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--steps", type=int, default=200, help="of training, the first left out")
+    parser.add_argument("--steps", type=int, default=200, help="timed training steps")
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
     args = parser.parse_args()
     report = {**cpu(), "versions": versions("tensorflow", "keras"), "command": sys.argv}
@@ -76,7 +76,7 @@ def main():
         asked = time.perf_counter()
         batch = next(batches)
         waiting += time.perf_counter() - asked
-        model.train_on_batch(*batch)  # returns the loss, so the step has ended
+        model.train_on_batch(*batch)  # returns the loss, so it waits for the end of the step
     report["waiting_share"] = waiting / (time.perf_counter() - begin)
     print(f"waiting for data in training: {report['waiting_share']:.2%} of the time")
     if args.output:

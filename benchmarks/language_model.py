@@ -1,14 +1,14 @@
-"""A character language model: this package's recipe against nanoGPT's own script and model.
+"""Compares this package's recipe for a character language model with nanoGPT's own script.
 
     python benchmarks/language_model.py --nanogpt FOLDER --text input.txt [--rounds 2]
 
 `FOLDER` is a checkout of nanoGPT. A copy of it gets the text's characters as its `train.bin` and
-`val.bin` (the first 90 % and the rest, as in recipes/language_model.py) and is run with the command
-that its readme gives for a processor: 4 layers, 4 heads, width 128, 64 characters of context,
-batches of 12, 2,000 updates, no dropout. Both run as whole processes, on all cores, in turn, each
-round with another seed for ours (nanoGPT's script fixes its own). Printed are the wall-clock of the
-processes and the loss of the whole validation text in windows of 64, each by its own model:
-nanoGPT's script prints estimates from 20 random batches, which are shown too.
+`val.bin` (the first 90 % and the rest, as in recipes/language_model.py). It runs with the command
+that nanoGPT's readme gives for a processor: 4 layers, 4 heads, width 128, 64 characters of context,
+batches of 12, 2,000 updates, no dropout. Both run as whole processes, on all cores, in turn. Every
+round has another seed for ours; nanoGPT's script fixes its own. The output has the wall-clock time
+of the processes, and the loss of both models on the whole validation text in windows of 64.
+nanoGPT's script prints estimates from 20 random batches; they are in the output too.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from contest import cpu, versions
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "language_model.py"
 SIZES = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64, "batch_size": 12}
-# Runs inside the copy: its model on the windows of val.bin, from the checkpoint that it wrote.
+# Runs inside the copy: scores the windows of val.bin with the model of nanoGPT's checkpoint.
 SCORE = """
 import numpy as np, torch
 from model import GPT, GPTConfig
@@ -101,7 +101,7 @@ def nanogpt(args, copy, seed):
     options = {**SIZES, "max_iters": args.updates, "lr_decay_iters": args.updates}
     options |= {"device": "cpu", "compile": False, "eval_iters": 20, "log_interval": 1}
     options |= {"dropout": 0.0, "eval_interval": min(250, args.updates)}
-    # Without it nanoGPT would take GPT-2's 50,304 entries.
+    # Without this file nanoGPT would use the 50,304 entries of GPT-2's vocabulary.
     (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": len(number)}))
     output, seconds = timed(
         [sys.executable, "train.py", "config/train_shakespeare_char.py"]
@@ -114,7 +114,7 @@ def nanogpt(args, copy, seed):
 
 
 def timed(command, folder=None):
-    """What a process prints, and its seconds."""
+    """Runs a process and returns its output and its seconds."""
     begin = time.perf_counter()
     done = subprocess.run(map(str, command), cwd=folder, capture_output=True, text=True)
     if done.returncode:

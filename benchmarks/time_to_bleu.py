@@ -1,20 +1,20 @@
-"""BLEU against wall-clock: a whole training with this package, then one with JoeyNMT, on one text.
+"""Compares BLEU over wall-clock time of a whole training with this package and with JoeyNMT.
 
     python benchmarks/time_to_bleu.py --data FOLDER --runs RUNS --joeynmt PYTHON [--minutes 35 35]
 
-`FOLDER` has `train` and `val`, each in `.en` and `.de` (Multi30k, tokenised). Both train the same
-model (4 + 4 layers of width 128, pre-norm, tied embeddings, a vocabulary of 6,000) on batches of
-about 4,096 tokens a side at the same learning rates, one after the other, on all cores, in the best
-precision that each offers on a processor: bfloat16 here, float32 in JoeyNMT, which turns its half
-precision off there. The clock runs from the start of the command, so vocabulary (not JoeyNMT's,
-which is made before), first steps and validation are in it.
+`FOLDER` has the files `train.en`, `train.de`, `val.en` and `val.de` (Multi30k, tokenised). Both
+train the same model (4 + 4 layers of width 128, pre-norm, tied embeddings, a vocabulary of 6,000)
+on batches of about 4,096 tokens per side, at the same learning rates. They train one after the
+other, on all cores, in the best precision that they offer on a processor: bfloat16 here, float32 in
+JoeyNMT, which turns half precision off there. The clock runs from the start of the command, so it
+includes first steps, validation and our vocabulary. JoeyNMT's vocabulary is made before.
 
-Both decode the validation text every 1,000 updates; JoeyNMT keeps a checkpoint then, this package
-one every 250. After both, the checkpoint of every 500th update (`--every 2`), and each of
-JoeyNMT's, is scored by sacreBLEU, `--tokenize none`, on the validation text, beam 5, ranked by
-score / length (JoeyNMT: its penalty with alpha 1): the checkpoint alone and the mean with the 3 and
-the 7 before it; the best of the three counts. A contestant that has a run in `RUNS` is not trained
-again. JoeyNMT's Python is that of train.py.
+Both decode the validation text every 1,000 updates. JoeyNMT then keeps a checkpoint; this package
+keeps one every 250. After both trainings, the checkpoint of every 500th update (`--every 2`), and
+all of JoeyNMT's, are scored by BLEU with `--tokenize none` on the validation text. The beam is 5,
+ranked by score / length (in JoeyNMT: its penalty with alpha 1). The best of three counts: the
+checkpoint itself, its mean with the 3 before it, and its mean with the 7 before it. A contestant
+that has a run in `RUNS` is not trained again. `PYTHON` has JoeyNMT, as for train.py.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from contest import cpu, versions
 
 TOKENS, RATE, WARMUP, DROPOUT = 4096, 0.003, 1500, 0.2
 MEANS = (1, 4, 8)
-DECODE_EVERY = 4  # validations here: the text is decoded as often as JoeyNMT, which always does
+DECODE_EVERY = 4  # our validations; so we decode as often as JoeyNMT, which always decodes
 OURS, JOEYNMT = "keras_transformer", "joeynmt"
 
 
@@ -38,19 +38,19 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, type=Path, metavar="FOLDER")
-    parser.add_argument("--runs", required=True, type=Path, help="gets both runs")
+    parser.add_argument("--runs", required=True, type=Path, help="folder for both runs")
     parser.add_argument("--joeynmt", metavar="PYTHON", help="an interpreter that has JoeyNMT")
     parser.add_argument("--minutes", nargs=2, type=float, default=(35, 35), help="ours, JoeyNMT's")
-    parser.add_argument("--updates", type=int, default=8000, help="at most")
-    parser.add_argument("--validate-every", type=int, default=250, help="updates")
+    parser.add_argument("--updates", type=int, default=8000, help="number of updates at most")
+    parser.add_argument("--validate-every", type=int, default=250, help="in updates")
     parser.add_argument("--vocabulary-size", type=int, default=6000)
-    parser.add_argument("--every", type=int, default=2, help="score every so many checkpoints")
-    parser.add_argument("--goal", type=float, default=40, help="BLEU that is waited for")
+    parser.add_argument("--every", type=int, default=2, help="score every Nth checkpoint")
+    parser.add_argument("--goal", type=float, default=40, help="report the time to this BLEU")
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
     args = parser.parse_args()
     for name in ("train.en", "train.de", "val.en", "val.de"):
         if not (args.data / name).is_file():
-            parser.error(f"--data {args.data} has no {name}: it is a folder of Multi30k's texts")
+            parser.error(f"--data {args.data} has no {name}; it must hold Multi30k's four texts")
     args.runs.mkdir(parents=True, exist_ok=True)
     commands = {OURS: our_command(args)}
     if args.joeynmt:
@@ -68,7 +68,7 @@ def main():
 
 
 def train(name, command, minutes, runs):
-    """Runs a training to its end or for so many minutes, unless there is one."""
+    """Runs a training to its end, or for at most `minutes`, unless its run exists."""
     started = runs / f"{name}.started"
     if started.exists():
         return
@@ -105,7 +105,7 @@ def our_command(args):
 
 
 def joeynmt_files(args):
-    """Writes JoeyNMT's vocabulary and configuration; the path of the latter."""
+    """Writes JoeyNMT's vocabulary and configuration, and returns the configuration's path."""
     import sentencepiece
 
     data, runs = args.data, args.runs
@@ -259,7 +259,7 @@ def joeynmt_curve(args):
 
 
 def curve(checkpoints, translate, args, name, every):
-    """Minutes since the start, and BLEU of the means, of every so many checkpoints."""
+    """Returns minutes since the start, and BLEU of the means, of every `every`th checkpoint."""
     from keras_transformer.evaluation import bleu
 
     started = float((args.runs / f"{name}.started").read_text())

@@ -1,13 +1,13 @@
-"""Training speed beside the tools that people would pick instead, on the same batches in one run.
+"""Compares training speed with KerasHub, PyTorch and JoeyNMT, on the same batches in one run.
 
     python benchmarks/train.py [--joeynmt PYTHON] [--output train.json]
 
-Every contestant trains the same post-norm model (embedding tied, dropout, label smoothing where it
-has one) on the same padded batches, in a process of its own, and they are asked in turn. The
-batches hold random ids in lengths like those of short captions (Multi30k). Printed are target
-tokens/s, padding not counted (median over the rounds), ours over each, and the share of the
-machine's matrix-product rate in that dtype: the arithmetic of the model's matrix products on those
-batches, forward and backward, over the time, over what square matrices reach in the same run.
+Every contestant trains the same post-norm model (tied embeddings, dropout, label smoothing if it
+has one) on the same padded batches, in a process of its own. They take turns. The batches hold
+random ids in lengths like those of short captions (Multi30k). The table has target tokens/s without
+padding (median over the rounds), our speed divided by the contestant's, and its share of the
+machine's matrix-product rate in that dtype. The share is the arithmetic of the model's matrix
+products, forward and backward, per second, divided by the rate of square matrices in the same run.
 
 JoeyNMT needs other versions of shared libraries, so it runs in another Python:
 `python -m venv joey; joey/bin/pip install joeynmt==2.3.0 sentencepiece==0.2.0 importlib_metadata`.
@@ -29,10 +29,10 @@ SIZES = {
     "base": {"num_layers": 6, "d_model": 512, "num_heads": 8, "d_ff": 2048, "dropout": 0.1},
 }
 VOCABULARY = {"tiny": 10_000, "base": 37_000}
-TOKENS = {"tiny": 4096, "base": 1024}  # a batch, either side
+TOKENS = {"tiny": 4096, "base": 1024}  # per batch and side
 CONTESTANTS = ["keras_transformer_fit", "keras_hub_fit", "pytorch_eager", "pytorch_compiled"]
 OURS = CONTESTANTS[0]
-ON_REQUEST = ["keras_transformer_xla"]  # its first step is the compilation of one shape
+ON_REQUEST = ["keras_transformer_xla"]  # compiles once per shape, which takes long
 
 
 def main():
@@ -47,10 +47,12 @@ def main():
         "--contestants", nargs="+", choices=CONTESTANTS + ON_REQUEST, default=CONTESTANTS
     )
     parser.add_argument("--joeynmt", metavar="PYTHON", help="an interpreter that has JoeyNMT")
-    parser.add_argument("--batches", type=int, default=8, help="distinct batches, and steps a turn")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--batches", type=int, default=8, help="batches, which are steps per turn")
+    parser.add_argument("--rounds", type=int, default=5, help="turns per contestant")
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
-    parser.add_argument("--logs", default="benchmark-logs", help="folder for what they print")
+    parser.add_argument(
+        "--logs", default="benchmark-logs", help="folder for what contestants print"
+    )
     args = parser.parse_args()
     report = {
         **cpu(),
@@ -101,7 +103,7 @@ def contest(size, dtype, args):
         rates = []
         for turn in range(args.rounds):
             order = list(running.items())
-            # Another one begins each time: what went before may leave the machine quick or slow.
+            # Every round begins with another one, because the last may leave the machine slower.
             for name, contestant in order[turn % len(order) :] + order[: turn % len(order)]:
                 if name.startswith("matmul"):
                     rates.append(contestant.ask({"seconds": 1})["rate"])
@@ -119,13 +121,13 @@ def contest(size, dtype, args):
 
 
 def write_batches(file, vocabulary_size, tokens, count):
-    """`count` batches of one plan, and how much is in them."""
+    """Writes `count` batches of one plan; returns their shapes and number of target tokens."""
     from keras_transformer import data
 
     rng = np.random.default_rng(1)
     pairs = 8 * count * tokens // 16
     lengths = caption_lengths(rng, pairs)
-    sides = {}  # of like lengths
+    sides = {}  # both sides of a pair have similar lengths
     for side in ("source", "target"):
         each = np.maximum(2, np.round(lengths * rng.lognormal(0, 0.15, pairs))).astype(int)
         sides[f"{side}_offsets"] = np.concatenate([[0], np.cumsum(each)])
@@ -156,12 +158,12 @@ def write_batches(file, vocabulary_size, tokens, count):
 
 
 def caption_lengths(rng, count):
-    """Lengths like those of Multi30k's captions in 10,000 pieces: 14 tokens on average."""
+    """Returns lengths like those of Multi30k's captions in 10,000 pieces: about 14 tokens."""
     return np.clip(rng.lognormal(2.6, 0.3, count), 4, 40)
 
 
 def operations(shapes, size, vocabulary_size):
-    """Multiplications and additions of all matrix products, forward and twice that backward."""
+    """Counts multiplications and additions of all matrix products, forward and backward."""
     d, f, layers = size["d_model"], size["d_ff"], size["num_layers"]
     total = 0
     for rows, source, target in shapes:

@@ -87,7 +87,7 @@ def _is_variable(x):
 def _within(equation):
     """Yields the graphs inside an operation."""
     if equation.primitive.name == "while":
-        raise ValueError("The graph has a loop without a fixed number of trips.")
+        raise ValueError("The graph has a loop that does not say how often it runs.")
     for value in equation.params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, core.ClosedJaxpr):
