@@ -1,8 +1,8 @@
 """Draws every picture of docs/ that comes from running code: `make pictures`.
 
-Those of the walk-through's trained model come from docs/paper/figures.json, which
-docs/paper/measure.py writes; those of long measurements from the reports and tables beside their
-code. `tests/test_docs.py` fails where a picture is not what this draws.
+Pictures of the walk-through's trained model need docs/paper/figures.json, which
+docs/paper/measure.py writes. Pictures of long measurements need the reports and tables beside their
+code. `tests/test_docs.py` fails if a stored picture differs from the one drawn here.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 from keras_transformer.files import replacing
 
 DOCS = Path(__file__).parent
-# Code with PICTURES, {file: function that returns a figure}; where they lie; dots per inch.
+# Code with PICTURES, {file: function that returns a figure}; folder of the pictures; dots per inch.
 CODE = (
     ("paper/drawing.py", "paper/pictures", 90),
     ("family/draw.py", "family", 100),
@@ -22,7 +22,7 @@ CODE = (
 
 
 def module(path):
-    """A file of docs/ as a module."""
+    """Imports a file of docs/ as a module."""
     name = "_".join(path.relative_to(DOCS).with_suffix("").parts)
     spec = importlib.util.spec_from_file_location(name, path)
     found = importlib.util.module_from_spec(spec)
@@ -31,14 +31,14 @@ def module(path):
 
 
 def png(figure, dpi):
-    """A figure as the bytes of its file."""
+    """Returns the bytes of a figure's PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def drawn():
-    """Path and bytes of each picture, drawn now."""
+    """Draws all pictures, and yields their paths and bytes."""
     for code, folder, dpi in CODE:
         for name, draw in module(DOCS / code).PICTURES.items():
             yield DOCS / folder / name, png(draw(), dpi)

@@ -1,7 +1,7 @@
 """Runs docs/walkthrough.ipynb and stores what it prints and shows: `make notebook`.
 
-Without Jupyter, so that nothing of the machine comes along: no times, no paths, no versions.
-`tests/test_notebook.py` fails where the stored outputs are not what the code prints.
+It does not use Jupyter, which would also store times, paths and versions of the machine.
+`tests/test_notebook.py` fails if the stored outputs differ from what the code prints.
 """
 
 import ast
@@ -25,10 +25,10 @@ def run(sizes=None):
     """Runs the code cells.
 
     Args:
-        sizes: `(sentences, updates)` in place of those of the notebook.
+        sizes: `(sentences, updates)` instead of the notebook's own.
 
     Returns:
-        The outputs of each code cell, as notebooks store them, and the variables at the end.
+        The outputs per code cell, in the format of notebooks, and the variables at the end.
     """
     names, outputs = {"__name__": "notebook"}, []
     for number, cell in enumerate(read()["cells"]):
@@ -69,7 +69,7 @@ def _shown(value):
 
 
 def _small(png):
-    """The picture with 64 colours at most: about a third of the bytes, and no date."""
+    """Reduces the picture to 64 colours, about a third of the bytes, and drops its date."""
     from PIL import Image
 
     buffer = io.BytesIO()

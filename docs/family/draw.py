@@ -1,8 +1,8 @@
 """The pictures of docs/family.md; `python docs/draw.py` draws them.
 
-Which block goes where in each model of the family; and what `recipes/compare_seq2seq.py` measured,
-from its reports, which lie beside this file. (attention_of_an_image.png is of a trained model, by
-`recipes/classify_images.py`.)
+One picture shows which block is where in every model of the family. The others show what
+`recipes/compare_seq2seq.py` measured; its reports are beside this file. The picture
+attention_of_an_image.png shows a trained model, and `recipes/classify_images.py` draws it.
 """
 
 import importlib.util
@@ -88,7 +88,7 @@ def box(axes, x, y, text, kind):
 
 
 def measured(name, function, *arguments):
-    """A report as the recipe draws it: `function` is of recipes/seq2seq_reports.py."""
+    """Draws a report with `function` of recipes/seq2seq_reports.py, as the recipe does."""
     here = Path(__file__).parent
     path = here.parents[1] / "recipes" / "seq2seq_reports.py"
     spec = importlib.util.spec_from_file_location("seq2seq_reports", path)
@@ -99,11 +99,11 @@ def measured(name, function, *arguments):
 
 
 def vanishing_gradient():
-    """What is left of a gradient k positions back, in encoders that no training has changed yet."""
+    """Draws what is left of a gradient k positions back, in untrained encoders."""
     report = json.loads((Path(__file__).parent / "reverse_gradient_reach.json").read_text("utf-8"))
     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
     for name, title in (("transformer", "Transformer"), ("lstm", "LSTM"), ("rnn", "plain RNN")):
-        _, *norms = report[name]["start"]["encoder"]  # that of k = 0 is the position itself
+        _, *norms = report[name]["start"]["encoder"]  # k = 0 is the position itself
         shares = [100 * norm / norms[0] for norm in norms]
         axes.plot(range(1, len(norms) + 1), shares, label=title)
         axes.annotate(

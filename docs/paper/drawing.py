@@ -20,7 +20,7 @@ X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
 def figures():
-    """What measure.py found in a trained model."""
+    """Reads what measure.py found in a trained model."""
     return json.loads(Path(__file__).with_name("figures.json").read_text(encoding="utf-8"))
 
 
@@ -96,7 +96,7 @@ def cross_and_self():
 
 @drawn_in_our_fonts()
 def receptive_field():
-    """What the middle of 15 positions has seen after each layer: where its derivative is not 0."""
+    """Draws what the middle of 15 positions has seen after every layer, by its derivatives."""
     length, middle = 15, 7
     keras.utils.set_random_seed(1)
     convolutions = [keras.layers.Conv1D(4, 3, padding="same") for _ in range(3)]
@@ -172,7 +172,7 @@ def position_products():
 
 @drawn_in_our_fonts()
 def _matrices(parts):
-    """Matrices in a row with signs between them: (matrix or sign, rows, columns, title)."""
+    """Draws matrices in a row with signs between them: (matrix or sign, rows, columns, title)."""
     figure = Figure(figsize=(8, 2.4), layout="constrained")
     ratios = [0.25 if isinstance(part[0], str) else part[0].shape[1] for part in parts]
     panels = figure.subplots(1, len(parts), width_ratios=ratios)
@@ -306,7 +306,7 @@ def multi_head():
 
 
 def _per_head(found, highest, colors, text, label):
-    """A number for each layer and head of the three attentions."""
+    """Draws one number per layer and head of the three attentions."""
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     for axes, (kind, values) in zip(figure.subplots(1, 3), found.items(), strict=True):
         values = np.array(values)
@@ -330,7 +330,7 @@ def head_entropy():
 
 @drawn_in_our_fonts()
 def head_pruning():
-    """What each head is worth: nats per token more where it is left out."""
+    """Draws what every head is worth: the extra nats per token without it."""
     found = figures()["pruned"]
     worth = {kind: np.array(each) - found["whole"] for kind, each in found["without"].items()}
     highest = max(each.max() for each in worth.values())
@@ -339,7 +339,7 @@ def head_pruning():
 
 @drawn_in_our_fonts()
 def steps():
-    """The candidates of each step of decoding, with their probabilities."""
+    """Draws the candidates of every step of decoding, with their probabilities."""
     found, outputs = figures()["steps"], figures()["sentence"]["outputs"]
     inputs = figures()["sentence"]["inputs"]
     figure = Figure(figsize=(10, 2.4), layout="constrained")
@@ -358,7 +358,7 @@ def steps():
 
 @drawn_in_our_fonts()
 def encoder_to_decoder():
-    """The last output of the encoder goes into every layer of the decoder."""
+    """Draws how the encoder's last output goes into every layer of the decoder."""
     figure, axes = _canvas(10, 7.6, (5.6, 4.2))
     for number in range(6):
         y = 0.9 + number

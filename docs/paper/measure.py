@@ -1,6 +1,7 @@
-"""What the walk-through shows of a trained model: `python docs/paper/measure.py runs/demo`.
+"""Measures a trained model for the walk-through: `python docs/paper/measure.py runs/demo`.
 
-`make demo` trains it. Writes docs/paper/figures.json; `python docs/draw.py` draws from it.
+`make demo` trains the model. This script writes docs/paper/figures.json, and
+`python docs/draw.py` draws it.
 """
 
 import json
@@ -34,7 +35,7 @@ def rounded(array, digits=4):
 
 
 def neighbours(table, tokenizer):
-    """Of each word the three rows of the table that lie nearest, by cosine."""
+    """Returns the three nearest rows of the table for every word, by cosine."""
     size = tokenizer.vocabulary_size
     unit = table[:size] / np.linalg.norm(table[:size], axis=1, keepdims=True)
     found = {}
@@ -47,7 +48,7 @@ def neighbours(table, tokenizer):
 
 
 def contextual(model, tokenizer):
-    """Cosines of the vectors of 사랑 in two sentences: embedded, and after each layer."""
+    """Returns the cosines of 사랑's vectors in two sentences: embedded, and after every layer."""
     states = []
     for text in CONTEXTS:
         ids = [*tokenizer.encode(text), tokenizer.end_id]
@@ -65,7 +66,7 @@ def contextual(model, tokenizer):
 
 
 def entropies(model, tokenizer, sentences):
-    """Mean entropy of the rows of each head, as a share of the most that a row can have."""
+    """Returns the mean entropy of the rows per head, as a share of the largest possible entropy."""
     sums = {}
     for source, target in sentences:
         ids = [*tokenizer.encode(source), tokenizer.end_id]
@@ -80,9 +81,9 @@ def entropies(model, tokenizer, sentences):
 
 
 def pruned(translator, pairs):
-    """Nats per token of pairs as the model is, and with one head at a time left out.
+    """Returns the nats per token of pairs for the whole model, and without one head at a time.
 
-    A head is left out where its rows of the output projection are 0: the other heads go on.
+    To leave out a head, its rows of the output projection are set to 0.
     """
     [model] = translator.models
 

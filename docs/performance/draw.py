@@ -1,4 +1,4 @@
-"""Pictures of docs/performance.md and docs/lab-notebook.md; `python docs/draw.py` draws."""
+"""Pictures of docs/performance.md and docs/lab-notebook.md; `python docs/draw.py` draws them."""
 
 import json
 from functools import partial
@@ -17,7 +17,7 @@ def drawn(name, draw):
 
 
 def draw_attention(report):
-    """Memory and time of attention against length, a line for each way."""
+    """Draws memory and time of attention over length, with one line per way."""
     cells = report["cells"]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, name, label in zip(
@@ -46,12 +46,12 @@ def draw_attention(report):
 
 
 def draw_throughput(report):
-    """Target tokens/s against sentences at once: what each contestant tried to find its best."""
+    """Draws target tokens/s over sentences at once, for the settings that contestants tried."""
     cells = [cell for cell in report["cells"] if cell["measurement"] == "throughput"]
     figure, axes = pyplot.subplots(1, len(cells), figsize=(5 * len(cells), 4), layout="constrained")
     for axis, cell in zip(axes if len(cells) > 1 else [axes], cells, strict=True):
         for name, result in cell["contestants"].items():
-            best = dict(sorted(_batches(cell, result)))  # of equal sizes the highest comes last
+            best = dict(sorted(_batches(cell, result)))  # keeps the fastest of equal sizes
             if best:
                 axis.plot(best.keys(), best.values(), marker="o", label=name.replace("_", " "))
         axis.set(
@@ -70,7 +70,7 @@ def draw_throughput(report):
 
 
 def _batches(cell, result):
-    """(sentences at once, tokens/s) of the settings that were tried with the best of the others."""
+    """Yields (sentences at once, tokens/s) of tried settings whose other values are the best."""
     tokens = cell["request"]["tokens"] * cell["compared"]
     for tried in result["tried"]:
         batch = str(tried.get("batch_size") or tried.get("batch") or "").split()
@@ -81,7 +81,7 @@ def _batches(cell, result):
 
 
 def draw_bleu(report):
-    """BLEU of the validation text against wall-clock, a line for each contestant."""
+    """Draws BLEU of the validation text over wall-clock time, with one line per contestant."""
     figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for name, points in report["curves"].items():
         minutes = [point["minutes"] for point in points]

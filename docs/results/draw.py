@@ -1,9 +1,9 @@
 """Draws the learning curves of docs/results.md; `python docs/draw.py` draws them too.
 
-    python docs/results/draw.py --add RUN curves/GROUP/NAME.csv     # takes one over from a run
+    python docs/results/draw.py --add RUN curves/GROUP/NAME.csv     # copies a curve from a run
 
-A curve is a small table, so that the pictures can be drawn anew without the runs: one line for each
-validation, with the target tokens trained on until then.
+A curve is a small table, so the pictures can be drawn again without the runs. It has one line per
+validation, with the number of target tokens trained on so far.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main():
 
 
 def curve(log):
-    """The validations of a run's log: dictionaries of COLUMNS; no BLEU is None."""
+    """Returns the validations of a run's log: dictionaries of COLUMNS, with None for no BLEU."""
     rows, tokens = [], 0
     for record in log:
         if record["event"] == "interval":
@@ -66,7 +66,7 @@ def draw_group(folder):
 
 
 def draw(curves):
-    """Cross-entropy (and BLEU where it was measured) against target tokens, a line a run."""
+    """Draws cross-entropy, and BLEU if it was measured, over target tokens, one line per run."""
     scored = any(row["validation_bleu"] for rows in curves.values() for row in rows)
     figure, axes = pyplot.subplots(1, 1 + scored, figsize=(5 * (1 + scored), 3.6), squeeze=False)
     for color, (name, rows) in enumerate(curves.items()):

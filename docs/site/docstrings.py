@@ -1,4 +1,4 @@
-"""What Griffe does not see of classes: how a layer is called, and what `**options` stands for."""
+"""Adds to the classes of the reference how a layer is called, and what `**options` stands for."""
 
 import griffe
 
@@ -25,9 +25,9 @@ class KerasSections(griffe.Extension):
 
 
 def passed_on(cls):
-    """The parameters of a class, with those of ours that `*args` and `**options` stand for.
+    """Returns the parameters of a class, including those that `*args` and `**options` stand for.
 
-    Who gets them is the class of a stack's layers, or else a base. `**kwargs` is for Keras.
+    They belong to the class of a stack's layers or to a base class. `**kwargs` is for Keras.
     """
     own = list(cls["__init__"].parameters)
     named = [each for each in own if each.kind not in VARIADIC]
@@ -41,7 +41,7 @@ def passed_on(cls):
 
 
 def signature(cls, call):
-    """`call(self, x, mask=None)` as `layer(x, mask=None)` or, where that is long, a line each."""
+    """Writes `call(self, x, mask=None)` as `layer(x, mask=None)`, split over lines if long."""
     arguments = [
         parameter.name if parameter.default is None else f"{parameter.name}={parameter.default}"
         for parameter in call.parameters

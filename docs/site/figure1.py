@@ -8,7 +8,7 @@ PINK, BLUE, ORANGE, YELLOW, PURPLE, GREEN = (
     "#ffe2bb #c2e8f7 #ffd9a8 #f3f6c7 #d6d0f0 #cdebd0".split()
 )
 
-# Label, chapter, its code, colour; x, y of the left corner above.
+# Label, chapter, code of the box, colour; x and y of its upper left corner.
 ENCODER, DECODER, WIDTH, HEIGHT = 60, 330, 170, 36
 BOXES = [
     ("Add & Norm", "08-residual-and-norm", f"{LAYERS}/residual.py", YELLOW, ENCODER, 220),
@@ -75,7 +75,7 @@ def line(*points, arrow=True):
 
 
 def figure():
-    """The whole drawing as SVG."""
+    """Returns the whole drawing as SVG."""
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 610" role="img" '
         'style="max-width:640px;width:100%;background:#fff" font-family="sans-serif">',
@@ -99,7 +99,7 @@ def figure():
         parts.append(line((middle, 374), (middle, 368)))
         parts.append(line((middle, 330), (middle, 302)))
         parts.append(line((middle, 264), (middle, 258)))
-        # Around the sub-layers: the residual connections.
+        # The residual connections around the sub-layers.
         parts.append(line((middle, 440), (x - 7, 440), (x - 7, 348), (x, 348)))
         parts.append(line((middle, 316), (x - 7, 316), (x - 7, 238), (x, 238)))
     middle = DECODER + WIDTH / 2

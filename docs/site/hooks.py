@@ -1,4 +1,4 @@
-"""What the site has beside MkDocs: code and the notebook as pages, formulas, links in Figure 1."""
+"""Adds to MkDocs: code and the notebook as pages, formulas, and links in Figure 1."""
 
 import base64
 import json
@@ -14,16 +14,16 @@ FOLDERS = ("keras_transformer", "recipes", "benchmarks", "tests")
 # A link out of docs/ to a file or folder of the repository.
 OUTSIDE = re.compile(rf"\]\(((?:\.\./)+)((?:{'|'.join(FOLDERS)})\b[\w/.-]*|[\w.-]+)(#[\w-]*)?\)")
 NOTEBOOK_PAGE = "walkthrough.md"
-# Beside Python files, what pages link to.
+# The files that pages link to, besides Python files.
 OTHERS = ("Makefile", "pyproject.toml", "constraints.txt", "tests/README.md")
 LANGUAGES = {".py": "python", ".toml": "toml", "": "makefile"}
 CODE = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]+`)", re.DOTALL)
-# A Korean particle may follow a formula at once.
+# A Korean particle may follow a formula without a space.
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![a-zA-Z0-9$\\])\$([^$\n]+?)\$(?![a-zA-Z0-9$])", re.DOTALL)
 
 
 def on_files(files, config):
-    """Adds a page for each source file, so that code is read without leaving the site."""
+    """Adds a page per source file, so that readers of code stay on the site."""
     sources = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
     listed = []
     for path in [*sources, *(ROOT / name for name in OTHERS)]:
@@ -45,7 +45,7 @@ def on_files(files, config):
 
 
 def notebook_page():
-    """The notebook as Markdown, with what its cells print and show, and its pictures by name."""
+    """Returns the notebook as Markdown, with the outputs of its cells, and its pictures by name."""
     path = ROOT / "docs" / "walkthrough.ipynb"
     parts, pictures = [], {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -67,7 +67,7 @@ def notebook_page():
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links to code become links to its pages, formulas MathML."""
+    """Turns links to code into links to its pages, and formulas into MathML."""
     if page.file.src_uri.startswith("code/"):
         return markdown
     here = posixpath.dirname(page.file.src_uri)
@@ -76,23 +76,23 @@ def on_page_markdown(markdown, page, config, files):
         up, target, anchor = match.groups()
         outside = posixpath.normpath(posixpath.join("docs", here, up, target))
         if outside.startswith("docs/") or not (ROOT / outside).exists():
-            return match[0]  # MkDocs finds it, or warns
+            return match[0]  # MkDocs finds the file or warns
         if (ROOT / outside).is_dir():
             found = "code/index.md"
         elif outside.endswith(".py") or outside in OTHERS:
             found = f"code/{outside}.md"
-        elif outside in ("README.md", "README.ko.md"):  # the front page says the same
+        elif outside in ("README.md", "README.ko.md"):  # the front page has the same text
             found = "ko/index.md" if ".ko." in outside else "index.md"
         else:
             return match[0]
         return f"]({posixpath.relpath(found, here or '.')})"
 
-    if page.file.src_uri != NOTEBOOK_PAGE:  # its own link is for downloading
+    if page.file.src_uri != NOTEBOOK_PAGE:  # the notebook's page links to the file to download
         markdown = markdown.replace("walkthrough.ipynb)", f"{NOTEBOOK_PAGE})")
     parts = CODE.split(OUTSIDE.sub(code_link, markdown))
     parts[::2] = [FORMULA.sub(_mathml, part) for part in parts[::2]]
     markdown = "".join(parts)
-    if "figure1.svg)" in markdown:  # the drawing itself: links in an image do not work
+    if "figure1.svg)" in markdown:  # inlines the drawing, because links in an image do not work
         up = posixpath.relpath(".", here or ".")
         drawing = (ROOT / "docs" / "figure1.svg").read_text(encoding="utf-8")
         korean = page.file.src_uri.startswith("ko/")
@@ -105,12 +105,12 @@ def on_page_markdown(markdown, page, config, files):
 def _mathml(match):
     formula, display = match[1] or match[2], "block" if match[1] else "inline"
     math = latex2mathml.converter.convert(formula.strip(), display=display)
-    # A line of its own scrolls by itself where the screen is narrow (extra.css).
+    # A formula on a line of its own scrolls by itself on narrow screens (extra.css).
     return f'<span class="formula">{math}</span>' if match[1] else math
 
 
 def on_post_page(output, page, config):
-    """The language switch leads to the same page in the other language, where there is one."""
+    """Makes the language switch lead to the same page in the other language, if there is one."""
     here = page.file.src_uri
     korean = here.startswith("ko/")
     twin = here.removeprefix("ko/") if korean else f"ko/{here}"
