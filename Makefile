@@ -1,23 +1,22 @@
-# `make demo` and `make test` need only git, make and Python 3.11-3.13; the rest is installed into
-# .venv.
-# Choose the interpreter with `make test PYTHON=/path/to/python3.12`.
+# `make demo` and `make test` need only git, make and Python 3.11-3.13. Everything else is installed
+# into .venv. Choose the interpreter with `make test PYTHON=/path/to/python3.12`.
 
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
-# What is installed beside the package itself: extras of pyproject.toml. `parity` adds PyTorch and
-# the other independent implementations that tests compare with; without it those tests are skipped.
+# The extras of pyproject.toml to install with the package. `parity` adds PyTorch and the other
+# independent implementations that tests compare with. Without it those tests are skipped.
 EXTRAS ?= test,ko,wmt
 VENV := .venv
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# "PATH VERSION" of the first candidate of a supported version, empty where there is none.
+# "PATH VERSION" of the first candidate with a supported version; empty if there is none.
 FOUND := $(shell for python in $(PYTHON); do "$$python" -c 'import sys; v = sys.version_info[:2]; \
 	print(sys.executable, "%d.%d" % v) if (3, 11) <= v <= (3, 13) else sys.exit(1)' 2>/dev/null && break; done)
 PYTHON_PATH := $(word 1,$(FOUND))
 PYTHON_VERSION := $(word 2,$(FOUND))
 
-# Two stamps: another Python version makes a new environment, changed requirements or other extras
-# only install.
+# Two stamps: another Python version makes a new environment. Changed requirements or extras are
+# installed into the old one.
 COMMA := ,
 CREATED := $(VENV)/.created-$(PYTHON_VERSION)
 INSTALLED := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
@@ -48,13 +47,13 @@ setup: $(INSTALLED)  ## make .venv with everything that the tests need
 demo: setup  ## Korean to English on the bundled corpus: train, test and translate, in minutes
 	TF_CPP_MIN_LOG_LEVEL=3 $(RUN) recipes/translate_ko_en.py
 
-# What XLA compiles for these tests runs for milliseconds, so that optimizing it takes longer than it
-# saves: half of all the processor's time on JAX. `make test-all` compiles as users do.
+# Code that XLA compiles for these tests runs for milliseconds. Optimizing it would take more time
+# than it saves: half of the processor time on JAX. `make test-all` compiles as users do.
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
 	--xla_cpu_parallel_codegen_split_count=1 --xla_llvm_disable_expensive_passes=true
 
-# Two processes, as one keeps about one core busy; the tests of a file stay together, and the files
-# that take longest begin (tests/conftest.py), so that no process is left with them at the end.
+# Two processes, because one keeps about one core busy. The tests of a file stay together, and the
+# longest files start first (tests/conftest.py), so that no process is left with them at the end.
 test: lint  ## fast tier: lint, all tests on TensorFlow, the backend-independent ones on JAX
 	@status=0; for backend in tensorflow jax; do \
 		KERAS_BACKEND=$$backend $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" || status=1; \
@@ -65,7 +64,7 @@ test-all: lint  ## everything, slow tests included, on every installed backend
 		if $(RUN) -c "import importlib.util as u, sys; sys.exit(u.find_spec('$$backend') is None)"; then \
 			echo "== backend $$backend"; KERAS_BACKEND=$$backend $(PYTEST) || exit 1; \
 		else \
-			echo "== backend $$backend is not installed: left out"; \
+			echo "== backend $$backend is not installed and is skipped"; \
 		fi; \
 	done
 
@@ -74,11 +73,11 @@ lint: setup  ## ruff check, ruff format --check and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-format: setup  ## mend what ruff can mend
+format: setup  ## repair what ruff can repair
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-docs:  ## the documentation as a site that opens without a network: site/index.html
+docs:  ## build the documentation, a site that opens without a network: site/index.html
 	@$(MAKE) --no-print-directory setup EXTRAS=docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
@@ -89,6 +88,6 @@ pictures: setup  ## draw every picture of the documentation again
 notebook: setup  ## run docs/walkthrough.ipynb and store what it prints and shows
 	TF_CPP_MIN_LOG_LEVEL=3 $(RUN) docs/notebook.py
 
-clean:  ## remove .venv, caches and build outputs; never runs/
+clean:  ## remove .venv, caches and build outputs, but never runs/
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .hypothesis .ruff_cache
 	find keras_transformer tests -name __pycache__ -type d -prune -exec rm -rf {} +
