@@ -1,7 +1,7 @@
-"""Models, losses and searches with the field's usual mistakes, one each, for the certificates.
+"""Models, losses and searches that make one usual mistake, for the tests of the certificates.
 
-Each function builds one of them; its docstring names the mistake. The sizes are small, and
-everything but the mistake is right.
+Every function or class makes one mistake, which its docstring names. Everything else is right. The
+sizes are small.
 """
 
 import keras
@@ -19,7 +19,7 @@ def mask_of_source(source_ids, target_ids):
 
 
 def sequence_to_sequence(encoder=None, decoder=None, memory_mask=mask_of_source, swap=False):
-    """A small model that is right but for the parts that are given."""
+    """Builds a small model that is right, except for the parts that are passed."""
     names = ("source_ids", "target_ids")
     ids = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
     source_ids, target_ids = (ids[name] for name in (names[::-1] if swap else names))
@@ -54,12 +54,12 @@ class _NotCausal(layers.DecoderLayer):
 
 
 def no_causal_mask():
-    """The decoder's self-attention is an encoder's: it sees the whole target."""
+    """The decoder has an encoder's self-attention, which sees the whole target."""
     return sequence_to_sequence(decoder=_NotCausal(**BLOCK))
 
 
 class MaskOfOneTensor(keras.layers.Layer):
-    """Its mask is named for a call with one tensor; beside a second one Keras fills in another."""
+    """Its argument `mask` fits a call with one tensor. With two, Keras fills in other masks."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ class MaskOfOneTensor(keras.layers.Layer):
 
 
 class ImplicitMaskWins(MaskOfOneTensor):
-    """It reads the mask that Keras fills in before the one that is passed."""
+    """It prefers the mask that Keras fills in to the mask that is passed."""
 
     def call(self, inputs, shift=0, mask=None, inputs_mask=None):
         return super().call(inputs, shift, mask if inputs_mask is None else inputs_mask)
@@ -90,7 +90,7 @@ class _CausalAtInference(keras.layers.Layer):
 
 
 def causal_mask_lost_in_training():
-    """Another path is taken under dropout, and the causal mask is not passed on to it."""
+    """In training the layer takes another path, which does not get the causal mask."""
     target_ids = keras.Input((None,), dtype="int32")
     embedding = layers.PositionalEmbedding(V, D)
     x = _CausalAtInference()(embedding(target_ids))
@@ -103,7 +103,7 @@ class _WithoutMemory(layers.DecoderLayer):
 
 
 def ignores_its_source():
-    """The memory never arrives: a language model that reads no source, and still learns."""
+    """The memory never arrives. It is a language model that reads no source and still learns."""
     return sequence_to_sequence(decoder=_WithoutMemory(**BLOCK))
 
 
@@ -123,7 +123,7 @@ class _BatchNorm(keras.layers.Layer):
 
 
 def norm_over_the_batch():
-    """Batch normalisation in place of layer normalisation: in training, rows see each other."""
+    """Batch normalisation instead of layer normalisation: in training, rows see each other."""
     return sequence_to_sequence(encoder=_BatchNorm())
 
 
@@ -137,7 +137,7 @@ class _BatchStatistics(keras.layers.Layer):
 
 
 def centred_over_the_batch():
-    """A mean over the batch at inference too: the result depends on who is translated with one."""
+    """A mean over the batch, also at inference: a result depends on the other rows."""
     return sequence_to_sequence(encoder=_BatchStatistics())
 
 
@@ -147,7 +147,7 @@ class _DropoutAlwaysOn(keras.layers.Dropout):
 
 
 def dropout_at_inference():
-    """`training=True` written into a layer: every translation is another."""
+    """A layer has `training=True` built in, so every call gives another translation."""
     return sequence_to_sequence(encoder=_DropoutAlwaysOn(0.3))
 
 
@@ -155,21 +155,21 @@ def dropout_at_inference():
 
 
 def reads_source_padding():
-    """The memory's mask is lost, so padding is attended to and the result depends on its length."""
+    """The memory's mask is lost: the decoder attends to padding, so its length matters."""
     return sequence_to_sequence(
         memory_mask=lambda source_ids, _: ops.ones_like(source_ids, dtype="bool")
     )
 
 
 def mean_over_padding():
-    """A classifier that divides by the width of the batch and not by the number of tokens."""
+    """A classifier that divides by the width of the batch instead of the number of tokens."""
     ids = keras.Input((None,), dtype="int32")
     x = layers.PositionalEmbedding(V, D)(ids)
     return keras.Model(ids, keras.layers.Dense(3)(ops.mean(x, axis=1)))
 
 
 class _InfiniteMask(keras.layers.Layer):
-    """Self-attention with -inf for what is masked, and perhaps a repair of the NaN it gives."""
+    """Self-attention with -inf for masked scores, and optionally a repair of the resulting NaN."""
 
     def __init__(self, repair):
         super().__init__()
@@ -190,7 +190,7 @@ class _InfiniteMask(keras.layers.Layer):
 
 
 def infinite_mask(repair=False):
-    """Scores of padding are -inf: a row of padding alone is NaN, or, repaired, its gradient is."""
+    """Scores of padding are -inf. A row with only padding is NaN; if repaired, its gradient is."""
     ids = keras.Input((None,), dtype="int32")
     embedding = layers.PositionalEmbedding(V, D)
     return keras.Model(ids, embedding(_InfiniteMask(repair)(embedding(ids)), reverse=True))
@@ -205,7 +205,7 @@ class _IndexLost(models.Transformer):
 
 
 def index_lost():
-    """Cached decoding that forgets the position: every token is embedded and written at 0."""
+    """Cached decoding forgets the position: every token is embedded and written at 0."""
     return _IndexLost(V, num_layers=1, **BLOCK)
 
 
@@ -218,7 +218,7 @@ class _SeesAll(layers.MultiHeadAttention):
 
 
 def cache_without_mask():
-    """The one query of a step gets no causal mask: it attends to all the cache has room for."""
+    """The query of a step gets no causal mask, so it attends to empty cache positions too."""
     model = models.Transformer(V, num_layers=1, **BLOCK)
     model.decoder.layers[0].self_attention.__class__ = _SeesAll
     return model
@@ -238,7 +238,7 @@ class _CacheAdded(models.Transformer):
 
 
 def cache_added():
-    """New keys are added to what stands in the cache: right only while that is 0."""
+    """New keys are added to the old content of the cache, which is right only while that is 0."""
     return _CacheAdded(V, num_layers=1, **BLOCK)
 
 
@@ -257,13 +257,13 @@ class _OverriddenInVain(models.Transformer):
 
 
 def overridden_in_vain():
-    """The graph is wired by the methods of the base class; those of the object only decode."""
+    """The graph uses the base class' `encode` and `decode`. Overridden ones serve only a search."""
     return _OverriddenInVain(V, num_layers=1, **BLOCK)
 
 
 @keras.saving.register_keras_serializable(package="broken")
 class RawKernel(keras.layers.Layer):
-    """Multiplies the kernel of a Dense layer, which is integers once that is quantised."""
+    """Multiplies by the kernel of a Dense layer, which holds integers after quantisation."""
 
     def build(self, shape):
         self.dense = keras.layers.Dense(D)
@@ -293,7 +293,7 @@ class Forgetful(keras.layers.Layer):
 
 
 class Unregistered(keras.layers.Layer):
-    """A class that a file names and that Keras cannot find."""
+    """A class that a saved file names and that Keras cannot find."""
 
     def call(self, inputs):
         return 2 * inputs
@@ -303,20 +303,20 @@ class Unregistered(keras.layers.Layer):
 
 
 def mean_over_positions(labels, logits):
-    """The loss of padding is left out of the sum, but its positions are divided by."""
+    """Padding is left out of the sum, but its positions count in the divisor."""
     nats = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return ops.mean(nats * ops.cast(ops.not_equal(labels, 0), nats.dtype))
 
 
 def mean_of_sentences(labels, logits):
-    """Means of sentences averaged: a token's weight depends on its sentence, padding rows count."""
+    """A mean of sentence means: tokens of long sentences weigh less, and padding rows count."""
     real = ops.cast(ops.not_equal(labels, 0), "float32")
     nats = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return ops.mean(ops.sum(nats * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1.0))
 
 
 def divided_by_no_token(labels, logits):
-    """Right but for a batch of padding alone, 0 / 0."""
+    """Right, except for a batch with only padding, which gives 0 / 0."""
     real = ops.cast(ops.not_equal(labels, 0), "float32")
     nats = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return ops.sum(nats * real) / ops.sum(real)
@@ -326,10 +326,10 @@ def divided_by_no_token(labels, logits):
 
 
 def greedy(model, start_id, end_id, length, mistake=None):
-    """Greedy search that decodes the whole prefix anew at each step, with one of three mistakes.
+    """Greedy search that decodes the whole prefix again at every step, with one of three mistakes.
 
-    `"keeps scoring"`: what a finished row would go on with is added to its score. `"goes on"`: its
-    ids go on as well. `"other length"`: the start is counted in the length penalty.
+    `"keeps scoring"`: the score of a finished row still grows. `"goes on"`: its ids continue as
+    well. `"other length"`: the length penalty counts the start token.
     """
 
     def search(source_ids):
