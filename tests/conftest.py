@@ -1,20 +1,20 @@
-"""What every test shares: the backend, the seed, the real data.
+"""Shared by all tests: the backend, the seed and the real data.
 
-Backends. Keras fixes its backend once per process, so the suite runs once per backend, chosen by
-KERAS_BACKEND (default tensorflow). A test of pure `keras.ops` code (layers, models, search, losses,
-metrics, schedules) needs no marker: it states a law that holds on every backend and runs on every
-one. A test that needs TensorFlow itself (tf.data, keras-nlp or tensorflow-text tokenizers,
-TensorBoard, SavedModel), or no backend at all (files, scores, arguments), gains nothing from a
-second run: mark it, or its whole file by `pytestmark = pytest.mark.tensorflow_only`, and the other
-backends skip it.
+Backends: Keras fixes its backend once per process, so the suite runs once per backend.
+KERAS_BACKEND chooses it (default: tensorflow). A test of pure `keras.ops` code (layers, models,
+search, losses, metrics, schedules) needs no marker, because its law holds on every backend. Some
+tests need TensorFlow itself (tf.data, keras-nlp or tensorflow-text tokenizers, TensorBoard,
+SavedModel). Others need no backend at all (files, scores, arguments). Both gain nothing from a
+second run. Mark such a test with `pytest.mark.tensorflow_only`, or its file with
+`pytestmark = pytest.mark.tensorflow_only`; other backends then skip it.
 
-Speed. `slow` marks what takes more than a few seconds: `make test` leaves it out, `make test-all`
-runs it.
+Speed: `slow` marks tests that take more than a few seconds. `make test` skips them, and
+`make test-all` runs them.
 
-Seeds. Python, NumPy and the backend are seeded before each test. `keras.utils.set_random_seed`
-breaks inside tf.data any keras-nlp SentencePiece tokenizer that was built before it: build
-tokenizers in the test or in a function-scoped fixture, and let a module or session fixture return
-a path to load from.
+Seeds: Python, NumPy and the backend are seeded before every test. After
+`keras.utils.set_random_seed`, an older keras-nlp SentencePiece tokenizer no longer works inside
+tf.data. So build tokenizers in the test or in a function-scoped fixture. A module or session
+fixture should return a path to load from.
 """
 
 import os
@@ -29,7 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-# Compilation makes the first example slow, hence no deadline. Derandomized, so failures repeat.
+# There is no deadline, because the first example compiles. Derandomized, so that failures repeat.
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
 hypothesis.settings.load_profile("quick")
 
@@ -39,11 +39,12 @@ def pytest_report_header():
 
 
 def pytest_make_parametrize_id(val, argname):
-    # Both processes of a run must name the tests alike, and bytes may hold a time (gzip's do).
+    # All processes of a run must give a test the same name, and gzipped bytes may hold a time.
     return argname if isinstance(val, bytes) else None
 
 
-# Few tests of these take long each: with two processes they are to begin, not to be left over.
+# These files have a few long tests. They start first, so that no process is left with them at the
+# end.
 LONGEST = ("test_recipes", "test_benchmarks", "test_checkpoints", "test_cli")
 
 
@@ -59,15 +60,15 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def seed():
-    """Same seed before each test, so that no test depends on those that ran before it."""
-    import keras  # here, so that `pytest --help` and collection errors do not wait for it
+    """Sets the same seed before every test, so that no test depends on earlier tests."""
+    import keras  # imported late, so that `pytest --help` and collection errors are quick
 
     keras.utils.set_random_seed(2017)
 
 
 @pytest.fixture
 def uncompiled(monkeypatch):
-    """Searches of this test are short and not compiled: tests/test_translator.py has real ones."""
+    """Makes searches short and eager, which is faster. tests/test_translator.py has real ones."""
     from uncompiled import search_uncompiled
 
     search_uncompiled(monkeypatch)
@@ -75,7 +76,7 @@ def uncompiled(monkeypatch):
 
 @pytest.fixture(scope="session")
 def data_dir():
-    """The folder with real parallel text that KERAS_TRANSFORMER_DATA names."""
+    """Returns the folder with real parallel text that KERAS_TRANSFORMER_DATA names."""
     folder = os.environ.get("KERAS_TRANSFORMER_DATA")
     if not folder:
         pytest.skip("KERAS_TRANSFORMER_DATA names no folder with real data")
