@@ -1,17 +1,17 @@
-"""A scalar and its gradients, asked for in the same way on every backend."""
+"""Computes a scalar and its gradients in the same way on every backend."""
 
 import keras
 from keras import ops
 
 
 def value_and_gradients(function, inputs, variables=(), jit=False):
-    """`function(*inputs)`, a scalar, and its gradients.
+    """Returns the scalar `function(*inputs)` and its gradients.
 
     Args:
-        function: of tensors; it may read Keras variables.
-        inputs: arrays.
-        variables: the Keras variables to differentiate by, after the inputs.
-        jit: whether to compile.
+        function: A function of tensors. It may read Keras variables.
+        inputs: Arrays.
+        variables: Keras variables to differentiate by, besides the inputs.
+        jit: Whether to compile the function.
 
     Returns:
         The value, and the list of gradients by the inputs and the variables, as NumPy float64.
