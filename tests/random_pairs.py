@@ -6,9 +6,10 @@ from keras_transformer import data
 
 
 def random_pairs(count, vocabulary_size, longest=6, same_source=True, seed=0):
-    """Pairs of 1 to `longest` tokens a side; of `longest` source tokens each if `same_source`.
+    """Returns pairs of 1 to `longest` tokens per side.
 
-    Sources of one length give batches of one shape. Ids: 2 start, 3 end, others from 4.
+    With `same_source` all sources have `longest` tokens, so that all batches have one shape. Id 2
+    is the start, 3 is the end, and words begin at 4.
     """
     random = np.random.default_rng(seed)
     full = np.full(count, longest)
