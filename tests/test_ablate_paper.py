@@ -1,4 +1,4 @@
-"""The recipe of Table 3: rows keep the paper's ratios, what is judged is what the figures say."""
+"""Tests of the recipe of Table 3: rows keep the paper's ratios, and verdicts follow the figures."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def test_at_the_papers_own_scale_a_row_is_the_papers(name):
 # Fails if: sizes are scaled from those of the base instead of the row's own.
 @pytest.mark.parametrize("name", TABLE_3)
 def test_a_row_is_to_the_small_base_as_to_the_papers(name):
-    """Sizes with other ratios to one another than the paper's, so that none stands for another."""
+    """The sizes have other ratios than the paper's, so a size in the wrong place is noticed."""
     scale = Scale(num_layers=9, d_model=192, num_heads=24, d_ff=320, dropout=0.2, max_length=61)
     options = scaled(TABLE_3[name], scale)
     expected = {**BASE, **TABLE_3[name].changes}
@@ -49,7 +49,7 @@ def test_every_row_fits_the_recipes_scales(defaults):
     d_model = defaults["d_model"]
     rows, misfits = scaled_rows(TABLE_3, Scale(3, d_model, d_ff=4 * d_model))
     assert list(rows) == list(TABLE_3) and not misfits
-    # Smoothing is no argument of the model: those two rows are the base, and no others.
+    # Smoothing is no argument of the model, so exactly the two rows of smoothing equal the base.
     assert len({json.dumps(options) for options in rows.values()}) == len(TABLE_3) - 2
 
 
@@ -147,7 +147,7 @@ def test_noise_is_the_interval_of_students_t_with_the_deviation_of_all_rows():
     [(28.7, "seen"), (29.1, "undecided"), (30.9, "undecided"), (31.3, "not seen")],
 )
 def test_within_the_noise_of_seeds_nothing_is_decided(bleu, verdict):
-    """A deviation of 0.25 with 2 degrees of freedom: the noise is 4.303 * 0.25 = 1.08."""
+    """With a deviation of 0.25 and 2 degrees of freedom the noise is 4.303 * 0.25 = 1.08."""
     spread = 0.25 / math.sqrt(2)
     figures = {"base": [30 - spread, 30 + spread], "A-heads-1": [bleu - spread, bleu + spread]}
     judgement = judge(figures, BLEU)["A-heads-1"]
@@ -207,7 +207,7 @@ def test_a_conclusion_is_its_rows():
 
 @pytest.fixture
 def text(tmp_path):
-    """Words, and each word spelled backwards, in files of Multi30k's names."""
+    """Writes words, and their reversed spellings, to files with Multi30k's names."""
     rng = random.Random(11)
     folder = tmp_path / "text"
     folder.mkdir()
@@ -227,7 +227,7 @@ def ablate(text, run, *options):
 
 
 def session_groups(run):
-    """The rows of TensorBoard's HParams table, as its own server answers."""
+    """Returns the rows of TensorBoard's HParams table, from its own server."""
     from tensorboard import context
     from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
     from tensorboard.plugins import base_plugin
@@ -247,8 +247,8 @@ def session_groups(run):
     return {group.name: group for group in handler.run().session_groups}
 
 
-# Fails if: a finished row is trained again; resuming starts at update 0; the number of updates may
-# change; HParams does not group the seeds of a row, or shows another figure.
+# Fails if: a finished row is trained again; resuming starts at update 0; another number of updates
+# is accepted; HParams does not group the seeds of a row, or shows another figure.
 def test_killed_and_resumed_it_trains_what_is_left_and_reports(
     text, tmp_path, monkeypatch, uncompiled, capsys
 ):
@@ -271,7 +271,7 @@ def test_killed_and_resumed_it_trains_what_is_left_and_reports(
     vocabulary = (run / "tokenizer.model").stat()
 
     with monkeypatch.context() as patch:
-        patch.setattr(kt.text, "train_tokenizer", None)  # nor is the vocabulary trained again
+        patch.setattr(kt.text, "train_tokenizer", None)  # the vocabulary is not trained again
         ablate(text, run, *rows)
     printed = capsys.readouterr().out
     starts = [len(json.loads((folder / "versions.json").read_text())) for folder in folders]
@@ -281,7 +281,7 @@ def test_killed_and_resumed_it_trains_what_is_left_and_reports(
         assert [each["update"] for each in log if each["event"] == "validation"] == [2, 4]
     assert (run / "tokenizer.model").stat().st_mtime_ns == vocabulary.st_mtime_ns
 
-    # The one that was stopped is as one that never was.
+    # The training that was stopped equals one that never was.
     ablate(text, tmp_path / "other", "--rows", "base", "--seeds", "2")
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
     alone = json.loads((tmp_path / "other" / "base" / "seed-2" / "result.json").read_text())
@@ -321,7 +321,7 @@ def test_killed_and_resumed_it_trains_what_is_left_and_reports(
         assert group.hparams["d_ff"].number_value == {"base": 128}.get(name, 64)
         assert group.hparams["row"].string_value == name
 
-    # What a training was made with may not change; the same rows again train nothing.
+    # The settings of a training may not change. The same rows again train nothing.
     for changed in (["--updates", "6"], ["--norm", "post"], ["--precision", "bfloat16"]):
         with pytest.raises(SystemExit, match="holds a run with other settings"):
             ablate(text, run, *rows, *changed)
