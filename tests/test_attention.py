@@ -1,4 +1,4 @@
-"""Which way attention is computed, and how little a reader has to go through."""
+"""Tests which implementation of attention is chosen, and that its code path is short to read."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ X = np.random.default_rng(3).normal(size=(2, 7, 64)).astype("float32")
 
 
 def entered(function):
-    """The functions of the package that a call enters: their files and names."""
+    """Returns the files and names of the package's functions that a call enters."""
     folder, found = os.path.dirname(keras_transformer.__file__), set()
 
     def note(frame, event, _):
@@ -71,8 +71,8 @@ def test_blocks_are_for_training_and_for_many_weights(given, few, monkeypatch):
     )
 
 
-# Fails if: the length of the output is that of the mixed values, of which a function of TensorFlow
-# forgets the shape once it has been traced for many.
+# Fails if: the length of the output is taken from the mixed values. A TensorFlow function that was
+# traced for many lengths forgets their shape.
 @pytest.mark.tensorflow_only
 def test_the_length_of_the_output_is_the_querys(monkeypatch):
     import tensorflow as tf
