@@ -1,4 +1,4 @@
-"""Attention in blocks equals attention in one piece, and takes memory that grows with length."""
+"""Tests that attention in blocks equals attention in one piece, with memory linear in length."""
 
 import functools
 import subprocess
@@ -25,9 +25,9 @@ SEED = [11, 29]
 
 @pytest.fixture(params=["blocks", "one piece"])
 def path(request, monkeypatch):
-    monkeypatch.setattr(in_blocks, "ROWS", 5)  # of 17: the last block has two
+    monkeypatch.setattr(in_blocks, "ROWS", 5)  # 17 rows, so the last block has two
     monkeypatch.setattr(in_blocks, "ONE_PIECE", 0 if request.param == "blocks" else 10**6)
-    in_blocks._one_function.cache_clear()  # what is traced has them in it
+    in_blocks._one_function.cache_clear()  # traced functions contain these constants
     yield
     in_blocks._one_function.cache_clear()
 
@@ -45,7 +45,7 @@ def mask_of(shape):
 
 
 def by_hand(queries, keys, values, key_mask, attention_mask, causal, rate, seed):
-    """All at once, with TensorFlow's own gradients."""
+    """Computes attention in one piece, with TensorFlow's own gradients."""
     length, key_length = queries.shape[2], keys.shape[2]
     permitted = tf.ones((1, 1, length, key_length), "bool")
     if key_mask is not None:
@@ -107,14 +107,14 @@ def test_lengths_at_the_edges_of_a_block(path, length):
     check(tensors(length, S), mask, 0.3, "known size")
 
 
-# Fails if: the shape of the sums is left to TensorFlow, which does not know it for one head.
+# Fails if: TensorFlow infers the shape of the sums, which it cannot do for one head.
 def test_one_head(path):
     mask = {"key_mask": None, "attention_mask": None, "causal": False}
     check([each[:, :1] for each in tensors()], mask, 0.0, "unknown size")
 
 
 def in_a_graph(found, given, **options):
-    """`found` as a graph that knows no length, traced here."""
+    """Traces `found` as a graph without static lengths."""
     signature = [tf.TensorSpec((None, each.shape[1], None, each.shape[-1])) for each in given]
     compiled = tf.function(found, input_signature=signature, autograph=False, **options)
     return compiled.get_concrete_function()
@@ -197,4 +197,4 @@ def test_memory_grows_with_length_and_not_with_its_square():
     assert done.returncode == 0, done.stderr
     short, long = (int(line.split()[1]) for line in done.stdout.splitlines() if "peak" in line)
     assert short > 0
-    assert long < 1.2 * 16 * short  # its weights alone would be 256 times as many
+    assert long < 1.2 * 16 * short  # in one piece, the weights would take 256 times as much
