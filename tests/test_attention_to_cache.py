@@ -1,4 +1,4 @@
-"""Laws of attention to the written part of a cache: a whole softmax, and nothing behind is read."""
+"""Laws of attention to the filled part of a cache: a whole softmax, and no block behind is read."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def random_attention(new, slots, seed=0):
 
 
 def permitted(new, slots, index, random=False):
-    """Causality, and with it a mask that forbids slots at random, never the newest."""
+    """Returns a causal mask. With `random`, it also forbids random slots, but never the newest."""
     causal = np.arange(slots)[None] <= np.arange(new)[:, None] + index
     if not random:
         return causal
@@ -90,12 +90,12 @@ def test_it_serves_a_compiled_step_on_a_processor_and_no_other(monkeypatch):
     queries, keys, _ = map(ops.convert_to_tensor, random_attention(1, 40))
     monkeypatch.setattr(to_cache, "runs_on_processor", lambda: True)
     assert to_cache.serves(queries, keys, ops.convert_to_tensor(3))
-    assert not to_cache.serves(queries, keys, 3)  # runs as it is: a loop would be slow
+    assert not to_cache.serves(queries, keys, 3)  # an eager loop would be slow
     monkeypatch.setattr(to_cache, "runs_on_processor", lambda: False)
     assert not to_cache.serves(queries, keys, ops.convert_to_tensor(3))
 
 
-# Fails if: the blocks are used where dropout or the caller needs all weights.
+# Fails if: blocks are used although dropout or the caller needs all weights.
 @pytest.mark.parametrize("asked", [{"return_attention_weights": True}, {"training": True}])
 def test_weights_and_dropout_need_all_of_them(asked, monkeypatch):
     monkeypatch.setattr(to_cache, "serves", lambda *shapes: True)
