@@ -1,4 +1,4 @@
-"""Laws of beams that share a cache: a hypothesis attends to its own past, wherever that is."""
+"""Laws of beams that share a cache: a hypothesis attends to its own past, in any slot."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def array(tensor):
 
 
 def random_search(model, random, sources, steps):
-    """Random tokens and random choices of beams: the cache, and the target of each sequence."""
+    """Decodes random tokens with random choices of beams; returns the cache and the targets."""
     memory, mask = model.encode(ops.convert_to_tensor(sources))
     cache = {**model.start_cache(memory, T, N), "memory_mask": mask}
     targets = np.zeros((len(sources) * N, 0), int)
@@ -34,7 +34,7 @@ def random_search(model, random, sources, steps):
 
 
 def check(model, sources, targets, logits):
-    """The newest logits are those of the whole targets at once."""
+    """Checks that the newest logits equal those of the whole targets at once."""
     newest = targets.shape[1] - 1
     whole = np.pad(targets, ((0, 0), (0, T - targets.shape[1])))
     inputs = {"source_ids": np.repeat(sources, N, axis=0), "target_ids": whole}
@@ -47,7 +47,7 @@ def check(model, sources, targets, logits):
 def test_a_hypothesis_that_goes_on_in_another_place_keeps_its_past():
     model = Transformer(**SIZES)
     cache, _ = random_search(model, np.random.default_rng(0), SOURCE, T)
-    assert len(np.unique(array(cache["origins"])[..., : T - 1], axis=1)) > 1  # they did move
+    assert len(np.unique(array(cache["origins"])[..., : T - 1], axis=1)) > 1  # the beams moved
 
 
 # Fails if: sources are chosen without their beams or without their mask.
