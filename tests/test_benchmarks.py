@@ -1,4 +1,4 @@
-"""The benchmarks: contestants in processes of their own, and what is counted."""
+"""Tests of the benchmarks: contestants in processes of their own, and what is counted."""
 
 import argparse
 import json
@@ -62,13 +62,14 @@ def test_operations_are_those_of_the_models_matrices():
     products = source * (weights(model.encoder) + cross)
     products += target * (weights(model.decoder) - cross + 13 * 6)
     scores = 2 * 6 * 2 * (source * source + target * target + target * source)
-    expected = 6 * rows * (products + scores)  # forward, backward twice; a product is two
+    # Forward and twice as much backward, with two operations per multiplication and addition.
+    expected = 6 * rows * (products + scores)
     assert train.operations([(rows, source, target)], size, 13) == expected
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The size "tiny" tinier still."""
+    """Makes the size "tiny" even smaller."""
     size = {"num_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 24, "dropout": 0.1}
     monkeypatch.setitem(train.SIZES, "tiny", size)
     monkeypatch.setitem(train.VOCABULARY, "tiny", 50)
@@ -133,7 +134,7 @@ def test_translations_of_another_length_or_of_other_ids_are_errors():
 
     answer = loop.answers([[5, 6], [7]], lambda: lambda rows, *_: [[8, 9]] * len(rows))
     assert answer(request(count=2, tokens=3))["ids"] == [[8, 9], [8, 9]]
-    assert answer(request(count=1, tokens=None))["tokens"] == 3  # with the end
+    assert answer(request(count=1, tokens=None))["tokens"] == 3  # counts the end
     with pytest.raises(ValueError, match=r"of \[3, 3\] tokens and not 4"):
         answer(request(count=2, tokens=4))
     results = {"ctranslate2": {"same": 95}, "huggingface": {"same": 97}}
