@@ -1,4 +1,4 @@
-"""Laws of the callbacks, with stand-ins for the model, the optimizer and the metrics."""
+"""Laws of the callbacks, tested with small stand-ins for model, optimizer and metrics."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def correct(y_true, y_pred):
 
 
 class CountingSGD(keras.optimizers.SGD):
-    """Has what `PaperAdam` has. The weights stand still, so that every figure can be recomputed."""
+    """Counts what `PaperAdam` counts. Weights never change, so every figure can be recomputed."""
 
     def build(self, var_list):
         super().build(var_list)
@@ -96,14 +96,14 @@ def compiled():
 
 @pytest.fixture
 def model(compiled):
-    """The same compiled model for many tests, its counters at 0."""
+    """Returns the same compiled model for many tests, with its counters at 0."""
     for variable in compiled.optimizer.variables:
         variable.assign(np.zeros(variable.shape))
     return compiled
 
 
 def make_batches(number, seed=3):
-    """Batches of different numbers of target tokens: means over batches or rows are not right."""
+    """Returns batches with different numbers of target tokens, so means of means are wrong."""
     rng = np.random.default_rng(seed)
     batches = []
     for _ in range(number):
@@ -115,7 +115,7 @@ def make_batches(number, seed=3):
 
 
 def expected(model, batches):
-    """Target tokens, nats per token and accuracy of these batches, in NumPy."""
+    """Returns target tokens, nats per token and accuracy of these batches, computed in NumPy."""
     table = np.asarray(model.get_weights()[0], "float64")
     logs = table - np.log(np.exp(table).sum(-1, keepdims=True))
     x = np.concatenate([x.ravel() for x, _ in batches])
@@ -177,12 +177,12 @@ def test_interval_figures_are_exact(accumulation):
         np.testing.assert_allclose(row["nats_per_token"], nats_per_token, rtol=1e-5)
         np.testing.assert_allclose(row["token_accuracy"], accuracy, rtol=1e-5)
         np.testing.assert_allclose(row["perplexity"], math.exp(nats_per_token), rtol=1e-5)
-        # of the last update of the interval
+        # The norm is that of the interval's last update.
         np.testing.assert_allclose(row["gradient_norm"], row["update"] - 1 + 0.5)
         assert row["skipped_updates"] == 0
         assert row["target_tokens_per_second"] > 0
         start = end
-    if not accumulation:  # under accumulation the optimizer itself has to see to it
+    if not accumulation:  # with accumulation, this stand-in counts micro-batches in its rate
         rates = [r["learning_rate"] for r in rows]
         np.testing.assert_allclose(rates, [0.001 * (r["update"] + 1) for r in rows], rtol=1e-5)
 
@@ -213,7 +213,7 @@ def test_plain_stream_has_whole_lines_and_a_terminal_is_rewritten(model, monkeyp
     fit(model, make_batches(8), callbacks, epochs=2, validation=make_batches(1)[0])
     lines = plain.getvalue().splitlines()
     assert "\r" not in plain.getvalue() and "\x1b" not in plain.getvalue()
-    assert len(lines) == 8  # the first update, and for each validation two intervals and its line
+    assert len(lines) == 8  # two for the first update; two intervals and a line per validation
     assert lines[0] == "update 0/8  compiling the first update"
     assert lines[1].startswith("update 1/8  the first update took ")
     assert lines[2].startswith("update 2/8  left 0:00:")
@@ -222,7 +222,7 @@ def test_plain_stream_has_whole_lines_and_a_terminal_is_rewritten(model, monkeyp
         assert part in lines[2]
     for part in ("update 8/8  validation 2/2:", " ppl ", " acc ", " in 0:00:"):
         assert part in lines[7]
-    # Fails if: the time between two validations is called an epoch, which is a pass over the data.
+    # Fails if: the time between two validations is called an epoch, which means a pass over data.
     assert "epoch" not in plain.getvalue()
     assert "skipped" not in plain.getvalue()
     rows = terminal.getvalue().split("\r")[1:]
@@ -232,7 +232,7 @@ def test_plain_stream_has_whole_lines_and_a_terminal_is_rewritten(model, monkeyp
         assert row.endswith("\n") or (row.endswith("\x1b[K") and len(row) - 3 < 79)
 
 
-# Fails if: a resumed run counts its intervals from where it began.
+# Fails if: a resumed run counts its intervals from the update at which it resumes.
 def test_resumed_run_goes_on_with_epochs_updates_and_total(model):
     records, stream = [], io.StringIO()
     fit(model, make_batches(5), [], epochs=1)
@@ -314,9 +314,9 @@ def test_tensorboard_curves_over_updates_and_a_resumed_run_continues_them(model,
         fit(model, make_batches(number), callbacks, epochs, initial_epoch, validation)
 
     run(10, epochs=2)
-    # A session that breaks off leaves points after the checkpoint. They give way to the new ones.
+    # An interrupted session leaves points after the checkpoint. New points replace them.
     model.optimizer.iterations.assign(5)
-    del records[4:]  # intervals 2, 4, 5 and the epoch's record stay
+    del records[4:]  # the intervals 2, 4, 5 and the validation's record stay
     run(10, epochs=3, initial_epoch=1)
     curves = read_events(tmp_path)
     rows = intervals(records)
@@ -342,7 +342,7 @@ def test_tensorboard_curves_over_updates_and_a_resumed_run_continues_them(model,
 
 
 def break_batches(batches, which):
-    """Weights of nan make the gradients of these batches nan."""
+    """Makes the gradients of these batches NaN, by weights that are NaN."""
     return [
         (x, y, np.full(len(x), np.nan if i in which else 1.0)) for i, (x, y) in enumerate(batches)
     ]
@@ -424,7 +424,7 @@ def test_nothing_is_translated_until_the_loss_is_worth_it(capsys):
 
 
 class Slow(keras.callbacks.Callback):
-    """A clock that each update moves on by a second, and the first one, compiled, by a minute."""
+    """A clock that advances by a second per update, and by a minute for the first, compiled one."""
 
     now = 0.0
 
@@ -439,7 +439,7 @@ def test_the_first_updates_say_how_long_training_takes(model, monkeypatch):
     first, second, third, *_ = stream.getvalue().splitlines()
     assert first == "update 0/40  compiling the first update"
     assert second == "update 1/40  the first update took 60.0 s with its compilation"
-    # 29 updates are left, a second each. Fails if: the compilation counts as if it came again.
+    # 29 updates are left and take a second each. Fails if: compilation counts for every update.
     assert third == "update 11/40  left 0:00:29"
 
 
@@ -449,7 +449,7 @@ def test_translation_score_wants_as_many_references_as_sources():
 
 
 def run_epochs(stop, scores, first, last):
-    """`fit` as `StopEarly` sees it: two updates an epoch, then these scores (None: no score)."""
+    """Imitates `fit` for `StopEarly`: two updates per epoch, then a score (None: no score)."""
     model = SimpleNamespace(optimizer=SimpleNamespace(), stop_training=False)
     stop.set_model(model)
     for epoch in range(first, last):
@@ -467,7 +467,7 @@ def test_stop_early_resumed_is_stop_early_never_stopped(mode, capsys):
     scores = [sign * s for s in (1, 3, 2, math.nan, 5, 5)] + [None] + [sign * s for s in (4, 4, 9)]
     never = StopEarly(mode=mode, patience=3)
     assert run_epochs(never, scores, 0, 10) and never.finished
-    # the second 5, 4 and 4 are no better than the first 5; epoch 7 has no score
+    # The second 5, 4 and 4 are not better than the first 5. Epoch 7 has no score.
     assert [entry["epoch"] for entry in never.state] == [1, 2, 3, 4, 5, 6, 8, 9]
     assert never.best == {"epoch": 5, "update": 10, "score": sign * 5.0}
     printed = capsys.readouterr().err
@@ -489,7 +489,7 @@ def test_stop_early_with_nothing_but_nan_stops():
 
 
 def test_stop_early_ends_fit(model):
-    stop = StopEarly("loss", "max", patience=2)  # the weights stand still, and so does the loss
+    stop = StopEarly("loss", "max", patience=2)  # weights never change, so the loss does not
     same = make_batches(1) * 10
     assert len(fit(model, same, [stop], epochs=5).epoch) == 3
     assert [entry["update"] for entry in stop.state] == [2, 4, 6]
