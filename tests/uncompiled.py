@@ -1,10 +1,10 @@
-"""Short searches that are not compiled, where two steps show what 50 compiled ones would."""
+"""Short searches without compilation, for tests where a few steps show as much as 50."""
 
 import keras
 
 
 def search_uncompiled(patch):
-    """Makes every `Translator` search eagerly, with room for few tokens more than the source."""
+    """Makes every `Translator` search eagerly, for at most three tokens more than the source."""
 
     def compile_with_weights(function, *models):
         def eager(*arrays):
