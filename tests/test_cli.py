@@ -1,4 +1,4 @@
-"""The command line, in this process: what each verb reads, writes and prints, and how it fails."""
+"""Tests of the command line, in this process: what verbs read, write, print and complain about."""
 
 import dataclasses
 import hashlib
@@ -42,7 +42,7 @@ TINY = (
 ).split()
 SIDES = ("source", "target")
 OPTIONS_OF_TRAIN = {field.name for field in dataclasses.fields(TrainSettings)}
-# Of a log record, what a clock decides.
+# The fields of a log record that depend on a clock.
 CLOCKS = re.compile("second|time|left|waiting")
 
 
@@ -53,7 +53,7 @@ def write(path, lines):
 
 @pytest.fixture(scope="module")
 def parallel(tmp_path_factory):
-    """Options that name a parallel text: two to four words, and each word spelled backwards."""
+    """Returns options that name a parallel text: two to four words, and their reversals."""
     folder, rng = tmp_path_factory.mktemp("text"), random.Random(7)
     sources = [" ".join(rng.choices("ba be bo da de do".split(), k=2 + i % 3)) for i in range(48)]
     targets = [" ".join(word[::-1] for word in source.split()) for source in sources]
@@ -70,7 +70,7 @@ def path_of(parallel, option):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, parallel):
-    """A run of 6 updates in one go."""
+    """Returns a run of 6 updates that was never stopped."""
     path = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         search_uncompiled(patch)
@@ -79,13 +79,13 @@ def run(tmp_path_factory, parallel):
 
 
 def train(*options):
-    """Trains as in a new process, where the names of variables and models start from 0."""
+    """Trains as in a new process, where the numbers in names of variables start at 0."""
     keras.backend.clear_session()
     return cli.main(["train", *TINY, *options])
 
 
 def main(capsys, *arguments):
-    """Status, stdout and stderr of a command."""
+    """Runs a command and returns its status, stdout and stderr."""
     capsys.readouterr()
     status = cli.main([str(argument) for argument in arguments])
     return status, *capsys.readouterr()
@@ -109,7 +109,7 @@ def arrays_of(run, update):
 
 
 def log_of(run):
-    """Its records without what a clock decides, and without the ends of shorter runs."""
+    """Returns a run's records without the fields of clocks, and with only its last end."""
     *records, end = RunDirectory.open(run).read_log()
     assert end["event"] == "end"
     records = [record for record in records if record["event"] != "end"] + [end]
@@ -206,7 +206,7 @@ def test_the_average_leaves_out_the_first_half_and_is_the_default_unless_worse(
     pipe(monkeypatch, b"ba\n")
     assert "(weights: last)" in main(capsys, "translate", other, "--beam-size", 1)[2]
 
-    # `average` compares with the ids that the run keeps; of one checkpoint both are the same.
+    # `average` compares on the ids that the run keeps. An average of one checkpoint is equal to it.
     _, _, err = main(capsys, "average", other)
     assert worse in err and Translator.load(other).weights == "last"
     _, _, err = main(capsys, "average", other, "--last", 1)
@@ -234,7 +234,7 @@ def test_a_run_is_resumed_where_its_text_has_moved(run, parallel, tmp_path, monk
     options = ["--train-tsv=train.tsv", *moved[2:], "--updates=6"]
     assert train(*options, f"--run-dir={other}") == 0
 
-    # Another text is refused, also under the path of the first start.
+    # Another text is refused, even under the path of the first start.
     write(tmp_path / "train.tsv", ("\t".join(pair) for pair in [*pairs[:-1], ("ba", "ba")]))
     before = contents(other)
     command = ("train", *options, *TINY, "--run-dir", other)
@@ -255,7 +255,7 @@ def test_a_start_that_failed_does_not_block_its_correction(parallel, tmp_path, m
     monkeypatch.setattr(training, "fit", fit)
 
     def failed(*more):
-        """The size and the time of the vocabulary that a start makes which then fails."""
+        """Returns the size and time of the vocabulary of a start that fails afterwards."""
         assert train(*options, f"--run-dir={path}", *more) == 1
         assert "out of luck" in capsys.readouterr().err
         found = path / "tokenizer.model"
@@ -267,7 +267,7 @@ def test_a_start_that_failed_does_not_block_its_correction(parallel, tmp_path, m
     assert failed("--vocabulary-size=276")[0] == 276
     settings = json.loads((path / "settings.json").read_text())
     assert (settings["vocabulary_size"], settings["d_ff"]) == (276, 32)
-    assert failed()[0] < 500  # derived, and then what the text allows
+    assert failed()[0] < 500  # the derived size, limited by the text
 
 
 def test_what_the_validation_loss_leaves_out_is_not_translated_either(
@@ -318,17 +318,17 @@ def test_what_is_left_out_is_derived_from_the_text_and_printed(
 
 
 def test_derived_values_follow_from_the_size_of_the_text_within_bounds():
-    # 260 special ids and bytes, 2 characters, and twice the root of 200 or 20,000 of them.
+    # 260 special ids and bytes, 2 characters, and twice the root of 200 or 20,000 characters.
     assert derivation.vocabulary_size([("a" * 50, "b" * 50)] * 2, "bpe") == 300
     assert derivation.vocabulary_size([("a" * 50, "b" * 50)] * 200, "bpe") == 600
     assert derivation.vocabulary_size([("a" * 10**5, "b" * 10**5)] * 2000, "bpe") == 32_000
     assert derivation.vocabulary_size([("a", "b")], "word") == 10_000
-    # 100 passes of 8 updates; and the bounds.
+    # 100 passes of 8 updates, and the two bounds.
     assert [derivation.updates_for(n) for n in (8, 0.01, 500)] == [800, 300, 10_000]
     pairs = [("a b c", "d" * 29), ("a", "d")]
     counted = [derivation.tokens_of_longer_side(pairs, kind) for kind in ("bpe", "word", "char")]
     assert counted == [12, 6, 32]
-    # Two tokens as often as the end: the entropy is ln 3.
+    # Two tokens are as frequent as the end, so the entropy is ln 3.
     encoded = data.EncodedPairs(*[np.arange(3)] * 2, np.array([5, 9, 5, 9]), *[3] * 7)
     assert derivation.loss_worth_translating(encoded) == pytest.approx(2 / 3 * np.log(3))
 
@@ -402,7 +402,7 @@ def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
 
 
 def test_held_out_text_is_whole_and_in_no_other_form_in_training(tmp_path, monkeypatch, capsys):
-    """Fails if: decomposed Korean or spaces at the ends pass for another source; tabs split it."""
+    """Fails if: decomposed Korean, or spaces at the ends, count as another source; tabs split."""
     monkeypatch.setattr(training, "fit", lambda *arguments, **_: None)
     monkeypatch.setattr(training, "finish", lambda *arguments: None)
     sources = [f"{a}{b}\t{a}" for a in "가나다라" for b in "마바사"]
@@ -429,8 +429,8 @@ def test_out_of_memory_names_the_batch_and_what_to_try(parallel, tmp_path, monke
     shapes = [tuple(map(int, shape)) for shape in re.findall(r"\((\d+), (\d+), (\d+)\)", shapes)]
     rows, source, target = max(shapes, key=np.prod)
     assert f"{rows} rows x {source} source x {target} target" in err
-    assert "--tokens-per-batch 256" in err  # what it was, ...
-    assert "--tokens-per-batch 128 --accumulate 6" in err  # ... and what makes the same update
+    assert "--tokens-per-batch 256" in err  # the option that was given
+    assert "--tokens-per-batch 128 --accumulate 6" in err  # makes the same update
 
 
 # --- translate, evaluate, average
@@ -562,7 +562,7 @@ def test_scores_are_one_line_a_pair(run, parallel, uncompiled, tmp_path, capsys)
     assert status == 0
     scores = Translator.load(run, "last").score(pairs)
     assert out == "".join(f"{score:.6f}\t{tokens}\n" for score, tokens in scores)
-    # Exactly what training calls nats_per_token of this text.
+    # The mean is exactly the nats_per_token that training logged for this text.
     nats = [record for record in log_of(run) if record["event"] == "validation"][-1][
         "val_nats_per_token"
     ]
@@ -610,7 +610,7 @@ def test_pairs_with_an_empty_side_are_scored_but_not_counted(
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory, parallel):
-    """A run whose vocabulary spells in bytes what it has not seen."""
+    """Returns a run whose vocabulary spells unseen characters in bytes."""
     path = tmp_path_factory.mktemp("runs") / "earlier"
     with pytest.MonkeyPatch.context() as patch:
         search_uncompiled(patch)
@@ -621,7 +621,7 @@ def earlier(tmp_path_factory, parallel):
 
 @pytest.fixture
 def from_earlier(earlier, parallel, tmp_path):
-    """Options that go on from a copy of that run with other words, seen in neither text before."""
+    """Returns options that continue from a copy of that run, with a text that has new words."""
     copy = shutil.copytree(earlier, tmp_path / "earlier")
     rng = random.Random(9)
     sources = [" ".join(rng.choices("ba bo ku 나비".split(), k=3)) for _ in range(40)]
@@ -639,7 +639,7 @@ def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
     assert train(*from_earlier, f"--run-dir={new}") == 0
     assert contents(copy) == contents(earlier)
 
-    # The same validation text before the first update as after the last one there.
+    # The score before the first update equals that after the earlier run's last update.
     last = [record for record in log_of(earlier) if record["event"] == "validation"][-1]
     start = log_of(new)[0]
     assert (start["event"], start["update"]) == ("start", 0)
@@ -647,7 +647,7 @@ def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
         assert start[name] == pytest.approx(last[name], rel=1e-6)
     assert f"before the first update: {start['val_nats_per_token']:.4f}" in capsys.readouterr().err
 
-    # Vocabulary, sizes and weights are those of there; optimizer, updates and dropout are not.
+    # Vocabulary, sizes and weights are the earlier run's; optimizer, updates and dropout are not.
     weights = (copy / "checkpoints" / "update-00000006" / "weights.npz").read_bytes()
     settings = json.loads((new / "settings.json").read_text())
     assert settings["init_from"] == str(copy)
@@ -661,7 +661,7 @@ def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
     (iterations,) = (v for k, v in arrays_of(new, 3).items() if k.endswith("iteration"))
     assert iterations == 3
 
-    # Words of both texts are seen; a character of neither vocabulary nor old text is bytes.
+    # The seen words are those of both texts. A character new to the old text is spelled in bytes.
     words = (new / "seen_words.txt").read_text(encoding="utf-8").split()
     assert set(words) == {"ba", "be", "bo", "da", "de", "do", "ku", "나비"}
     tokenizer = Tokenizer.load(new / "tokenizer.model")
@@ -671,7 +671,7 @@ def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
         assert "나비" in tokenizer.decode(ids["source_ids"])
         np.testing.assert_array_equal(seen[1], seen[0] | tokenizer.seen_ids([ids["source_ids"]]))
 
-    # Stopped and resumed is never stopped, with the earlier run moved, and then gone.
+    # Stopped and resumed equals never stopped, also if the earlier run was moved or deleted.
     assert train(*from_earlier, "--updates=3", f"--run-dir={stopped}") == 0
     shutil.move(copy, tmp_path / "moved")
     moved = [f"--init-from={tmp_path / 'moved'}", f"--run-dir={stopped}", "--updates=3"]
@@ -699,10 +699,10 @@ def test_fine_tuning_killed_before_its_first_checkpoint_needs_no_earlier_run(
     first, second = (each.model.get_weights() for each in ready)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
-    # Its weights may be nowhere else: a start from other ones, or from none, leaves them.
+    # The run may hold the only copy of these weights, so a start from others must not delete them.
     other = [option for option in from_earlier if not option.startswith("--init")]
     assert train(*other, f"--run-dir={new}") == 1
-    # What lies there must be what was there at the first start.
+    # The stored weights must be unchanged since the first start.
     with open(new / "initial" / "weights.npz", "ab") as file:
         file.write(b"damage")
     assert train(*from_earlier, f"--run-dir={new}") == 1
@@ -883,7 +883,7 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
 
 
 class Echo:
-    """A translator that gives back what it is given."""
+    """A translator that returns its input."""
 
     compiled_shapes, weights = 0, "last"
 
@@ -927,7 +927,7 @@ def test_what_was_translated_is_kept_where_its_file_cannot_be_written(
     folder.mkdir()
 
     def translate_and_lose(self, texts, *search):
-        folder.rmdir()  # in the meantime
+        folder.rmdir()  # the folder disappears during the translation
         return list(texts)
 
     monkeypatch.setattr(Echo, "translate", translate_and_lose)
@@ -1049,7 +1049,7 @@ def test_a_reader_that_leaves_is_no_error(run):
 def test_ctrl_c_while_stdin_is_open_ends_with_130():
     """Fails if: a thread that reads stdin holds its lock when Python ends (SIGABRT, status 134)."""
     code = (
-        # A process that ignores Ctrl-C, as in the background of a script, hands that down.
+        # A parent that ignores Ctrl-C (a script in the background) passes this on to its children.
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from keras_transformer import cli; from keras_transformer.cli import translate\n"
         "with cli.without_notices():\n"
