@@ -1,4 +1,4 @@
-"""What contributors are told is so: folders and files exist, the workflow runs the tests."""
+"""Tests that what contributors are told is true: files exist, and the workflow runs the tests."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ import pytest
 
 import keras_transformer
 
-pytestmark = pytest.mark.tensorflow_only  # it is about text; one run is enough
+pytestmark = pytest.mark.tensorflow_only  # needs no backend, so one run is enough
 
 ROOT = Path(__file__).parents[1]
 YAML = sorted([*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"])
@@ -16,7 +16,7 @@ YAML = sorted([*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.ya
 
 @pytest.mark.parametrize("path", YAML, ids=lambda path: path.name)
 def test_yaml_files_parse(path):
-    yaml = pytest.importorskip("yaml")  # installed with the documentation's tools
+    yaml = pytest.importorskip("yaml")  # comes with the extra `docs`
     assert yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
