@@ -1,4 +1,4 @@
-"""Recurrent encoder-decoders are what their papers say, and the recipe that compares them runs."""
+"""Tests that recurrent models follow their papers, and that the recipe that compares them runs."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def model(request):
 def recurrent(name, **options):
     options = {"d_model": D, "dropout": 0.3, **compare_seq2seq.RECURRENT[name], **options}
     model = RecurrentSeq2Seq(V, H, **options)
-    # New biases are 0, and padding, which is 0 too, would leave the first state at 0 by itself.
+    # With new biases, which are 0, padding would leave the first state at 0 even without a mask.
     random = np.random.default_rng(7)
     model.set_weights(
         [w + random.normal(size=w.shape) * (w.ndim == 1) for w in model.get_weights()]
@@ -47,8 +47,8 @@ def array(x):
 
 # --- laws of the models
 #
-# They are pure `keras.ops`. JAX compiles every loop of every call that is not compiled as a whole,
-# so there it has the compiled ones alone.
+# The models are pure `keras.ops`. In an eager call JAX compiles every loop separately, so on JAX
+# only tests of compiled calls run.
 
 
 # Fails if: recurrent layers ignore their mask.
@@ -81,7 +81,7 @@ def test_it_saves_and_loads(name):
     testing.assert_saves_and_loads(recurrent(name, reverse_source=False), IDS)
 
 
-# Fails if: the cache is not moved on.
+# Fails if: the state in the cache is not updated.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_cached_logits_are_the_teacher_forced(model, chunk):
@@ -124,7 +124,7 @@ def softmax(x):
 # Fails if: there is no input feeding; the dot query is the earlier state.
 @pytest.mark.parametrize("attention", ["additive", "dot"])
 def test_attention_is_the_formula(attention):
-    """Two positions by hand, one layer: Bahdanau et al., 2015, and Luong et al., 2015."""
+    """Computes two positions of one layer by hand (Bahdanau et al., 2015; Luong et al., 2015)."""
     random = np.random.default_rng(5)
     decoder = RecurrentDecoder("rnn", units=H, attention=attention)
     x, memory, state = (random.normal(size=size) for size in ((3, 2, D), (3, 7, H), (3, H)))
@@ -169,7 +169,7 @@ def test_a_fixed_context_is_all_that_the_decoder_knows():
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("task", ["translate", pytest.param("copy", marks=pytest.mark.slow)])
 def test_all_have_as_many_parameters(task):
-    """Without the embeddings, which are the same: so the whole models are within 10 % too."""
+    """Counts without the embeddings, which are equal. Whole models are then within 10 % too."""
     args = types.SimpleNamespace(task=task, width=128, layers=compare_seq2seq.SETTINGS[task].layers)
     counts = {
         name: compare_seq2seq.build(name, 8, args).count_params() - 8 * 128
@@ -192,7 +192,7 @@ def test_units_are_those_of_the_nearest_size():
 
 # Fails if: k counts from the first position.
 def test_gradient_reach_of_a_linear_network():
-    """h_t = U h_(t-1) + W x_t: d h_t / d x_(t-k) = U^k W."""
+    """For h_t = U h_(t-1) + W x_t the derivative d h_t / d x_(t-k) is U^k W."""
     layer = keras.layers.SimpleRNN(2, activation="linear", return_sequences=True)
     kernel = np.array([[1.0, 2.0], [0.0, -1.0], [3.0, 0.0]])
     recurrent_kernel = np.array([[0.5, 0.0], [0.25, 2.0]])
@@ -206,7 +206,7 @@ def test_gradient_reach_of_a_linear_network():
 
 @pytest.mark.tensorflow_only
 def test_gradient_reach_is_that_of_the_models_logits():
-    """The decoder alone, and the whole model, agree on what depends on what."""
+    """The decoder by itself and the whole model agree on which positions depend on which."""
     for model in (
         recurrent("lstm-dot", num_layers=1),
         Transformer(V, num_layers=1, d_model=10, num_heads=2, d_ff=13),
@@ -265,7 +265,7 @@ def test_symbols_are_copied_or_reversed(task, step):
 
 @pytest.fixture
 def run_recipe(monkeypatch, uncompiled):
-    """The recipe in this process, step by step: what is traced and compiled is in other tests."""
+    """Runs the recipe in this process and eagerly. Other tests cover compiled steps."""
 
     def run(*options):
         monkeypatch.setattr(sys, "argv", ["compare_seq2seq.py", *map(str, options)])
@@ -300,7 +300,7 @@ def test_the_recipe_compares_all_models_and_resumes(run_recipe, tmp_path, capsys
         assert (tmp_path / "run" / f"{name}.png").stat().st_size > 5000
     weights = tmp_path / "run/lstm/checkpoints/update-00000001/weights.npz"
     written = weights.stat().st_mtime_ns
-    # A model that was lost is trained again, and comes out the same; the others are not.
+    # A lost model is trained again, with the same result. The other models are not.
     lost = tmp_path / "run" / "rnn" / "checkpoints" / "update-00000001"
     lost.rename(tmp_path / "lost")
     run_recipe(*command, "--models", "rnn", "lstm")
