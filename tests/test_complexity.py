@@ -1,4 +1,4 @@
-"""Table 1 of the paper: what is counted is the theory's, exactly; the benchmark prints it."""
+"""Tests of Table 1's benchmark: counts equal the theory exactly, and the benchmark prints them."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def test_operations_and_chains_are_the_formulas(row, operations, chain):
     for n, d in ((20, 67), (70, 13)):
         found = counted(row, n, d)
         assert found["forward"] == {"operations": operations(n, d), "sequential": chain(n)}
-        # Of each product two gradients, and the chain once more backwards.
+        # Every product has two gradients, and the chain is passed once more backwards.
         expected = {"operations": 3 * operations(n, d), "sequential": 2 * chain(n)}
         assert found["both"] == expected
 
@@ -77,7 +77,7 @@ def test_what_counts_as_a_chain():
         return counts.sequential(jax.make_jaxpr(function)(*inputs).jaxpr)
 
     assert chain(lambda x: jnp.tanh(x) + 1, x) == 0
-    assert chain(lambda x: x @ square + (2 * x) @ square, x) == 1  # side by side
+    assert chain(lambda x: x @ square + (2 * x) @ square, x) == 1  # independent products
     assert chain(lambda x: jax.jit(lambda y: y @ square)(x @ square), x) == 2
     assert chain(lambda x: jax.lax.cumsum(x) @ square, x) == 1
     step = lambda state, row: (state + row, state)  # noqa: E731
@@ -157,14 +157,14 @@ def test_a_core_is_the_layer_without_its_projections(row):
     heads = ops.transpose(ops.reshape(x, (1, n, 2, d // 2)), (0, 2, 1, 3))
     near = np.abs(np.arange(n)[:, None] - np.arange(n)) <= R // 2
     expected = layer(x, attention_mask=near if row == "restricted core" else None)
-    found = core(heads, heads, heads)  # restricted: [heads blocks, 1, R, width]
+    found = core(heads, heads, heads)  # if restricted: [heads * blocks, 1, R, width]
     found = ops.transpose(ops.reshape(found, (2, n, d // 2)), (1, 0, 2))
     np.testing.assert_allclose(
         *map(ops.convert_to_numpy, (ops.reshape(found, (1, n, d)), expected)), rtol=1e-4, atol=1e-5
     )
 
 
-# Fails if: a crossing is looked for in the wrong direction.
+# Fails if: crossings are searched in the wrong direction.
 @pytest.mark.tensorflow_only
 def test_slopes_and_crossings():
     assert tables.slope([(n, 7 * n**2.5) for n in (3, 11, 50)]) == pytest.approx(2.5)
@@ -185,7 +185,7 @@ def test_slopes_and_crossings():
     assert [crossing(1), crossing(0.1), crossing(9)] == ["7", "> 16", "< 2"]
 
 
-# Fails if: the peak of an earlier run is not forgotten.
+# Fails if: the peak of an earlier run is not reset.
 @pytest.mark.tensorflow_only
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_what_a_run_takes_whatever_it_gives_back():
@@ -219,7 +219,7 @@ def test_a_quick_run_ends_with_tables(tmp_path):
     [recurrence] = [line for line in lines if line.startswith("| recurrent | n d^2 |")]
     assert recurrence.split(" | ")[2:] == ["2,097,152", "16 32", "32 64", "16 32", "n |"]
     assert files["picture.png"].stat().st_size > 10_000
-    # The same again from the file, and nothing is measured.
+    # Reading the report prints the same, and measures nothing.
     again = subprocess.run(
         [*command, f"--report={files['report.json']}"], capture_output=True, text=True
     )
