@@ -1,4 +1,4 @@
-"""The bundled corpus: forms against tables written by hand, splits that do not leak."""
+"""Tests of the bundled corpus: forms equal tables written by hand, and splits do not leak."""
 
 import random
 import unicodedata
@@ -32,7 +32,7 @@ from keras_transformer.datasets.korean_english.meaning import Clause, Pair, Thin
 from keras_transformer.text import train_tokenizer
 from keras_transformer.text.seen import Seen
 
-pytestmark = pytest.mark.tensorflow_only  # text only
+pytestmark = pytest.mark.tensorflow_only  # needs no backend
 
 # Dictionary form | 해 | 해라 | 해요 | 합쇼 | past | future | if | which (now) | question of 해라
 VERB_FORMS = """
@@ -308,7 +308,7 @@ def meanings(count, seed=5):
     return [draw(rng) for _ in range(count)]
 
 
-# Fails if: polite levels honour everybody, the speaker too.
+# Fails if: polite levels honour everybody, including the speaker.
 def test_nobody_honours_oneself_and_pronouns_fit_the_level():
     for meaning in meanings(3000):
         clauses = [meaning.first, meaning.second] if isinstance(meaning, Pair) else [meaning]
@@ -327,7 +327,7 @@ def test_nobody_honours_oneself_and_pronouns_fit_the_level():
 
 
 def parts(meaning):
-    """Everything that a meaning consists of."""
+    """Yields a meaning and all its parts."""
     yield meaning
     if isinstance(meaning, tuple):
         for part in meaning:
@@ -384,7 +384,7 @@ def test_english_to_korean_has_one_korean_sentence_each():
 
 
 def test_training_has_none_of_the_combinations_of_the_tests(corpus):
-    """Seen from the text alone, for those that a word gives away."""
+    """Checks the text for combinations that a word reveals."""
     text = "\n".join(ko for ko, _ in corpus["train"] + corpus["valid"] + corpus["random"])
     for forbidden in (
         "치즈를",
