@@ -17,7 +17,7 @@ MODES = ["dynamic", "static"]
 
 
 def corpus(lengths, max_length=61, drop=0):
-    """Pairs of these (source, target) lengths without specials, whose ids are all distinct."""
+    """Returns pairs with these (source, target) lengths, without specials. All ids are distinct."""
     source, target = np.array(lengths).reshape(-1, 2).T
     return data.EncodedPairs(
         source_ids=np.arange(7, 7 + source.sum(), dtype=np.int32),
@@ -41,7 +41,7 @@ def sentences(count, longest=23, seed=0):
 
 
 def rows_of(batch):
-    """What a batch says, position by position: a list of (source, target) ids, no specials."""
+    """Reads a batch back as a list of (source, target) ids without specials."""
     inputs, labels, weights = batch
     read = []
     rows = zip(inputs["source_ids"], inputs["target_ids"], labels, weights, strict=True)
@@ -59,7 +59,7 @@ def rows_of(batch):
 
 
 def epoch_batches(plan, epoch=0):
-    """The micro-batches of one epoch; needs accumulate=1."""
+    """Returns the batches of one epoch. Needs accumulate=1."""
     count = plan.batches_per_epoch
     return [plan.batches(update)[0] for update in range(epoch * count, (epoch + 1) * count)]
 
@@ -131,7 +131,7 @@ def test_accumulation_groups_the_same_endless_sequence(mode):
     encoded = sentences(199)
     single = data.BatchPlan(encoded, 128, shapes=mode, seed=5)
     triple = data.BatchPlan(encoded, 128, shapes=mode, seed=5, accumulate=3)
-    assert single.batches_per_epoch % 3  # so that updates reach across the end of the epoch
+    assert single.batches_per_epoch % 3  # so that some updates cross the end of an epoch
     assert triple.updates_per_epoch == single.updates_per_epoch / 3
     grouped = [
         batch for update in range(single.batches_per_epoch) for batch in triple.batches(update)
@@ -165,9 +165,9 @@ def test_epochs_and_seeds_differ_in_order_and_in_company(mode):
     first, second, third = compositions(plan, 0), compositions(plan, 1), compositions(other, 0)
     assert len(first) == len(second) == len(third)
     for a, b in ((first, second), (first, third)):
-        assert len(set(a) & set(b)) < len(a) / 2  # company
+        assert len(set(a) & set(b)) < len(a) / 2  # pairs are grouped differently
     lengths = [np.mean([len(s) for s, _ in members]) for members in first]
-    assert abs(np.corrcoef(lengths[1:], lengths[:-1])[0, 1]) < 0.5  # not from long to short
+    assert abs(np.corrcoef(lengths[1:], lengths[:-1])[0, 1]) < 0.5  # not sorted by length
     again = [np.mean([len(s) for s, _ in members]) for members in second]
     assert abs(np.corrcoef(lengths, again)[0, 1]) < 0.5
 
@@ -181,7 +181,7 @@ def test_static_shapes_are_few_with_evaluation_and_full(rows_multiple):
     )
     plan = data.BatchPlan(encoded, 1024, shapes="static", rows_multiple=rows_multiple)
     shapes = {shape for epoch in range(3) for shape in plan.shapes(epoch)}
-    assert len(shapes) > 10  # it does use what it may
+    assert len(shapes) > 10  # the plan uses many of the shapes that it may use
     evaluation = list(map(to_numpy, plan.evaluation(valid)))
     assert len(shapes | set(plan_shapes(evaluation))) <= 16
     assert set(plan_shapes(evaluation)) - shapes == {
@@ -220,7 +220,7 @@ def test_evaluation_is_one_pass_with_exact_weights(mode, rows_multiple):
         assert len(batches) == len(dataset)
         assert sorted(itertools.chain.from_iterable(map(rows_of, batches))) == everything(valid)
     assert all(rows % rows_multiple == 0 for rows, _, _ in plan_shapes(batches))
-    # Keras' mean of the batches' sums, weighted by rows, is the mean over the tokens of the pass.
+    # Keras averages the batches' sums, weighted by rows. That equals the mean over all tokens.
     rows = np.array([len(labels) for _, labels, _ in batches])
     tokens = sum((labels > 0).sum() for _, labels, _ in batches)
     for share, (_, labels, weights) in zip(rows / rows.sum(), batches, strict=True):
@@ -234,7 +234,7 @@ def test_dataset_starts_where_asked_and_never_ends():
     for batch, expected_batch in zip(dataset, expected, strict=False):
         assert equal(to_numpy(batch), expected_batch)
     if keras.backend.backend() == "tensorflow":
-        assert dataset.cardinality() == -1  # infinite: Keras then asks for steps_per_epoch
+        assert dataset.cardinality() == -1  # infinite, so Keras asks for steps_per_epoch
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def toy_model(vocabulary_size):
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
         weighted_metrics=["sparse_categorical_accuracy"],
-        jit_compile=keras.backend.backend() == "jax",  # where compiling is the faster way
+        jit_compile=keras.backend.backend() == "jax",  # compiling is faster only there
     )
     return model
 
@@ -305,7 +305,7 @@ def test_fit_takes_the_dataset_and_validates_every_epoch(mode):
     history = model.fit(
         plan.dataset(), epochs=2, steps_per_epoch=steps, validation_data=valid, verbose=0
     ).history
-    assert len({shape[1:] for shape in plan.shapes()}) > 2  # or no shape would be new to Keras
+    assert len({shape[1:] for shape in plan.shapes()}) > 2  # so that Keras meets new shapes
     assert model.optimizer.iterations == 2 * steps
     assert history["val_loss"][1] < history["val_loss"][0]
     assert history["loss"][1] < history["loss"][0]
@@ -318,7 +318,7 @@ def test_shapes_are_static_where_keras_compiles_each():
 
 def test_shapes_are_static_on_tensorflow_with_an_accelerator(monkeypatch):
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("of TensorFlow's devices")
+        pytest.skip("concerns TensorFlow's devices")
     import tensorflow as tf
 
     devices = [types.SimpleNamespace(device_type=kind) for kind in ("CPU", "TPU")]
