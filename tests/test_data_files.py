@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras_transformer import data
 from keras_transformer.data.lines import arriving_lines
 
-pytestmark = pytest.mark.tensorflow_only  # no backend at all
+pytestmark = pytest.mark.tensorflow_only  # needs no backend
 
 
 class Words:
@@ -39,12 +39,12 @@ def write(path, content):
 def test_lines_end_with_newline_only(tmp_path):
     lines = ["a\u2028b", "c\x0bd\x0ce\x1cf", "g\x85h\u2029i", " edge ", "", "last\rinside"]
     source = write(tmp_path / "a.txt", "\ufeff" + "\r\n".join(lines) + "\r\n")
-    target = write(tmp_path / "b.txt", "\n".join(lines))  # no newline at its end
+    target = write(tmp_path / "b.txt", "\n".join(lines))  # without a newline at the end
     assert data.read_parallel(source, target) == [(line, line) for line in lines]
 
 
 MARK = "\ufeff"
-# Each line begins with a mark, as where marked files were put together; one is inside, as text.
+# Every line begins with a mark, as if marked files had been joined. One mark inside a line is text.
 MARKED = f"{MARK}a\n{MARK}b{MARK}c\r\n{MARK}\n{MARK}{MARK}d\nlast"
 UNMARKED = ["a", f"b{MARK}c", "", f"{MARK}d", "last"]
 
@@ -77,12 +77,12 @@ def test_a_pipe_gives_what_has_arrived():
         writer.write(b"f\n")
         assert next(arriving) == (["half"], 5)
         writer.write(b"c\n\xff\nd\n")
-        assert next(arriving) == (["c"], 2)  # what stands before a bad line comes first
+        assert next(arriving) == (["c"], 2)  # lines before a bad line come first
         with pytest.raises(ValueError, match="standard input, line 5: byte 0xff is not UTF-8"):
             next(arriving)
 
 
-# All but what ends a line, and surrogates, which are no text.
+# All characters, except those that end a line and surrogates, which are no text.
 TEXTS = st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]), max_size=9)
 TEXTS |= st.sampled_from(["a\tb", "\r", "a\r\r", MARK, MARK + "a", "a\u2028b", "", "\x85\x0b"])
 
@@ -242,7 +242,7 @@ def test_many_lines_are_encoded_as_one_by_one():
 
 
 class Lines:
-    """Pairs made anew at each reading, none of them kept."""
+    """Pairs that are made again at every reading and are never stored."""
 
     def __init__(self, count):
         self.count = count
@@ -264,7 +264,7 @@ def test_a_stream_is_encoded_as_the_list_of_it(tmp_path):
     words = Words()
     for _ in range(2):
         assert same(expected, data.encode_pairs(stream, words, max_length=7, cache=cache))
-    assert words.calls == 2 * 3  # both sides of 3 chunks, once: the second time from the cache
+    assert words.calls == 2 * 3  # both sides of 3 chunks, once; then the cache is read
 
 
 # Fails if: a stream is kept as a list.
@@ -281,7 +281,7 @@ def test_a_stream_is_never_held_as_text():
 
     stream = ((Text("a b"), Text("c")) for _ in range(50_000))
     assert len(data.encode_pairs(stream, Words())) == 50_000
-    assert Text.most < 60_000  # of 100,000: two chunks of 10,000 pairs, and room to spare
+    assert Text.most < 60_000  # of 100,000 texts; two chunks of 10,000 pairs have 40,000
 
 
 # Fails if: a generator is accepted together with a cache.
@@ -333,7 +333,7 @@ def test_cache_is_reused_and_equal(tmp_path):
     second = data.encode_pairs(pairs, words, cache=str(cache))
     assert words.calls == calls
     assert same(first, second) and same(first, data.encode_pairs(pairs, Words()))
-    assert [p.name for p in cache.parent.iterdir()] == ["pairs.npz"]  # no temporary file left
+    assert [p.name for p in cache.parent.iterdir()] == ["pairs.npz"]  # no temporary file is left
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_cache_is_made_anew_when_anything_changes(tmp_path, change):
     assert same(changed, data.encode_pairs(**arguments | change))
     before = cache.stat().st_mtime_ns
     assert same(changed, data.encode_pairs(**arguments | change, cache=cache))
-    assert cache.stat().st_mtime_ns == before  # and that one is reused
+    assert cache.stat().st_mtime_ns == before  # the new cache is reused
 
 
 def test_cache_never_replaces_another_file(tmp_path):
@@ -408,7 +408,7 @@ def test_report_counts():
 
 
 def test_the_report_compares_as_a_reader_does():
-    """Fails if: composed and decomposed Korean, or spaces at the ends, make two texts of one."""
+    """Fails if: composed and decomposed Korean, or spaces at the ends, count as two texts."""
     pairs = [("나는 간다", "I go"), ("너는 간다", "you go")]
     other = [
         (unicodedata.normalize("NFD", f" {source}\u3000"), f"{target} ") for source, target in pairs
