@@ -1,4 +1,4 @@
-"""Laws of subword sampling: other pieces, the same text, in batches that keep their laws."""
+"""Laws of subword sampling: other pieces of the same text, in batches that keep their own laws."""
 
 from collections import Counter
 
@@ -34,7 +34,7 @@ def texts(encoded, vocabulary):
 
 
 def epoch_texts(plan, vocabulary, epoch):
-    """The pairs of an epoch, sorted, read back from its batches."""
+    """Reads the pairs of an epoch back from its batches, and sorts them."""
     count, pairs = plan.batches_per_epoch, []
     for update in range(epoch * count, (epoch + 1) * count):
         [(inputs, labels, _)] = plan.batches(update)
@@ -78,18 +78,19 @@ def test_each_merge_is_left_out_with_probability_alpha():
 
 # Fails if: merges go from right to left; a new piece does not look at its neighbours again.
 def test_with_no_merge_left_out_the_pieces_are_the_best():
-    # Bytes, an unknown space, words of one letter, a long one, an empty line: as SentencePiece.
+    # Bytes, an unknown space, words of one letter, a long word and an empty line are as in
+    # SentencePiece.
     vocabulary = tokenizer()
     texts = [*(line for pair in PAIRS for line in pair), "½ eine½r", "", "  a", "einemann" * 40]
     assert vocabulary.sample(texts, 1e-12, seed=1) == vocabulary.encode(texts)
-    # Of equal pairs the leftmost: aa a, not a aa.
+    # The leftmost of equal pairs is merged first: aa a, not a aa.
     vocabulary = text.train_tokenizer(["baa"] * 9, 264)
     assert vocabulary.pieces("aaa") == ["▁", "aa", "a"]
     assert vocabulary.sample(["aaa", "baaaaa"], 1e-12, 1) == vocabulary.encode(["aaa", "baaaaa"])
 
 
-# Fails if: a merge that was left out once is left out for good; no merge is ever left out; alpha
-# is ignored.
+# Fails if: a merge that was left out once is never tried again; no merge is left out; alpha is
+# ignored.
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 @pytest.mark.parametrize("alpha", [0.1, 0.5])
 def test_segmentations_are_as_likely_as_sentencepiece_draws_them(kind, alpha):
@@ -144,7 +145,7 @@ def test_every_epoch_is_a_partition_within_the_budget(mode, budget, rows_multipl
         segmentations.add(sum(int((labels > 0).sum()) for _, labels, _ in batches))
         for _, labels, weights in batches:
             assert np.isclose(weights.sum(), 1) and ((weights > 0) == (labels > 0)).all()
-    assert len(segmentations) > 1  # other pieces in each
+    assert len(segmentations) > 1  # epochs have other pieces
 
 
 def test_an_update_is_a_pure_function_of_seed_and_update():
@@ -192,7 +193,7 @@ def test_sides_have_their_own_vocabularies():
 
 
 def test_a_few_pairs_find_their_batches():
-    # One or two batches an epoch: by chance a segmentation needs more, and is drawn again.
+    # An epoch has one or two batches. A segmentation that happens to need more is drawn again.
     pairs = PAIRS[:3]
     vocabulary = tokenizer()
     encoded = data.encode_pairs(pairs, vocabulary)
