@@ -1,7 +1,7 @@
-"""Several replicas train as one: the same curve, norms and weights, to float tolerance.
+"""Tests that several replicas train as one: the same curve, norms and weights, nearly exactly.
 
-Devices are set up before anything is computed, so each test runs this file as a script in a process
-of its own, which trains twice, on one device and on several virtual ones, and compares.
+Devices must be set up before anything is computed. So a test runs this file as a script in a
+process of its own. The script trains on one device and on several virtual ones, and compares.
 """
 
 import os
@@ -23,9 +23,9 @@ V, UPDATES = 23, 4
 
 
 class Curve(keras.callbacks.Callback):
-    """(loss, gradient norm, skipped updates) after each update.
+    """Records (loss, gradient norm, skipped updates) after every update.
 
-    Of metrics Keras shows the mean over replicas here, and the exact value only after the epoch.
+    It records no metrics: during an epoch Keras shows their mean over replicas, which is not exact.
     """
 
     def __init__(self):
@@ -40,10 +40,11 @@ class Curve(keras.callbacks.Callback):
 
 
 def train(devices, tied):
-    """Fits a small model without dropout; every gradient is clipped.
+    """Fits a small model without dropout. Every gradient is clipped.
 
-    Two vocabularies and batches of one shape, or a tied one and batches of many: a gradient of the
-    embedding that lists rows then has another length on each replica.
+    With `tied` it has one vocabulary and batches of many shapes. The embedding's gradient lists
+    rows, so it then has another length on every replica. Otherwise it has two vocabularies and
+    batches of one shape.
     """
     keras.utils.set_random_seed(5)
     model = models.Transformer(
@@ -68,7 +69,7 @@ def train(devices, tied):
         plan = data.BatchPlan(pairs, 29, shapes="dynamic", rows_multiple=devices)
         assert len({batch[1].shape for u in range(UPDATES) for batch in plan.batches(u)}) > 2
     else:
-        # Of 13 rows, less what the devices cannot share; zeros fill up the last one.
+        # At most 13 rows, in a multiple of the devices. Zeros fill up the last batch.
         plan = data.BatchPlan(pairs, 13 * 7, shapes="static", rows_multiple=devices)
     curve = Curve()
     logs = model.fit(plan.dataset(), steps_per_epoch=UPDATES, verbose=0, callbacks=[curve]).history
@@ -76,16 +77,16 @@ def train(devices, tied):
         plan.evaluation(random_pairs(17, V, seed=1)), verbose=0, return_dict=True
     )
     nats = [each[name] for each in ({k: v[0] for k, v in logs.items()}, valid) for name in logs]
-    weights = model.get_weights()  # the moving average: fit ends with it
+    weights = model.get_weights()  # the moving average, which `fit` sets at its end
     moments = optimizer._momentums + optimizer._velocities
     moments = [keras.ops.convert_to_numpy(variable) for variable in moments]
     return np.array(curve.points), nats, weights, moments
 
 
 def without_weights(loss, kind=keras.Model):
-    """What `fit` and `evaluate` show for labels without weights, and the weights after it.
+    """Returns what `fit` and `evaluate` show for labels without weights, and the final weights.
 
-    Each row has 3 labels fewer than the row before it, so that replicas have unequal parts.
+    Every row has 3 labels fewer than the row before it, so replicas have unequal parts.
     """
     random = np.random.default_rng(3)
     ids, labels = random.integers(1, V, (2, 12, 19)).astype("int32")
@@ -105,7 +106,7 @@ class Exact(models.LossPerLabel, keras.Model):
 
 
 def losses_without_weights():
-    """Keras' own loss is the yardstick: ours has to be as independent of the devices."""
+    """Compares with Keras' own loss: ours must depend on the devices as little as that one."""
     theirs = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     cases = (theirs, keras.Model), (SmoothedCrossentropy(0.1), keras.Model)
     return [without_weights(*case) for case in (*cases, (SmoothedCrossentropy(0.1), Exact))]
@@ -122,7 +123,7 @@ def compare(one, many):
     curve, nats, weights, moments = one
     other_curve, other_nats, other_weights, other_moments = many
     np.testing.assert_allclose(other_curve, curve, rtol=1e-4)
-    assert (curve[:, 1] > 0.5).all()  # clipped
+    assert (curve[:, 1] > 0.5).all()  # every gradient is clipped
     assert len(set(curve[:, 0])) == UPDATES
     np.testing.assert_allclose(other_nats, nats, rtol=1e-4)
     for a, b in zip(other_weights + other_moments, weights + moments, strict=True):
