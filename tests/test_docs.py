@@ -1,4 +1,4 @@
-"""What the docs show is so: code runs and prints what stands there, links and pictures hold."""
+"""Tests that the docs are true: code prints what the pages show, and links and pictures exist."""
 
 import ast
 import contextlib
@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.tensorflow_only  # it is about pages; the models are tested everywhere
+pytestmark = pytest.mark.tensorflow_only  # tests pages; other files test models on every backend
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-# A block of Python, and the block of text right below it: what it prints.
+# A block of Python, and the block of text directly below it, which shows its output.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\s*^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 ANY_BLOCK = re.compile(r"^( *)(```+|~~~+).*?^\1\2$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
@@ -39,12 +39,12 @@ def blocks(path):
 
 
 def english(path):
-    """The page that a Korean one says again."""
+    """Returns the English twin of a Korean page."""
     return DOCS / path.relative_to(DOCS / "ko")
 
 
 def code(path, strings=True):
-    """The blocks of a page as trees without comments, and without strings where asked."""
+    """Returns the blocks of a page as trees without comments, and optionally without strings."""
     trees = [ast.parse(text) for text, _ in blocks(path)]
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and not strings:
@@ -57,7 +57,7 @@ def same_code(path):
 
 
 def anchors(path):
-    """The anchors of a page's headings, as GitHub and the site make them."""
+    """Returns the anchors of a page's headings, as GitHub and the site make them."""
     text = ANY_BLOCK.sub("", path.read_text(encoding="utf-8"))
     found = set()
     for heading in re.findall(r"^#+ (.+?)\s*(?:\{.*\})?$", text, re.MULTILINE):
@@ -74,13 +74,13 @@ def policy():
     keras.config.set_dtype_policy(before)
 
 
-# A Korean page with the English one's code to the letter has its prints compared below instead.
+# If a Korean page has exactly the English page's code, only its shown output is compared, below.
 # Fails if: a printed number or a shape is changed.
 @pytest.mark.parametrize(
     "path", [p for p in WITH_CODE if p not in TWINS or not same_code(p)], ids=name
 )
 def test_the_code_of_a_page_runs_and_prints_what_stands_below_it(path, tmp_path, policy):
-    """All of it, one block after another; a comment `# [2, 3]` after an assignment is its shape."""
+    """Runs all blocks in order. A comment `# [2, 3]` after an assignment states its shape."""
     names = {"__name__": "page"}
     with contextlib.chdir(tmp_path):
         for number, (text, printed) in enumerate(blocks(path)):
@@ -141,7 +141,7 @@ def test_every_recipe_is_in_the_table_of_recipes():
 
 # Fails if: a concept has no chapter.
 def test_every_concept_has_its_chapter_and_its_code_on_the_front_pages():
-    """One click to what explains it, one more to the code."""
+    """The explanation is one click away, and the code another one."""
     rows = {}
     for page in (DOCS / "index.md", DOCS / "ko/index.md"):
         text = page.read_text(encoding="utf-8")
@@ -157,7 +157,7 @@ def test_every_concept_has_its_chapter_and_its_code_on_the_front_pages():
 
 @pytest.fixture(scope="module")
 def drawing():
-    """Each picture as it is drawn now, and what matplotlib said meanwhile."""
+    """Draws all pictures, and returns them with the messages of matplotlib."""
     spec = importlib.util.spec_from_file_location("draw", DOCS / "draw.py")
     draw = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(draw)
@@ -184,7 +184,7 @@ def pixels(data):
 
 # Fails if: a label loses a space; a line is drawn in another way.
 def test_pictures_are_what_the_code_draws(drawn):
-    """To 0.02 of 255, as a mean over the picture: a space taken out of a label was 0.06."""
+    """The mean difference is below 0.02 of 255. A missing space in a label gives 0.06."""
     assert len(drawn) > 10
     for path, data in drawn.items():
         assert path.exists(), f"{name(path)} is missing: make pictures"
@@ -209,12 +209,12 @@ def test_pictures_that_the_walk_through_shows_are_drawn_by_its_code(drawn):
 
 # Fails if: a label mixes Korean and a formula.
 def test_pictures_lack_no_glyph(drawing):
-    """A formula ($...$) has fonts of its own, without Korean: no label mixes the two."""
+    """A formula ($...$) has its own fonts, which lack Korean, so no label may mix the two."""
     assert "lyph" not in drawing[1]
 
 
 def test_chapter_1_shows_the_vanishing_gradient_that_it_speaks_of():
-    """Its picture falls where its text says so, and both languages have the picture's numbers."""
+    """The picture falls as the text says, and both languages have the picture's numbers."""
     spec = importlib.util.spec_from_file_location("family_draw", DOCS / "family" / "draw.py")
     draw = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(draw)
@@ -228,11 +228,11 @@ def test_chapter_1_shows_the_vanishing_gradient_that_it_speaks_of():
         for name in ("plain RNN", "LSTM"):
             assert f"{lines[name][-1]:.1f} %" in text, name
         assert "family/vanishing_gradient.png)" in text
-        assert "gradient_reach.png" not in text  # of trained models, where nothing vanishes
+        assert "gradient_reach.png" not in text  # shows trained models, where nothing vanishes
 
 
 def test_the_pages_give_the_scores_that_were_measured():
-    """What chapter 1 and the family say of the LSTM above the Transformer, from the report."""
+    """Chapter 1 and family.md give the report's scores of the LSTM and the Transformer."""
     report = json.loads((DOCS / "family/multi30k_quality.json").read_text(encoding="utf-8"))
     best, ours = (f"{report[name]['bleu']:.1f}" for name in ("lstm-dot", "transformer"))
     pages = "paper/01-before-attention.md", "ko/paper/01-before-attention.md", "family.md"
