@@ -1,9 +1,9 @@
-"""The examples of docstrings run, and what they claim beside a line is so.
+"""Tests that the examples of docstrings run, and that the comments beside their lines are true.
 
 A comment that is a value, as in `causal_mask(2)  # [[True, False], [True, True]]`, is compared with
-what the line gives; after an assignment a list of integers is the shape of what was assigned.
-Names that an example takes for granted (model, pairs, tokenizer, ...) are a small world of their
-own, and `fit` is cut to one step.
+the line's value. After an assignment, a list of integers is the shape of the assigned tensor. Names
+that an example does not define (model, pairs, tokenizer, ...) come from the fixture `world`. `fit`
+takes only one step.
 """
 
 import ast
@@ -33,7 +33,7 @@ PAIRS += [(f"a {a} {b} .", f"ein {b} {a} .") for a in "abcdefgh" for b in "stuvw
 
 
 def docstrings():
-    """(module, name, text) of every docstring of the package."""
+    """Yields (module, name, text) for every docstring of the package."""
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name == "__main__.py":
             continue
@@ -44,12 +44,12 @@ def docstrings():
                 yield name.removesuffix(".__init__"), getattr(node, "name", "itself"), text
 
 
-# Examples that train and translate, which takes half a minute each.
+# These examples train and translate, which takes half a minute per example.
 LONG = {"TrainSettings", "train"}
 
 
 def examples():
-    """(module, name, code) of every example: a block of Python, or lines after >>>."""
+    """Yields (module, name, code) for every example: a block of Python, or lines after >>>."""
     for module, name, text in docstrings():
         code = re.findall(r"```python\n(.*?)```", text, re.S)
         prompted = re.findall(r"^(?:>>>|\.\.\.) ?(.*)$", text, re.M)
@@ -74,7 +74,7 @@ def compiled(model):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder with the files and the trained runs that examples name."""
+    """Returns a folder with the files and trained runs that examples name."""
     folder = tmp_path_factory.mktemp("examples")
     sources, targets = ("".join(f"{line}\n" for line in side) for side in zip(*PAIRS, strict=True))
     for name, text in (("train.en", sources), ("test.en", sources), ("train.de", targets)):
@@ -100,7 +100,7 @@ def public(*rooms):
 
 @pytest.fixture(scope="module")
 def world(files):
-    """What examples take for granted."""
+    """Returns the names that examples use without defining them."""
     import matplotlib.figure
     import tensorflow as tf
 
@@ -151,7 +151,7 @@ def world(files):
 
 
 def of_its_own(module, world):
-    """Names that mean something else in one module."""
+    """Returns the names that have another meaning in one module."""
     room, _, name = module.removeprefix("keras_transformer.").partition(".")
     sizes = {"num_layers": 1, "d_model": 8, "num_heads": 1, "max_length": 512}
     if name in ("windows", "sampling"):
@@ -181,7 +181,7 @@ def of_its_own(module, world):
 
 @contextlib.contextmanager
 def cut_short(monkeypatch):
-    """`fit` takes one step, wherever it is called."""
+    """Makes every `fit` take one step."""
     fit = keras.Model.fit
 
     def one_step(self, *args, **options):
@@ -194,7 +194,7 @@ def cut_short(monkeypatch):
 
 
 def claims(code):
-    """{line: comment} of the comments in a piece of code."""
+    """Returns the comments of a piece of code as {line: comment}."""
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
     return {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
 
