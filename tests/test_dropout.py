@@ -12,17 +12,17 @@ def dropped(layer, shape, dtype="float32"):
     return keras.ops.convert_to_numpy(keras.ops.cast(layer(ones, training=True), "float32"))
 
 
-# Fails if: what stays is not scaled; the threshold is shifted; all layers share one rate.
+# Fails if: kept elements are not scaled; the threshold is shifted; all layers share one rate.
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.75])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_share_of_the_rate_goes_and_the_rest_keeps_the_sum(rate, dtype):
-    shape = (7, 11, 1301)  # odd: the last random number is used by half
+    shape = (7, 11, 1301)  # an odd number, so only half of the last random number is used
     output = dropped(Dropout(rate, seed=1, dtype=dtype), shape, dtype)
     deviation = np.sqrt(rate * (1 - rate) / output.size)
     assert abs((output == 0).mean() - rate) < 4 * deviation
     kept = output[output != 0]
     np.testing.assert_allclose(kept, 1 / (1 - rate), rtol=4e-5 if dtype == "float32" else 4e-3)
-    # No position is dropped more often than another, nor goes with its neighbour.
+    # All positions are dropped equally often, and independently of their neighbours.
     zeros = output.reshape(-1) == 0
     assert abs((zeros[1:] & zeros[:-1]).mean() - rate**2) < 5 * deviation
     assert abs(zeros[::2].mean() - rate) < 6 * deviation
