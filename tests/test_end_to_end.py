@@ -1,4 +1,4 @@
-"""From text to text: a model that learns eight sentences by heart, and the README's own example."""
+"""Tests from text to text: a model that learns eight sentences by heart, and README's example."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ PAIRS = [
 
 
 def test_eight_pairs_are_learnt_by_heart():
-    """Every part in its real role: BLEU 100 needs each mask, shift and id to be right."""
+    """Uses every part in its real role: BLEU 100 needs every mask, shift and id to be right."""
     sources, references = map(list, zip(*PAIRS, strict=True))
     tokenizer = kt.text.train_tokenizer(PAIRS, vocabulary_size=380)
     batches = kt.data.token_batches(PAIRS, tokenizer, tokens_per_batch=512)
@@ -45,11 +45,11 @@ def test_eight_pairs_are_learnt_by_heart():
     hypotheses = translator.translate(sources, beam_size=2, batch_size=4)
     assert hypotheses == references, logs
     assert kt.evaluation.bleu(hypotheses, references).value == pytest.approx(100)
-    # Learnt by heart, and from the source: another sentence gives another translation.
+    # The translation depends on the source: sentences in another order give another result.
     assert translator.translate(sources[::-1], beam_size=2, batch_size=4) == references[::-1]
 
 
-# Of the example, what needs a large file, a large model or time -> what it becomes here.
+# Parts of the example that need a large file, a large model or time -> their replacement here.
 SHRUNK = {
     '"train.en"': "str(folder / 'train.en')",
     '"train.de"': "str(folder / 'train.de')",
@@ -70,7 +70,7 @@ def test_the_example_in_the_readme_runs_as_written(tmp_path, capsys):
         pytest.skip("there is no README.md")
     code = readme.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     for old, new in SHRUNK.items():
-        assert old in code, f"README.md no longer has {old}: mend SHRUNK"
+        assert old in code, f"README.md no longer has {old}. Update SHRUNK."
         code = code.replace(old, new)
     for name, side in (("train.de", 0), ("train.en", 1)):
         text = "".join(f"{pair[side]}\n" for pair in PAIRS)
