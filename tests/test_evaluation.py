@@ -1,4 +1,4 @@
-"""Scores are sacreBLEU's own, on NFC text, and what cannot be scored is refused with a reason."""
+"""Tests that scores equal sacreBLEU's on NFC text, and that unusable input gives a clear error."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def test_lowercase_ignores_case_and_says_so():
 
 
 def test_word_order_two_is_chrf_plus_plus():
-    # the same letters, cut into other words: no difference but for the word n-grams
+    # The letters are the same, but the words are not. Only word n-grams differ.
     hypotheses, references = ["tothe therapist"], ["to the therapist"]
     plain = evaluation.chrf(hypotheses, references)
     plus = evaluation.chrf(hypotheses, references, word_order=2)
@@ -151,7 +151,7 @@ def test_compound_split_bleu_counts_moses_tokens_and_parts_of_compounds():
     ],
 )
 def test_hyphens_split_as_in_the_papers_script(compound, tokens):
-    """Perl's s/(\\S)-(\\S)/.../g in bytes: the first hyphen uses up the b, and half of the ü."""
+    """Perl applies s/(\\S)-(\\S)/.../g to bytes: the first hyphen consumes the b and half of ü."""
     moses()
     hypothesis = f"x y z {compound}"
     score = compound_split_bleu([hypothesis], [hypothesis + " v w"])
@@ -176,7 +176,7 @@ def test_the_signature_of_compound_split_bleu_says_what_it_is():
 # Fails if: Moses always gets English.
 def test_the_language_reaches_moses_and_an_unknown_one_is_refused():
     moses()
-    # French keeps the apostrophe with the article, German sets it apart
+    # French keeps the apostrophe with the article. German separates it.
     hypothesis, reference = "l'homme est ici", "l'homme est ici et dort"
     for language, tokens in (("fr", "l' homme est ici"), ("de", "l ' homme est ici")):
         score = compound_split_bleu([hypothesis], [reference], language)
@@ -233,7 +233,7 @@ def test_an_unknown_tokenizer_is_answered_with_the_known_ones():
     ],
 )
 def test_a_missing_tokenizer_names_what_to_install(tokenize, module, install, monkeypatch):
-    # what sacreBLEU's modules hold where the package is not installed
+    # sacreBLEU's modules hold None if the package is not installed.
     monkeypatch.setattr(f"sacrebleu.tokenizers.{module}.MeCab", None)
     with pytest.raises(ValueError, match=install) as error:
         evaluation.evaluate(["a"], ["a"], tokenize=tokenize)
@@ -270,7 +270,7 @@ def test_scoring_prints_nothing_on_stdout_and_warns_of_tokenized_text_only_unask
 
 
 def worse(lines):
-    """Every third line without its last word."""
+    """Removes the last word of every third line."""
     return [line.rpartition(" ")[0] if i % 3 == 0 else line for i, line in enumerate(lines)]
 
 
@@ -284,7 +284,7 @@ def test_a_comparison_is_that_of_sacrebleus_command_line(tmp_path, monkeypatch):
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "sacrebleu", "references", "-i", *systems, "--paired-bs"]
     command += "--paired-bs-n 53 --metrics bleu chrf --chrf-word-order 2 --width 4".split()
-    command += ["--format", "text"]  # its JSON of a comparison fails
+    command += ["--format", "text"]  # sacreBLEU's JSON output fails for a comparison
     table = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
     first, second = evaluation.compare(systems, references, n_samples=53)
@@ -344,7 +344,7 @@ def test_wrong_spaces_are_seen_by_chrf_plus_plus_and_exact_match_alone():
     scores = evaluation.evaluate(hypotheses, references, tokenize="ko-mecab")
     assert scores["bleu"] > 99 and scores["chrf"] == 100
     assert scores["chrf++"] < 95 and scores["exact_match"] == 0
-    # 13a takes a wrong space for wrong words.
+    # For 13a a wrong space makes wrong words.
     assert evaluation.bleu(hypotheses, references).value < 60
 
 
@@ -371,7 +371,7 @@ def test_error_rates_ignore_how_letters_are_composed():
 
 
 def distance_by_definition(hypothesis, reference):
-    """Of all ways to edit the last tokens, the cheapest."""
+    """Returns the cost of the cheapest way to edit the last tokens, by recursion."""
     if not hypothesis or not reference:
         return len(hypothesis) + len(reference)
     return min(
@@ -400,13 +400,13 @@ def test_token_errors_are_the_fewest_edits(pairs, last):
 # --- shares of right answers
 
 
-# Fails if: the interval lies around the plain share.
+# Fails if: the interval is centred on the plain share.
 @given(st.integers(1, 5000), st.floats(0, 1))
 def test_an_interval_ends_where_the_share_is_196_deviations_away(count, share):
     right = round(share * count)
     low, high = binomial_interval(right, count)
     assert 0 <= low <= right / count <= high <= 1
-    for end in (low, high):  # of Wilson's equation both are solutions
+    for end in (low, high):  # both ends solve Wilson's equation
         distance, deviation = right / count - end, math.sqrt(end * (1 - end) / count)
         assert math.isclose(abs(distance), 1.959964 * deviation, rel_tol=1e-4, abs_tol=1e-6)
 
@@ -430,5 +430,5 @@ def test_shares_that_are_none_are_refused():
             binomial_interval(right, count)
     with pytest.raises(ValueError, match="same examples"):
         mcnemar([True], [True, False])
-    right = [True] * 4000 + [False] * 3000  # the exact sum does not overflow
+    right = [True] * 4000 + [False] * 3000  # the exact sum of integers does not overflow
     assert mcnemar(right, [not each for each in right])[2] < 1e-30
