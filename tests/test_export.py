@@ -1,4 +1,4 @@
-"""Exported models translate as the original: CTranslate2 and SavedModel, on random weights."""
+"""Tests that exported models (CTranslate2, SavedModel) translate like the original model."""
 
 import inspect
 import json
@@ -20,8 +20,8 @@ from keras_transformer.text import Tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.tensorflow_only
 
-# Up to 15 pieces, so that our own search compiles for one width. The last two are one text, é
-# composed and decomposed.
+# At most 15 pieces, so that our own search compiles for one width. The last two are the same text,
+# with é composed and decomposed.
 TEXTS = ["abc", "fedcba", "r", "hgfedhgfed a", "mnopqr", "a b", "bébé q", "be\u0301be\u0301 q"]
 BLANKS = ["", " ", "\t\n", "\u3000\xa0", "\x1c \x85"]
 SHARED = {"num_layers": 1, "num_decoder_layers": 2, "d_model": 14, "num_heads": 2, "d_ff": 31}
@@ -47,7 +47,7 @@ def ctranslate2():
 
 
 def random_weights(model, seed):
-    """Every weight its own, biases and norms too. Of many seeds, 29 ends every sentence below."""
+    """Makes all weights random, also biases and norms. With seed 29 every sentence below ends."""
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         scale = 0.2 if len(variable.shape) == 1 else 0.3
@@ -63,7 +63,7 @@ def small_model(vocabulary_size=24, **options):
 
 @pytest.fixture(scope="module")
 def translator(source_tokenizer, target_tokenizer):
-    """Two vocabularies; padding and start all but impossible, so that scores can be compared."""
+    """Two vocabularies. Padding and start are nearly impossible, so that scores are comparable."""
     model = small_model(target_vocabulary_size=13, tie_logits=False)
     norm = model.decoder.layers[-1].join_feed_forward.layer_norm
     norm.gamma.assign(norm.gamma.numpy() * (np.arange(14) > 0))
@@ -96,12 +96,12 @@ def pieces(tokenizer, ids):
 
 
 def source_pieces(tokenizer, ids):
-    """As they come from a text, where what is unknown stands as it is."""
+    """Returns the pieces of ids as a text would give them: unknown characters stay as they are."""
     return ["Ω" if id == tokenizer.unknown_id else tokenizer.id_to_piece(id) for id in ids]
 
 
 def teacher_forced(model, source_rows, target_rows, tokenizer):
-    """Log-probabilities of the target's ids and its end, padding and start left out."""
+    """Returns log-probabilities of the target's ids and its end, without padding and start."""
     end_id = tokenizer.end_id
     rows = [[*row, end_id] for row in source_rows], [[2, *row] for row in target_rows]
     inputs = [np.array([r + [0] * (max(map(len, side)) - len(r)) for r in side]) for side in rows]
@@ -114,7 +114,7 @@ def teacher_forced(model, source_rows, target_rows, tokenizer):
 
 
 def random_pairs(model, source_tokenizer, target_tokenizer):
-    """Ids of every piece that text or a search can hold, in rows of several lengths."""
+    """Returns ids of every piece that a text or a search can contain, in rows of many lengths."""
     rng = np.random.default_rng(7)
     special = {target_tokenizer.pad_id, target_tokenizer.start_id, target_tokenizer.end_id}
     rows = []
@@ -143,7 +143,7 @@ VARIANTS = {
 
 # Fails if: epsilon differs; sinusoids are not interleaved; embeddings are not scaled; keys and
 # values are swapped; the source has no end; start and end are swapped; pieces are out of order;
-# the unknown piece differs; biases are missing; heads are filled up on one side only.
+# the unknown piece differs; biases are missing; heads are padded on one side only.
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_every_model_scores_the_same_in_ctranslate2(
     options, ctranslate2, source_tokenizer, target_tokenizer, tmp_path
@@ -162,7 +162,7 @@ def test_every_model_scores_the_same_in_ctranslate2(
         np.testing.assert_allclose(row.log_probs, log_probs, atol=1e-4)
 
 
-# Without a penalty no beam ends while the leader could win, if CTranslate2 has the patience for it.
+# With no penalty and enough patience, CTranslate2's beam also continues while the leader could win.
 PATIENT = {"beam_size": 3, "length_penalty": 0, "patience": 9}
 
 
@@ -191,7 +191,7 @@ def test_searches_agree_with_ctranslate2(
 
 
 def test_a_beam_finds_nothing_worse_than_ctranslate2(ctranslate2, translator, beam_of_3, tmp_path):
-    """Its penalty is length^alpha: alpha 1, its default, is our "average"."""
+    """CTranslate2's penalty is length^alpha. Its default, alpha 1, is our "average"."""
     to_ctranslate2(translator, tmp_path / "export")
     found = opened(ctranslate2, tmp_path / "export").translate_batch(
         [translator.tokenizer.pieces(text) for text in TEXTS],
@@ -213,7 +213,7 @@ def test_a_beam_finds_nothing_worse_than_ctranslate2(ctranslate2, translator, be
 def test_padding_and_start_are_not_emitted_by_ctranslate2(ctranslate2, source_tokenizer, tmp_path):
     model = small_model(tie_logits=False)
     kernel = model.logits.kernel.numpy()
-    kernel[:, [0, 2]] *= 5  # they would win now and then
+    kernel[:, [0, 2]] *= 5  # so that they would win sometimes
     model.logits.kernel.assign(kernel)
     to_ctranslate2(Translator(model, source_tokenizer), tmp_path / "export")
     source = source_tokenizer.encode(TEXTS)
@@ -260,7 +260,7 @@ def test_the_readme_of_a_ctranslate2_model_names_its_limits(
 ):
     model = small_model(tie_logits=False)
     kernel = model.logits.kernel.numpy()
-    kernel[:, source_tokenizer.end_id] = 0  # less probable than the best: it never ends
+    kernel[:, source_tokenizer.end_id] = 0  # never the most probable, so no translation ends
     model.logits.kernel.assign(kernel)
     to_ctranslate2(Translator(model, source_tokenizer), tmp_path / "export")
     readme = " ".join((tmp_path / "export" / "README.txt").read_text("utf-8").split())
@@ -299,7 +299,7 @@ def test_int8_is_small_and_near(ctranslate2, source_tokenizer, tmp_path):
     for weights, same in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weights, same)
 
-    # The table of positions, of 2,048 times 14 floats, is no product's weight.
+    # The table of positions (2,048 x 14 floats) is not quantised.
     sizes = [(tmp_path / name / "model.bin").stat().st_size for name in ("float32", "int8")]
     assert sizes[1] - 2048 * 14 * 4 < 0.4 * (sizes[0] - 2048 * 14 * 4)
     texts = [pieces(source_tokenizer, row) for row in sources]
@@ -365,7 +365,7 @@ def test_what_ctranslate2_cannot_hold_is_refused(
 
 # --- SavedModel
 
-# TensorFlow imports keras by itself, and tensorflow_text cannot do without.
+# `keras` is not blocked, because TensorFlow and tensorflow_text import it.
 LOADED_ELSEWHERE = """
 import json, sys
 sys.modules.update(dict.fromkeys(["keras_transformer", "keras_nlp", "keras_hub", "sentencepiece"]))
@@ -383,7 +383,7 @@ for texts in json.load(sys.stdin):
 
 
 def elsewhere(folder, batches):
-    """What a SavedModel gives for lists of texts in a process that lacks this package."""
+    """Returns a SavedModel's results for lists of texts in a process without this package."""
     run = subprocess.run(
         [sys.executable, "-c", LOADED_ELSEWHERE, str(folder)],
         input=json.dumps(batches),
@@ -396,8 +396,8 @@ def elsewhere(folder, batches):
 
 
 # Fails if: the source has no end; the penalty is always 0.6; text is not composed (NFC); only
-# ASCII spaces count as blank; blanks have a score, or are searched to the limit; both vocabularies
-# get the same name.
+# ASCII spaces count as blank; blank texts have a score, or are searched to the limit; both
+# vocabularies get the same name.
 def test_a_saved_model_translates_alone_as_the_translator(translator, beam_of_3, tmp_path):
     to_saved_model(translator, tmp_path / "1", beam_size=3, length_penalty="average")
     mixed = [text for pair in zip(TEXTS, BLANKS, strict=False) for text in pair]
@@ -457,7 +457,7 @@ def test_what_makes_no_saved_model_is_refused(translator, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_open_lengths_are_refused_where_they_cannot_be_loaded(format, tmp_path):
-    # Fails if: Keras gets there, which writes ONNX files that ONNX Runtime refuses to load.
+    # Fails if: Keras is called, which writes ONNX files that ONNX Runtime refuses to load.
     model, path = small_model(), tmp_path / "model"
     ids = [keras.InputSpec(shape=(1, length), dtype="int32") for length in (7, None)]
     signature = [dict(zip(("source_ids", "target_ids"), ids, strict=True))]
@@ -484,7 +484,7 @@ def run(tmp_path, source_tokenizer):
 
 
 def command(capsys, *arguments):
-    """Status and the last line on stderr."""
+    """Runs a command and returns its status and the last line on stderr."""
     capsys.readouterr()
     status = cli.main([str(argument) for argument in arguments])
     return status, capsys.readouterr().err.splitlines()[-1]
@@ -535,7 +535,7 @@ def test_nothing_is_overwritten_and_nothing_left_behind(
     assert status == 1 and f"No folder {tmp_path / 'no'} to write output in: make" in said
 
     def full(*_, **__):
-        assert len(list(tmp_path.iterdir())) == 2  # half of it is written
+        assert len(list(tmp_path.iterdir())) == 2  # the export is half written
         raise OSError("No space left on device")
 
     monkeypatch.setattr(to_ct2, "_save_tokenizers", full)
