@@ -1,4 +1,4 @@
-"""The house keeps its floor plan: few doors, one loop, hints on what is public, light imports."""
+"""Tests of the floor plan: few names at the top, one training loop, type hints, light imports."""
 
 import ast
 import os
@@ -47,13 +47,13 @@ def test_the_loop_of_training_is_written_once():
         assert len(found) <= (name == "fit"), found
 
 
-# The rooms whose public names do not have hints yet.
+# Rooms whose public names do not have type hints yet.
 UNTYPED = {"arguments.py", "decoding", "evaluation", "interop", "layers", "ops"}
 UNTYPED |= {"datasets", "testing", "text", "visualization"}
 
 
 def public_functions():
-    """(where, function) of every public function and method, of classes also those of Keras."""
+    """Yields (place, function) for public functions, and for methods including Keras' own hooks."""
     special = ("__init__", "__call__", "__len__", "__getitem__", "__iter__")
     for path in MODULES:
         if path.name == "__main__.py":
@@ -90,7 +90,7 @@ def test_everything_public_has_type_hints():
 
 
 def test_recipes_use_public_names_only():
-    """Names with a leading underscore, and modules that no package lists, are not for recipes."""
+    """Recipes must not use names with a leading underscore, or modules that no package lists."""
     for path in (ROOT / "recipes").glob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"\bkt(\.\w+)*\._|from keras_transformer[\w.]* import _", text), path
@@ -98,7 +98,7 @@ def test_recipes_use_public_names_only():
 
 @pytest.mark.parametrize("verb", [[], ["train"], ["translate"], ["evaluate"], ["export"]])
 def test_help_loads_neither_keras_nor_tensorflow(verb):
-    # Fails if: the command line imports a module that needs Keras before it has to.
+    # Fails if: the command line imports a module that needs Keras before it is necessary.
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys(["keras", "tensorflow", "jax", "torch", "numpy"]))
@@ -110,7 +110,7 @@ cli.main({[*verb, "--help"]})
 
 
 def test_help_answers_at_once():
-    """In processor time, which other jobs disturb less: under half a second."""
+    """It takes under half a second of processor time, which other jobs disturb less."""
     before = os.times()
     subprocess.run([sys.executable, "-m", "keras_transformer", "--help"], capture_output=True)
     after = os.times()
@@ -119,7 +119,7 @@ def test_help_answers_at_once():
 
 
 def test_importing_does_no_work():
-    """No thread is started, no file descriptor moved, no Keras loaded."""
+    """It starts no thread, moves no file descriptor, and does not load Keras."""
     code = """
 import os, sys, threading
 before = [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)]
