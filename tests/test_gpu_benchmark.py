@@ -1,4 +1,4 @@
-"""The GPU benchmark, shrunk, on a processor: it trains and decodes without TensorFlow installed."""
+"""Tests of a small GPU benchmark, on a processor: it trains and decodes without TensorFlow."""
 
 import json
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-# It chooses JAX itself: once is enough.
+# The benchmark chooses JAX itself, so one run of the tests is enough.
 pytestmark = [pytest.mark.tensorflow_only, pytest.mark.slow]
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
-# Neither the extras nor TensorFlow is there where only keras, jax and numpy are.
+# The packages that are missing if only keras, jax and numpy are installed.
 MISSING = [
     *("tensorflow", "tensorflow_text", "keras_nlp", "keras_hub", "sentencepiece", "tensorboard"),
     *("sacrebleu", "matplotlib", "torch"),
@@ -20,7 +20,7 @@ MISSING = [
 
 
 def run(folder, *options):
-    # Python runs this file at its start, in the processes that the benchmark starts too.
+    # Python runs this file at its start, also in the processes that the benchmark starts.
     (folder / "sitecustomize.py").write_text(
         f"import sys\nsys.modules.update(dict.fromkeys({MISSING}))\n"
     )
@@ -49,13 +49,13 @@ def test_it_measures_without_tensorflow(tmp_path):
         assert "peak_bytes" in cell
     [cell] = report["train"]
     assert cell["operations"] > 0 and cell["matmul_rate"] > 0
-    # What is counted is done, so no more than the best rate; a noisy machine gets some room.
+    # A model cannot be faster than the best rate. The limit is 2, because machines are noisy.
     assert 0 < cell["share_of_matmul_rate"] < 2
     assert "target tokens/s" in done.stdout
 
 
 def test_what_fails_is_a_line_and_the_rest_goes_on(tmp_path):
-    # Shapes that cannot be stand for those that take too much memory.
+    # Impossible shapes fail here, instead of shapes that take too much memory.
     done, report = run(tmp_path, "--only", "decode", "--rows", "-1", "1", "--decode-length", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     failed, measured = report["decode"]
