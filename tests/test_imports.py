@@ -1,4 +1,4 @@
-"""Importing stays light, and the repository names no machine and pins what it needs."""
+"""Tests that imports stay light, that no file names a machine, and that requirements are pinned."""
 
 import os
 import re
@@ -28,7 +28,7 @@ HEAVY = [
 )
 def test_importing_any_module_imports_nothing_heavy(backend, forbidden):
     # A module that is None in sys.modules cannot be imported, and the traceback shows who tried.
-    # Looking at sys.modules afterwards would blame us for matplotlib, which keras takes if it can.
+    # Looking at sys.modules afterwards would not do, because Keras imports matplotlib if it can.
     code = f"""
 import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys({forbidden}))
@@ -45,7 +45,7 @@ for module in pkgutil.walk_packages(keras_transformer.__path__, "keras_transform
 
 
 def test_importing_says_nothing():
-    """TensorFlow's C++ greets on stderr at any log level; a command's own lines would drown."""
+    """TensorFlow's C++ code prints notices at any log level, which would hide a command's lines."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     run = subprocess.run(
         [sys.executable, "-c", "import keras_transformer"],
@@ -74,7 +74,7 @@ def test_only_notices_are_kept_from_stderr(level, capfd, monkeypatch):
 
 
 def repository_files():
-    """Every file that is committed or would be."""
+    """Returns every file that is committed or could be."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listing.returncode:
@@ -83,7 +83,7 @@ def repository_files():
     return [path for path in map(ROOT.joinpath, names) if path.is_file()]
 
 
-# An absolute path into somebody's home, scratch or work folder; a relative one (./work/x) is fine.
+# Matches absolute paths into a home, scratch or work folder. Relative ones (./work/x) are fine.
 MACHINE_PATH = re.compile(rb"(?<![\w.~)}])/(?:root|home|Users|tmp|work|opt|farm)/[\w.]")
 REGISTRY_HOST = re.compile(rb"pypi[.]org|pythonhosted|registry[.]npmjs|deb[.]debian")
 
@@ -107,7 +107,7 @@ def test_the_patterns_find_what_they_look_for():
 
 
 def pinned_versions():
-    """The lines of constraints.txt as canonical name -> version."""
+    """Reads constraints.txt as {canonical name: version}."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
 
