@@ -1,4 +1,4 @@
-"""The private hooks of Keras that we override: each is there, is called, and is missed if not."""
+"""Tests of the private Keras hooks that we override: they exist, are called, or raise an error."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ KERAS = {
     LossScale: keras.optimizers.LossScaleOptimizer,
     LossPerLabel: keras.Model,
 }
-# Those that Keras calls on this backend.
+# The hooks that Keras calls on this backend.
 CALLED = [
     (cls, when.partition(" on ")[0], name)
     for cls in KERAS
@@ -61,10 +61,10 @@ def test_a_hook_that_keras_no_longer_calls_is_an_error_in_the_first_update(
 ):
     if cls is LossScale and keras.backend.backend() == "torch":
         pytest.skip("PyTorch calls the hook only in an update that is skipped")
-    monkeypatch.setattr(cls, name, getattr(KERAS[cls], name))  # as if ours had another name
+    monkeypatch.setattr(cls, name, getattr(KERAS[cls], name))  # ours is never called
     with pytest.raises((RuntimeError, TypeError)) as caught:
         fit(optimizer(cls, use_ema="use_ema" in when))
-    # On JAX the weights are gone after an error, so that finishing the average fails as well.
+    # On JAX the weights are lost after an error, so finishing the average fails as well.
     first = caught.value if isinstance(caught.value, RuntimeError) else caught.value.__context__
     assert f"{keras.__version__} no longer calls `{name}`" in str(first)
 
@@ -109,7 +109,7 @@ print("updates", int(adam.updates))
 @pytest.mark.slow
 @pytest.mark.parametrize("requirement", ["keras>=3.15,<4", "keras==3.15.0"])
 def test_the_newest_and_the_oldest_keras_have_and_call_the_hooks(requirement, tmp_path):
-    """Of the Keras that pip finds, with the other packages as they are installed."""
+    """Installs the Keras that pip finds, and keeps all other packages as they are."""
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
     done = subprocess.run(
         [*install, str(tmp_path), requirement], capture_output=True, text=True, timeout=600
