@@ -1,4 +1,4 @@
-"""The decoder-only model: its laws, its cache, and sampling from it."""
+"""Tests of the decoder-only model: its laws, its cache, and sampling."""
 
 import keras
 import numpy as np
@@ -40,7 +40,7 @@ def test_padding_and_neighbours_change_nothing(model):
 # Fails if: a layer has another name.
 def test_it_saves_and_loads(model):
     testing.assert_saves_and_loads(model, IDS)
-    # By these names the files of earlier versions are read.
+    # Files of earlier versions are read by these names.
     assert {each.path.split("/")[0] for each in model.weights} == {"embedding", "decoder"}
 
 
@@ -55,7 +55,7 @@ def test_cached_logits_are_the_uncached(model, chunk):
 
 def test_it_learns_a_text_and_goes_on_with_it():
     keras.utils.set_random_seed(1)
-    ids = np.tile(np.arange(1, 12), 20)  # each id has one that follows
+    ids = np.tile(np.arange(1, 12), 20)  # every id has exactly one successor
     model = CausalLanguageModel(12, **SIZES, dropout=0.0, max_length=8)
     model.compile(keras.optimizers.Adam(0.01), SmoothedCrossentropy(0.0))
     places = np.random.default_rng(1).integers(0, len(ids) - 8, 300)[:, None] + np.arange(8)
@@ -70,7 +70,7 @@ LOGITS = np.log(np.array([[0.1, 0.4, 0.05, 0.25, 0.2]], "float32"))
 
 
 def shares(**options):
-    """How often each of the five ids is drawn, by numbers evenly in [0, 1)."""
+    """Returns the shares of the five ids, drawn with evenly spaced numbers in [0, 1)."""
     numbers = (np.arange(2000) + 0.5) / 2000
     logits = np.repeat(LOGITS, len(numbers), axis=0)
     drawn = array(sampling.choose(logits, numbers, **options))
@@ -85,10 +85,10 @@ def shares(**options):
         ({"temperature": 0.5}, np.array([0.01, 0.16, 0.0025, 0.0625, 0.04]) / 0.275),
         ({"top_k": 2}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
         ({"top_k": 99}, [0.1, 0.4, 0.05, 0.25, 0.2]),
-        ({"top_p": 0.6}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),  # 0.4 alone does not reach it
+        ({"top_p": 0.6}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),  # 0.4 is less than 0.6
         ({"top_p": 0.3}, [0, 1, 0, 0, 0]),
         ({"top_p": 1.0}, [0.1, 0.4, 0.05, 0.25, 0.2]),
-        ({"top_k": 3, "top_p": 0.7}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),  # of 0.85: 0.595
+        ({"top_k": 3, "top_p": 0.7}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),  # 0.7 x 0.85 = 0.595
     ],
 )
 def test_ids_are_drawn_as_often_as_is_asked(options, expected):
@@ -110,7 +110,7 @@ def test_few_positions_suffice(max_length):
 def test_a_seed_repeats_and_prompts_stay(model):
     prompts = [[5, 9], [8, 1]]
     sampler = sampling.Sampler(model)
-    found = sampler.generate(prompts, 20, seed=3)  # beyond the learned positions too
+    found = sampler.generate(prompts, 20, seed=3)  # also beyond the learned positions
     assert found == sampler.generate(prompts, 20, seed=3) != sampler.generate(prompts, 20, seed=4)
     assert [text[:2] for text in found] == prompts and {len(text) for text in found} == {22}
     assert all(0 < i < V for text in found for i in text)
