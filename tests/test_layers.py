@@ -1,4 +1,4 @@
-"""Laws of each layer as a Keras layer: masks, dropout, precision, configs, files, errors."""
+"""Laws of every layer as a Keras layer: masks, dropout, precision, configs, files, errors."""
 
 import inspect
 import json
@@ -33,7 +33,7 @@ BLOCK = {
     "value_dim": 17,
     "use_bias": True,
 }
-# layer, arguments (none of them a default), inputs, width of the output
+# Layer, arguments (none at its default), inputs, width of the output.
 LAYERS = {
     "attention": (
         layers.MultiHeadAttention,
@@ -109,7 +109,7 @@ BOTH = (
         "memory": ("memory_mask", MEMORY_MASK),
     },
 )
-# Tensors that a layer is called with, their masks, and the further tensors that it can be given.
+# Tensors that a layer is called with, their masks, and its further optional tensors.
 MASKS = {
     "attention": [
         ({"query": X}, {"query": ("mask", MASK)}, {**OWN, "value": X2}),
@@ -125,8 +125,8 @@ MASKS = {
     "decoder": [(*BOTH, {})],
     "pooling": [({"inputs": X}, {"inputs": ("mask", MASK)}, {})],
 }
-# Arguments of `call` that are no tensors beside the inputs, or are read in place of them. Keras
-# fills in `query_mask` and `inputs_mask` in place of `mask`.
+# Arguments of `call` that are not extra tensors. If a layer has several tensors, Keras fills in
+# `query_mask` or `inputs_mask` instead of `mask`.
 SETTINGS = {"training", "causal", "return_attention_weights", "reverse", "cache", "index"}
 SETTINGS |= {"mask", "query_mask", "inputs_mask"}
 
@@ -136,7 +136,7 @@ def array(x):
 
 
 def eye(layer):
-    """One head whose projections are all the identity."""
+    """Makes all projections of a layer with one head the identity."""
     for kernel in layer.weights:
         kernel.assign(np.eye(*kernel.shape))
     return layer
@@ -146,7 +146,7 @@ def eye(layer):
 
 
 def test_the_contract_holds_every_layer_and_every_argument_of_its_call():
-    # Fails if: a new layer, or a new tensor that an old one takes, is in none of the tables above.
+    # Fails if: a new layer, or a new tensor of an old layer, is not in the tables above.
     exported = {getattr(layers, name) for name in layers.__all__}
     classes = {each for each in exported if inspect.isclass(each)}
     assert classes == {layer_class for layer_class, *_ in LAYERS.values()}
@@ -202,7 +202,7 @@ def test_output_shape_is_known_before_the_call(name):
     assert layer(*symbols).shape == expected
 
 
-# Fails if: compute_output_shape is missing, or `call` needs what only `__call__` does.
+# Fails if: compute_output_shape is missing; `call` depends on something that `__call__` does.
 @pytest.mark.parametrize("name", [name for name in LAYERS if len(LAYERS[name][2]) == 1])
 def test_time_distributed_applies_a_layer_to_each_of_many_sequences(name):
     layer_class, arguments, (x,), _ = LAYERS[name]
@@ -313,7 +313,7 @@ def test_an_attention_mask_of_another_size_is_an_error_that_names_the_right_ones
     message = r"\[T, S\] = \(5, 5\), \[B, T, S\] = \(2, 5, 5\) or .* is passed as `mask=`"
     with pytest.raises(ValueError, match=message):
         layer(X, attention_mask=np.ones(shape, bool))
-    for fits in ((1, T), (T, 1), (1, T, T), (B, 1, 1, T)):  # a size of 1 serves all
+    for fits in ((1, T), (T, 1), (1, T, T), (B, 1, 1, T)):  # a size of 1 is broadcast
         np.testing.assert_allclose(
             array(layer(X, attention_mask=np.ones(fits, bool))), array(layer(X)), atol=1e-6
         )
@@ -355,7 +355,7 @@ def test_implicit_masks_of_target_and_memory_reach_the_decoder(stack):
 
 
 def masked(x, mask):
-    """`x` with an implicit mask, as Keras' own layers make one (masked rows are 0)."""
+    """Returns `x` with an implicit mask, made by a Keras layer (masked rows are 0)."""
     return keras.layers.Masking()(x * mask[..., None])
 
 
@@ -459,7 +459,7 @@ def test_embedding_takes_ids_of_every_dtype_and_masks_their_padding(dtype):
     np.testing.assert_array_equal(array(x), array(layer(IDS)))
     np.testing.assert_array_equal(array(pooling(x)), array(pooling(layer(IDS))))
     assert np.abs(array(pooling(x)) - array(x).mean(axis=1)).max() > 1e-3
-    # The output on its way to logits hands its mask on.
+    # Turning outputs into logits keeps the mask.
     logits = layer(x, reverse=True)
     expected = array(pooling(logits, mask=IDS != 0))
     np.testing.assert_array_equal(array(pooling(logits)), expected)
@@ -468,7 +468,7 @@ def test_embedding_takes_ids_of_every_dtype_and_masks_their_padding(dtype):
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_embedding_reads_ids_where_nobody_says_a_dtype(policy):
     layer, pooling = layers.PositionalEmbedding(300, D, dtype=policy), layers.MeanPooling()
-    ids = np.where(IDS, IDS + 280, 0)  # bfloat16 would round these
+    ids = np.where(IDS, IDS + 280, 0)  # bfloat16 would round these ids
     expected = array(pooling(layer(ids)))
     symbol = keras.Input((T,))  # floats
     model = keras.Model(symbol, pooling(layer(symbol)))
@@ -493,7 +493,7 @@ class _Subclassed(keras.Model):
         return self.block(self.embedding(token_ids))
 
 
-# Fails if: Keras, which builds what it loads with symbols that are floats, cannot call a layer.
+# Fails if: a layer cannot be called with symbols of floats, with which Keras builds loaded models.
 def test_a_subclassed_model_loads_its_own_weights(tmp_path):
     model = _Subclassed()
     expected = array(model(IDS))
@@ -509,7 +509,7 @@ def test_ids_that_are_rounded_are_warned_of():
 
 
 def test_images_of_bytes_are_read_as_numbers():
-    # Fails if: the kernel is cast to the bytes of the image, which leaves zeros of it.
+    # Fails if: the kernel is cast to the image's type (bytes), which turns it into zeros.
     layer = layers.PatchEmbedding(3, D)
     pixels = RANDOM.integers(0, 255, IMAGES.shape).astype("uint8")
     np.testing.assert_allclose(array(layer(pixels)), array(layer(pixels.astype("float32"))))
@@ -528,7 +528,7 @@ def test_encoding_adds_the_positions_of_the_embedding_to_vectors(positions):
     for index in (0, 3, ops.convert_to_tensor(3)):
         expected = array(embedding(IDS, index=index))
         np.testing.assert_allclose(array(encoding(plain(IDS), index=index)), expected, atol=1e-5)
-    # A step at a time is the whole.
+    # Steps one at a time equal the whole.
     steps = [array(encoding(X[:, t : t + 1], index=t)) for t in range(T)]
     np.testing.assert_allclose(np.concatenate(steps, axis=1), array(encoding(X)), atol=1e-6)
 
@@ -543,7 +543,7 @@ def test_encoding_drops_entries_of_the_sum_and_reads_integers_as_numbers():
 
 
 def test_files_of_embeddings_keep_their_names_and_order():
-    # By these, files of earlier versions are read.
+    # Files of earlier versions are read by these names.
     layer = layers.PositionalEmbedding(19, D, positions="learned", max_length=11)
     layer.build((None, None))
     assert [weight.name for weight in layer.weights] == ["token_embeddings", "position_embeddings"]
@@ -565,7 +565,7 @@ def test_a_stack_returns_the_weights_of_each_of_its_layers():
         x, expected = layer(x, **given, return_attention_weights=True)
         np.testing.assert_allclose(array(found), array(expected), atol=1e-6)
         np.testing.assert_allclose(array(found).sum(-1), 1.0, atol=1e-5)
-        assert (array(found)[0, :, :, 3:] == 0).all()  # keys that are padding
+        assert (array(found)[0, :, :, 3:] == 0).all()  # these keys are padding
     np.testing.assert_allclose(array(output), array(encoder.final_norm(x)), atol=1e-5)
 
     x, given = X, {"inputs_mask": MASK, "memory_mask": MEMORY_MASK}
@@ -582,7 +582,7 @@ def test_a_stack_returns_the_weights_of_each_of_its_layers():
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_weights_come_with_a_cache_too(chunk):
     encoder, decoder = layers.Encoder(**STACK), layers.Decoder(**STACK)
-    beams = 3  # of each source; here all are equal
+    beams = 3  # per source; all beams of a source are equal here
     x = np.repeat(X, beams, axis=0)
     _, expected = encoder(X, causal=True, return_attention_weights=True)
     _, own, cross = decoder(X, MEMORY, memory_mask=MEMORY_MASK, return_attention_weights=True)
@@ -632,8 +632,8 @@ def test_attention_dropout_drops_weights_of_the_mixture_not_those_returned():
 
 @pytest.mark.parametrize("layer_class", [layers.EncoderLayer, layers.DecoderLayer])
 def test_blocks_drop_nothing_else(layer_class):
-    # The paper drops the sub-layers' outputs (section 5.4) and neither attention weights nor the
-    # inner layer of the feed-forward network.
+    # The paper drops the sub-layers' outputs (section 5.4), but no attention weights and nothing
+    # inside the feed-forward network.
     layer = layer_class(D, 1, 29, dropout=0.0)
     inputs = (X,) if layer_class is layers.EncoderLayer else (X, MEMORY)
     np.testing.assert_array_equal(array(layer(*inputs, training=True)), array(layer(*inputs)))
@@ -714,7 +714,7 @@ def test_what_does_not_fit_is_an_error_that_says_what_was_given(make, message):
         make()
 
 
-# Fails if: a cache whose length is known later is written out of order.
+# Fails if: a cache whose length is known only at run time is written out of order.
 @pytest.mark.tensorflow_only
 def test_a_cache_of_a_length_known_later_is_that_of_a_length_known_now():
     import tensorflow as tf
@@ -755,7 +755,7 @@ def test_fused_attention_equals_the_formula(monkeypatch, given, causal):
     monkeypatch.setattr(attention_ops.attention_fused, "serves", lambda *heads: True)
     monkeypatch.setattr(attention_ops, "attend_fused", counted)
     found = layer(x, causal=causal, **mask)
-    assert used or keras.backend.backend() == "tensorflow"  # which has its own, in blocks
+    assert used or keras.backend.backend() == "tensorflow"  # TensorFlow computes in blocks instead
     np.testing.assert_allclose(
         ops.convert_to_numpy(found), ops.convert_to_numpy(expected), atol=1e-5
     )
