@@ -1,4 +1,4 @@
-"""What Keras displays as `loss` and `val_loss`: the mean over the labels of all batches."""
+"""Tests that Keras displays, as `loss` and `val_loss`, the mean over the labels of all batches."""
 
 import inspect
 
@@ -22,7 +22,7 @@ class Toy(LossPerLabel, keras.Model):
 
 
 def toy(kind=Toy, regularizer=None):
-    """From `{source_ids, target_ids}` to logits; padding changes nothing."""
+    """Builds a model from `{source_ids, target_ids}` to logits. Padding changes nothing."""
     names = "source_ids", "target_ids"
     ids = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
     embed = keras.layers.Embedding(V, 5, mask_zero=True, embeddings_regularizer=regularizer)
@@ -33,7 +33,7 @@ def toy(kind=Toy, regularizer=None):
 
 
 def compiled(model, loss=None, accumulate=1, **options):
-    """The weights stand still: every figure is of the same ones."""
+    """Compiles with a learning rate of 0, so that all figures belong to the same weights."""
     steps = accumulate if accumulate > 1 else None
     model.compile(
         keras.optimizers.SGD(0.0, gradient_accumulation_steps=steps),
@@ -45,7 +45,7 @@ def compiled(model, loss=None, accumulate=1, **options):
 
 
 def plan_of(encoded, accumulate=1):
-    """Batches of 11 rows with few tokens, and of 7 rows with many; rows of zeros fill one up."""
+    """Plans batches of 11 short rows and of 7 long rows. Rows of zeros fill up one of them."""
     plan = data.BatchPlan(encoded, 23, shapes="static", accumulate=accumulate)
     assert [rows for rows, _, _ in plan.shapes()] == [7, 11]
     return plan
@@ -57,7 +57,7 @@ def encoded():
 
 
 def nats_per_token(model, batches):
-    """The mean of the smoothed cross-entropy over all real tokens of these batches."""
+    """Returns the mean of the smoothed cross-entropy over all real tokens of these batches."""
     nats = []
     for inputs, labels, _ in batches:
         logits = keras.ops.convert_to_numpy(model(inputs))
