@@ -1,4 +1,4 @@
-"""Laws of the label-smoothed cross-entropy: its value, its gradient, and what it is a mean of."""
+"""Laws of the label-smoothed cross-entropy: its value, its gradient, and the labels it counts."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ B, T, V = 3, 5, 7
 
 
 def reference(labels, logits, eps):
-    """Nats [B, T] and their derivatives by the logits [B, T, V], in float64, as in the paper."""
+    """Returns nats [B, T] and their derivatives by the logits [B, T, V], in float64."""
     logits = logits.astype("float64")
     logits = logits - logits.max(axis=-1, keepdims=True)
     log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -26,13 +26,13 @@ def reference(labels, logits, eps):
 
 
 def value_and_gradient(function, logits, jit=False):
-    """A scalar function of logits, and its gradient, as NumPy float64."""
+    """Returns a scalar function of logits and its gradient, as NumPy float64."""
     value, (gradient,) = value_and_gradients(function, [logits], jit=jit)
     return value, gradient
 
 
 def sample(seed, scale=1.0, padded=0):
-    """Labels [B, T], the last `padded` of each row 0; logits [B, T, V]; positive weights [B, T]."""
+    """Returns labels [B, T] ending in `padded` zeros, logits [B, T, V] and weights [B, T]."""
     random = np.random.default_rng(seed)
     labels = random.integers(1, V, (B, T)).astype("int32")
     labels[:, T - padded :] = 0
@@ -71,7 +71,7 @@ def test_the_same_when_compiled(eps):
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("compiled", [False, True])
 def test_gradients_asked_for_again_are_the_same(compiled):
-    """The gradient is written where the slopes are: that must be nowhere else's place."""
+    """The gradient overwrites the slopes. No other tensor may use their memory."""
     import tensorflow as tf
 
     labels, logits, _ = sample(23)
@@ -91,8 +91,8 @@ def test_gradients_asked_for_again_are_the_same(compiled):
         np.testing.assert_allclose(gradient, times * slopes, atol=2e-6)
 
 
-# Fails if: the loss is infinite where a probability underflows; the gradient at the label lacks
-# the smoothing; the highest logit is not subtracted before exponentials.
+# Fails if: the loss is infinite when a probability underflows; the gradient at the label lacks the
+# smoothing; the highest logit is not subtracted before the exponentials.
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_extreme_logits_are_exact(dtype, eps):
@@ -157,7 +157,7 @@ def test_ignore_class_is_any_label():
 @pytest.mark.parametrize("ignore_class", [-100, 255, None])
 def test_a_label_outside_the_vocabulary_is_padding(ignore_class, weighted, jit):
     labels, logits, weights = sample(7)
-    labels[:, 0] = 0  # a class as any other
+    labels[:, 0] = 0  # 0 is an ordinary class here
     nats, slopes = reference(labels, logits, 0.1)
     real = np.ones_like(labels, bool)
     if ignore_class is not None:
@@ -197,7 +197,7 @@ def test_one_hot_labels_are_explained():
 
 @pytest.mark.parametrize("ignore_class", [0, None])
 def test_keras_mask_decides_only_where_no_label_is_padding(ignore_class):
-    """A target that begins with the padding's id is masked there; its first label counts."""
+    """A target that begins with the padding id is masked there, but its first label counts."""
     labels, logits, _ = sample(7)
     logits = ops.convert_to_tensor(logits)
     mask = np.ones((B, T), bool)
@@ -226,7 +226,7 @@ def test_a_batch_of_padding_alone_is_zero():
 @given(accumulate=st.integers(1, 4), update=st.integers(0, 9))
 @settings(max_examples=10)
 def test_micro_batches_sum_to_the_mean_over_the_update(accumulate, update):
-    """Keras averages the gradients of k micro-batches: hence the 1 / k."""
+    """Keras averages the gradients of k micro-batches, hence the factor 1 / k."""
     plan = data.BatchPlan(random_pairs(41, V), 31, shapes="static", accumulate=accumulate)
     loss, all_nats, total = SmoothedCrossentropy(0.1), [], 0.0
     for _, labels, weights in plan.batches(update):
