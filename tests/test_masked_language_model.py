@@ -1,4 +1,4 @@
-"""Models of an encoder alone: laws of hidden tokens, of classes, and of going from one to other."""
+"""Laws of encoder-only models: hidden tokens, classes, and moving an encoder to a classifier."""
 
 import sys
 
@@ -69,12 +69,12 @@ def test_they_save_and_load():
     model, classifier = language_model(use_bias=True), text_classifier(dropout=0.3)
     testing.assert_saves_and_loads(model, INPUTS)
     testing.assert_saves_and_loads(classifier, IDS)
-    # By these names the files of earlier versions are read.
+    # Files of earlier versions are read by these names.
     for each in (model, classifier):
         assert {"embedding", "encoder"} <= {weight.path.split("/")[0] for weight in each.weights}
 
 
-# Fails if: the encoder is causal; the logits are those of other positions.
+# Fails if: the encoder is causal; the logits belong to other positions.
 def test_a_hidden_token_is_told_by_both_sides():
     model = language_model(dropout=0.0)
     positions = np.tile(np.arange(S, dtype="int32"), (B, 1))
@@ -114,7 +114,7 @@ def test_the_mean_is_of_real_tokens(dtype):
     assert not array(pool(x, mask=np.zeros_like(mask))).any()
     symbol = pool(keras.Input((None, 13)))
     assert symbol.shape == (None, 13)
-    # A sum that is too large for half precision.
+    # The sum is too large for half precision.
     hundreds = np.full((1, 1000, 1), 100)
     every = np.ones((1, 1000), bool)
     assert array(layers.MeanPooling(dtype="float16")(hundreds, mask=every)) == 100
@@ -130,7 +130,7 @@ def test_an_encoder_is_taken_over_whole_and_nothing_else():
     np.testing.assert_array_equal(own, array(model.encode(IDS)))
     for weight, before in zip(classifier.classes.weights, classes, strict=True):
         np.testing.assert_array_equal(array(weight), before)
-    # A copy: training one does not touch the other.
+    # The weights are copied: training one model does not change the other.
     model.embedding.token_embeddings.assign(model.embedding.token_embeddings * 2)
     np.testing.assert_array_equal(array(classifier.encoder(classifier.embedding(IDS))), own)
 
@@ -149,7 +149,7 @@ def test_an_encoder_of_another_size_is_refused(options):
 
 
 class Words:
-    """A tokenizer of numbers: "7 9" is [7, 9]. 0 to 3 are special, 1 unknown; 4 is the mask."""
+    """A tokenizer of numbers: "7 9" is [7, 9]. Ids 0 to 3 are special, and 4 is the mask."""
 
     pad_id, unknown_id, start_id, end_id, mask_id = 0, 1, 2, 3, 4
 
@@ -165,7 +165,7 @@ class Words:
 
 
 def corpus(count=307, longest=31, seed=1, first=5):
-    """Encoded texts of random ids from `first` on, of every length from 0."""
+    """Returns encoded texts of random ids from `first`, with 0 to `longest` tokens."""
     rng = np.random.default_rng(seed)
     lines = [rng.integers(first, V, n) for n in rng.integers(0, longest + 1, count)]
     lines = [" ".join(map(str, line)) for line in lines]
@@ -173,7 +173,7 @@ def corpus(count=307, longest=31, seed=1, first=5):
 
 
 def restored(batch):
-    """The rows as they were before masking."""
+    """Returns the rows as they were before masking."""
     inputs, labels, _ = batch
     ids = inputs["token_ids"].copy()
     rows, columns = np.nonzero(labels)
@@ -208,7 +208,7 @@ def test_an_epoch_holds_every_text_once_under_its_masks(shapes):
 
 # Fails if: a special id is hidden; the shares are 0.7 or 0.1; special ids are drawn.
 def test_the_share_of_tokens_hidden_and_what_stands_there_instead():
-    encoded = corpus(2003, first=1)  # unknown ids and masks that stand in the text, too
+    encoded = corpus(2003, first=1)  # the text also contains unknown ids and masks
     plan = data.MaskedPlan(encoded, Words(), 1009)
     masked = random = same = 0
     for batch in epoch_of(plan):
@@ -228,7 +228,8 @@ def test_the_share_of_tokens_hidden_and_what_stands_there_instead():
     total = masked + random + same
     assert total > 4000  # so that 3 deviations are below 0.02
     assert abs(masked / total - 0.8) < 0.02
-    assert abs(random / total - 0.1 * (1 - 1 / (V - 5))) < 0.015  # a random token may be the same
+    # A random token may be the old one.
+    assert abs(random / total - 0.1 * (1 - 1 / (V - 5))) < 0.015
     assert abs(total / encoded.ordinary.sum() - 0.15) < 0.01
 
 
@@ -250,7 +251,7 @@ def test_weights_count_predicted_tokens_alone(accumulate):
         np.testing.assert_array_equal(weights > 0, labels > 0)
         np.testing.assert_allclose(weights.sum(), accumulate, rtol=1e-5)
         filled += (labels == 0).sum()
-    assert filled  # rows with fewer predictions than the widest of their batch
+    assert filled  # some rows have fewer predictions than the widest row of their batch
 
 
 # Fails if: all updates, or all runs, use the same seed.
@@ -266,7 +267,7 @@ def test_masks_are_a_pure_function_of_seed_and_update():
         for plan, n in ((first, 0), (other, 0), (first, 1))
     )
     assert masked != differently and masked != later
-    # Of a single text the order says nothing: it is the masks that follow seed and update.
+    # A single text has no order, so here only the masks depend on seed and update.
     alone = data.encode_texts([" ".join(["7"] * 50)], Words())
     plans = [data.MaskedPlan(alone, Words(), 211, seed=seed) for seed in (1, 2)]
     drawn = [plan.batches(u)[0][0]["token_ids"].tobytes() for plan in plans for u in range(5)]
@@ -291,7 +292,7 @@ def test_evaluation_hides_the_same_tokens_in_each_pass():
     found = as_texts([row for batch in first for row in restored(batch)])
     texts = [encoded.text(i).tolist() for i in range(len(encoded))]
     assert found == sorted((2, *ids, 3) for ids in texts if ids)
-    # Keras' mean of the batches' sums, weighted by rows, is the mean over the hidden tokens.
+    # Keras averages the batches' sums, weighted by rows. That equals the mean over hidden tokens.
     rows = [len(weights) for _, _, weights in first]
     total = sum(
         array(weights).sum() * share for (_, _, weights), share in zip(first, rows, strict=True)
@@ -358,7 +359,7 @@ def test_what_cannot_be_batched_is_said(make, message):
         make()
 
 
-# Fails if: the mask's symbol is found in texts.
+# Fails if: the symbol of the mask is recognized in texts.
 def test_a_vocabulary_has_a_mask_that_no_text_holds():
     lines = ["a man rides", "a <mask> rests", "the dog sleeps"]
     tokenizer = text.train_tokenizer(lines, 285, mask=True)
@@ -377,7 +378,7 @@ def test_a_vocabulary_has_a_mask_that_no_text_holds():
 
 
 def test_it_learns_what_stands_between_and_a_classifier_takes_that_over():
-    """In each text all tokens are one and the same, so a hidden one is known from the others."""
+    """All tokens of a text are equal, so the other tokens reveal a hidden one."""
     keras.utils.set_random_seed(1)
     lines = [" ".join([str(5 + i % 18)] * 9) for i in range(200)]
     encoded = data.encode_texts(lines, Words(), labels=[i % 18 % 2 for i in range(200)])
