@@ -1,4 +1,4 @@
-"""Masks written out as arrays: booleans, True = may attend."""
+"""Compares masks with arrays that are written out. They are booleans; True means "may attend"."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_combined_masks_permit_what_every_mask_permits():
 
 
 def test_attention_masks_of_each_rank_line_up_with_the_scores():
-    # B=2, H=3, T=5, S=7: a mask that lined up with another axis would not broadcast.
+    # With B=2, H=3, T=5, S=7 a mask on the wrong axis would not broadcast.
     pairs = np.random.default_rng(1).random((2, 3, 5, 7)) < 0.5
     for mask, expected in (
         (pairs, pairs),
