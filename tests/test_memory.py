@@ -1,4 +1,4 @@
-"""Freed memory is kept: measured in page faults, in a process of its own, since it is for ever."""
+"""Tests that freed memory is kept, by page faults. The setting is permanent for a process."""
 
 import os
 import platform
@@ -37,9 +37,9 @@ assert np.isfinite(model.get_weights()[0]).all() and (model.get_weights()[0] != 
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that can be told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this setting")
 def test_freed_memory_is_used_again():
-    # NumPy asks for huge pages, a fault each: too few to tell the difference.
+    # NumPy asks for huge pages, which would give too few faults to see a difference.
     environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
