@@ -1,4 +1,4 @@
-"""Laws of the metrics: exact means over the target tokens of an epoch, however they are batched."""
+"""Laws of the metrics: exact means over the target tokens of an epoch, for any batches."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ def log_probs(logits):
 
 
 def reference(batches):
-    """(nats, perplexity, accuracy) over all real tokens of (labels, logits) batches, in float64."""
+    """Returns (nats, perplexity, accuracy) of all real tokens of these batches, in float64."""
     nats, right = [], []
     for labels, logits in batches:
         real = labels != 0
@@ -38,7 +38,7 @@ def reference(batches):
 
 
 def ragged(seed, shapes):
-    """Batches of these shapes; rows end in padding, some are all padding."""
+    """Returns batches of these shapes. Rows end in padding, and some are only padding."""
     random = np.random.default_rng(seed)
     batches = []
     for rows, width in shapes:
@@ -63,7 +63,7 @@ def test_exact_over_ragged_batches_whatever_the_weights_scale(seed, shapes, scal
             metric.update_state(labels, logits, sample_weight=(labels != 0) * np.float32(scale))
     assert [result(m) for m in metrics] == pytest.approx(reference(batches), rel=1e-5)
 
-    for metric in metrics:  # the next epoch knows nothing of this one
+    for metric in metrics:  # the next epoch does not depend on this one
         metric.reset_state()
         metric.update_state(*batches[0])
     assert [result(m) for m in metrics] == pytest.approx(reference(batches[:1]), rel=1e-5)
@@ -85,7 +85,7 @@ def test_padding_changes_nothing(metric):
 def test_a_row_of_weight_zero_is_left_out(metric, rank):
     [(labels, logits)] = ragged(5, [(3, 5)])
     labels[:, 0] = 2
-    logits[1] = 9 * np.eye(V)[labels[1]]  # unlike the others, it is all right
+    logits[1] = 9 * np.eye(V)[labels[1]]  # unlike the other rows, it predicts all labels
     weights = np.array([0.5, 0.0, 2.0], "float32")
     some, rest = metric(), metric()
     some.update_state(labels, logits, weights if rank == 1 else weights[:, None])
@@ -120,7 +120,7 @@ def test_padding_may_lie_outside_the_vocabulary(metric, ignore_class):
     if ignore_class is None:
         np.copyto(labels, 2, where=labels == 0)
         expected = reference([(labels, logits)])
-        labels = np.where(labels == 2, 0, labels)  # class 0 counts as any other
+        labels = np.where(labels == 2, 0, labels)  # 0 is an ordinary class here
         logits = logits[..., [2, 1, 0, *range(3, V)]]
     else:
         expected = reference([(labels, logits)])
@@ -153,7 +153,7 @@ def test_config_round_trip(metric):
 
 
 def test_evaluate_counts_every_token_of_a_corpus_once():
-    """Through the model, `weighted_metrics` and the weights of a plan: as in one big batch."""
+    """Evaluating with `weighted_metrics` and a plan's weights equals one big batch."""
     random = np.random.default_rng(0)
     lengths = np.full(29, 6), random.integers(1, 7, 29)  # of sources and targets
     offsets = [np.concatenate([[0], np.cumsum(each)]) for each in lengths]
