@@ -1,4 +1,4 @@
-"""The contract of every model: one wiring, which subclasses may override, and Keras' services."""
+"""The contract of every model: one wiring, which subclasses may override, and Keras' features."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ RECURRENT = {"units": 6, "attention": "additive", "num_layers": 1, "d_model": 14
 IDS = testing.random_inputs(V, B, S, T)
 HIDDEN = {"token_ids": IDS["source_ids"], "masked_positions": np.array([[0, 3], [2, 1], [1, 0]])}
 IMAGES = np.random.default_rng(1).normal(size=(B, 6, 6, 1)).astype("float32")
-# class, arguments, example inputs, the methods that wire it
+# Class, arguments, example inputs, methods that wire it.
 MODELS = {
     "transformer": (
         models.Transformer,
@@ -61,14 +61,14 @@ def array(x):
 
 
 def changed(tensor):
-    """Another tensor of the same shape; what is no tensor of floats stays as it is."""
+    """Changes a tensor of floats, and keeps its shape. Other tensors stay as they are."""
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
         return tensor
     return ops.flip(tensor, axis=-1)
 
 
 def overriding(name):
-    """A registered subclass whose wiring methods change what they return first."""
+    """Returns a registered subclass whose wiring methods change their first result."""
     base, *_, methods = MODELS[name]
 
     def override(method):
@@ -89,7 +89,7 @@ def overriding(name):
 
 @every_model
 def test_overridden_methods_are_trained_saved_loaded_and_decoded_with(name, tmp_path):
-    # Fails if: the graph calls a method of the base class; a class is revived as its base.
+    # Fails if: the graph calls a method of the base class; a saved class is loaded as its base.
     base, _, _, inputs, methods = MODELS[name]
     inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
     mine = make(name, overriding(name))
@@ -109,7 +109,7 @@ def test_overridden_methods_are_trained_saved_loaded_and_decoded_with(name, tmp_
 
 @keras.saving.register_keras_serializable(package="test_models")
 class Gated(models.Transformer):
-    """With a layer of its own, and an argument of its own."""
+    """A subclass with a layer and an argument of its own."""
 
     def __init__(self, *args, gate="sigmoid", **kwargs):
         self.gate = gate
@@ -140,7 +140,7 @@ def test_layers_of_a_subclass_are_trained_and_saved():
     np.testing.assert_allclose(
         array(features(IDS["source_ids"])), array(model.encode(IDS["source_ids"])[0]), atol=1e-6
     )
-    # The mask survives the product in `encode`, which drops it.
+    # The model keeps the mask, although the product in `encode` loses it.
     pooled = keras.layers.GlobalAveragePooling1D()
     short = IDS["source_ids"][1:2]
     real = int((short != 0).sum())
