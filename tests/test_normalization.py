@@ -80,13 +80,13 @@ def test_config_round_trip():
     assert copy.epsilon == 0.5 and copy.name == "n"
 
 
-# Fails if: training under XLA normalizes by matrix products.
+# Fails if: training with XLA normalizes by matrix products.
 @pytest.mark.tensorflow_only
 def test_compiled_by_xla_a_deeper_stack_costs_its_layers_and_not_their_product():
     import tensorflow as tf
 
     def instructions(depth):
-        """Of the compiled gradient of `depth` feed-forward layers with their normalisation."""
+        """Counts the instructions of the compiled gradient of `depth` normalised layers."""
         norms = [layer(LayerNorm) for _ in range(depth)]
         kernel = tf.random.stateless_normal((D, D), [1, depth])
 
