@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, by hand equals the layers, and its model translates."""
+"""Tests that the notebook runs, that its hand-made results equal the layers, and translates."""
 
 import base64
 import importlib.util
@@ -55,7 +55,7 @@ def test_the_format(notebook):
     assert len({cell["id"] for cell in found["cells"]}) == len(found["cells"]) > 15
     for cell in found["cells"]:
         assert cell["cell_type"] in ("code", "markdown")
-        assert not cell["metadata"]  # no times
+        assert not cell["metadata"]  # metadata would hold times
     for text in ("".join(c["source"]) for c in found["cells"] if c["cell_type"] == "markdown"):
         for link in re.findall(r"\]\(([^)]+)\)", text):
             assert (DOCS / link).exists(), link
@@ -75,7 +75,7 @@ def test_what_it_prints_is_stored_and_nothing_of_a_machine(notebook):
 
 @pytest.mark.tensorflow_only
 def test_what_is_stored_is_what_the_code_prints(notebook, uncompiled):
-    """Of the cells that no training goes into; with hardly any training, to a few tokens.
+    """Compares the cells that do not depend on training, after a training of four updates.
 
     Fails if: a cell, a layer or a picture changed and `make notebook` was not run.
     """
@@ -88,7 +88,7 @@ def test_what_is_stored_is_what_the_code_prints(notebook, uncompiled):
         for picture, other in zip(pictures(now), pictures(before), strict=True):
             assert picture.shape == other.shape
             assert np.abs(picture - other).mean() < 0.1
-    assert printed(outputs[-1]) == printed(stored(notebook)[-1])  # shapes
+    assert printed(outputs[-1]) == printed(stored(notebook)[-1])  # the last cell prints shapes
 
 
 @pytest.mark.slow
