@@ -1,4 +1,4 @@
-"""Laws of PaperAdam and LossScale: what one update is, whatever it was summed from."""
+"""Laws of PaperAdam and LossScale: what one update does, for any number of micro-batches."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def variables(seed=0):
 
 
 def gradients(step, scale=1.0):
-    """Of all magnitudes, other ones each step."""
+    """Returns gradients of many magnitudes, which differ from step to step."""
     random = np.random.default_rng(step + 1)
     return [
         (scale * random.normal(size=s) * 10.0 ** random.integers(-4, 2, s)).astype("float32")
@@ -43,9 +43,9 @@ def tensors(values):
 
 
 def updater(optimizer, weights):
-    """`optimizer.apply(gradients, weights)` as a function of the gradients.
+    """Returns `optimizer.apply(gradients, weights)` as a function of the gradients.
 
-    Compiled on JAX, as in `fit`, where each call of its own would be traced and compiled anew.
+    It is compiled on JAX, as in `fit`. An eager call would be traced and compiled every time.
     """
     optimizer.build(weights)
     if keras.backend.backend() != "jax":
@@ -83,7 +83,7 @@ class NumpyAdam:
     def apply(self, grads):
         self.step += 1
         t, rate = self.step, self.rate(self.step)
-        # Keras' form: epsilon is added before the correction of v ("epsilon hat" in the paper).
+        # As in Keras, epsilon is added before v is corrected ("epsilon hat" in the paper).
         alpha = rate * np.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
         for i, g in enumerate(np.asarray(g, "float64") for g in grads):
             self.m[i] = self.beta_1 * self.m[i] + (1 - self.beta_1) * g
@@ -175,7 +175,7 @@ def test_half_precision_variables_are_float32_arithmetic_rounded(dtype, accumula
         theirs.apply([g * min(1, 1e-3 / norm_of(mean)) for g in mean])
         step = {"float16": 2.0**-10, "bfloat16": 2.0**-7}[dtype]
         found = arrays(ops.cast(w, "float32") for w in weights)
-        assert_close(found, theirs.weights, rtol=0.51 * step, atol=1e-6)  # half a last place
+        assert_close(found, theirs.weights, rtol=0.51 * step, atol=1e-6)  # half of a last digit
         theirs.weights = [w.astype("float64") for w in found]
         average = average or found
         average = [a + (w - a) / 1000 for a, w in zip(average, found, strict=True)]
@@ -195,7 +195,7 @@ def test_weight_decay_spares_what_is_excluded():
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
 def test_global_clipping_is_by_the_norm_of_the_whole_gradient(factor):
-    """And `gradient_norm` is the norm before. Epsilon 1 lets the gradient's length matter."""
+    """`gradient_norm` is the norm before clipping. With epsilon 1 the gradient's length matters."""
     weights, grads = variables(), gradients(0)
     norm = norm_of(grads)
     optimizer = PaperAdam(learning_rate=0.1, epsilon=1.0, global_clipnorm=float(factor * norm))
@@ -208,7 +208,7 @@ def test_global_clipping_is_by_the_norm_of_the_whole_gradient(factor):
 
 @pytest.mark.tensorflow_only
 def test_sparse_gradients_are_measured_and_applied_as_dense_ones():
-    """An embedding's gradient is a list of rows, in which the same row comes more than once."""
+    """An embedding's gradient is a list of rows, and the same row can occur more than once."""
     import tensorflow as tf
 
     rows, ids = np.array([[1.0, 2], [3, 4], [5, 6]], "float32"), [1, 0, 1]
@@ -320,7 +320,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(bad, accumu
         assert counters() == (skipped, skipped)
         assert not np.isfinite(number(optimizer.gradient_norm))
         assert number(optimizer.updates) == skipped + 1
-        rate = paper_rate(skipped + 2)  # the schedule goes on
+        rate = paper_rate(skipped + 2)  # the schedule counts skipped updates
         assert number(optimizer.learning_rate) == pytest.approx(rate, rel=1e-6)
     update(3, poison=False)
     assert counters() == (2, 0)
@@ -365,7 +365,7 @@ def transformer(optimizer, **options):
 
 
 def joined(batches, rows, width):
-    """One big batch of an update's micro-batches, for an optimizer that does not accumulate."""
+    """Joins an update's micro-batches to one batch, for an optimizer that does not accumulate."""
 
     def padded(x, first):
         return np.pad(x, ((first, rows - first - x.shape[0]), (0, width - x.shape[1])))
@@ -390,7 +390,7 @@ class Norms(keras.callbacks.Callback):
 
 
 def test_k_accumulated_batches_are_one_big_batch():
-    """With two vocabularies: the source embedding's gradient is then a sparse one on TensorFlow."""
+    """With two vocabularies, the source embedding's gradient is sparse on TensorFlow."""
     plan = data.BatchPlan(random_pairs(61, V), 35, shapes="static", accumulate=3)
     clipped = {"d_model": D_MODEL, "warmup_steps": WARMUP, "global_clipnorm": 0.5}
     small = transformer(
@@ -408,7 +408,7 @@ def test_k_accumulated_batches_are_one_big_batch():
         big.train_on_batch(inputs, labels, weights)
         big_norm = number(big.optimizer.gradient_norm)
         assert norms.values[3 * update + 2] == pytest.approx(big_norm, rel=1e-4)
-        assert big_norm > 0.5  # clipped
+        assert big_norm > 0.5  # so it is clipped
     assert_close(small.get_weights(), big.get_weights(), rtol=1e-4, atol=1e-5)
     assert all((a != b).any() for a, b in zip(small.get_weights(), before, strict=True))
 
@@ -453,7 +453,7 @@ def test_loss_scale_skips_counts_and_halves_until_the_gradient_fits():
     assert skipped == updates - 1
     assert number(optimizer.dynamic_scale) == start / 2**skipped
     assert number(optimizer.iterations) == updates
-    rate = paper_rate(updates + 1)  # skipped updates are updates
+    rate = paper_rate(updates + 1)  # the schedule counts skipped updates
     assert number(optimizer.learning_rate) == pytest.approx(rate, rel=1e-6)
     assert all((a != b).any() for a, b in zip(model.get_weights(), before, strict=True))
     assert all(np.isfinite(w).all() for w in model.get_weights())
@@ -493,7 +493,7 @@ def test_serialization_round_trip(optimizer):
 
 
 def test_a_restored_optimizer_goes_on_where_it_was(tmp_path):
-    """Through `.keras`: the schedule's step, the moments and the counters."""
+    """A `.keras` file holds the schedule's step, the moments and the counters."""
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     model.compile(PaperAdam(13, 37), "mse", jit_compile=False)
