@@ -104,7 +104,7 @@ def measure_training(model, rows, length, config):
 
 
 def batches(rows, length, vocabulary_size):
-    """Yields random ids for `fit`, without padding: four batches, repeated for ever."""
+    """Yields random ids for `fit`, without padding: four batches, repeated without end."""
     random, made = np.random.default_rng(1), []
     for _ in range(4):
         ids = random.integers(FIRST_WORD, vocabulary_size, (2, rows, length), dtype="int32")
