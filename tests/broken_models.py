@@ -278,7 +278,7 @@ class RawKernel(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="broken")
 class Forgetful(keras.layers.Layer):
-    """Its configuration holds neither the scale nor the dropout rate."""
+    """Its configuration lacks the scale and the dropout rate."""
 
     def __init__(self, scale=1.0, dropout=0.1, **kwargs):
         super().__init__(**kwargs)
