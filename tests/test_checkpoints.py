@@ -1,4 +1,4 @@
-"""Laws of the run directory, above all: stopped and resumed == never stopped, to the bit."""
+"""Laws of the run directory. The main one: stopped and resumed equals never stopped, to the bit."""
 
 import json
 import os
@@ -15,18 +15,18 @@ from keras_transformer.runs import run_directory
 from keras_transformer.runs.run_directory import Checkpoint, RunDirectory, average, load_weights
 
 UPDATES = 12
-# On torch a Dropout without a seed draws from torch's global generator; elsewhere None is harder.
+# On torch, a Dropout without a seed uses torch's global generator. Elsewhere None tests more.
 DROPOUT_SEED = 17 if keras.backend.backend() == "torch" else None
 
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
-    """Power cuts cannot be tested here, and hundreds of fsyncs take minutes on a busy disk."""
+    """Skips fsync: power cuts cannot be tested, and hundreds of calls can take minutes."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def toy(optimizer=None, seed=5, width=11, dtype="float32", compile=True):
-    """Dropout (seed states) and BatchNormalization (non-trainable weights) between two Dense."""
+    """Builds a model with Dropout (seed states) and BatchNormalization (non-trainable weights)."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((7,))
     x = keras.layers.Dense(width, activation="tanh", dtype=dtype)(inputs)
@@ -51,7 +51,7 @@ def batches(update):
 
 
 class SaveAt(keras.callbacks.Callback):
-    """Saves from the batch's end, through a model of its own: nobody else syncs JAX's state."""
+    """Saves at the end of a batch, without `self.model`, which would sync JAX's state."""
 
     def __init__(self, run, model, start, updates):
         super().__init__()
@@ -82,7 +82,7 @@ def arrays_of(checkpoint):
 
 
 def different(left, right):
-    """The positions at which two lists of arrays are not the same to the bit."""
+    """Returns the positions at which two lists of arrays are not equal to the bit."""
     return [
         (index, a.dtype, a.shape, a.ravel()[:3], b.ravel()[:3])
         for index, (a, b) in enumerate(zip(left, right, strict=True))
@@ -135,7 +135,7 @@ def test_stopped_in_the_middle_of_an_epoch_is_no_different(tmp_path):
 
 
 def small_run(path, updates=(1, 2), **state):
-    """A run whose checkpoint at update u holds u in every weight."""
+    """Makes a run whose checkpoint at update u holds u in every weight."""
     run = RunDirectory.start(path, {"seed": 3})
     model = toy()
     for update in updates:
@@ -180,11 +180,11 @@ def test_damaged_checkpoint_is_never_loaded(tmp_path, capsys, damage):
     assert [c.update for c in run.checkpoints()] == [1]
     assert "update-00000002" in capsys.readouterr().err
     assert (run.load_model().get_weights()[0] == 1).all()
-    run.save_checkpoint(model, 2, {})  # the resumed run comes by the same update again
+    run.save_checkpoint(model, 2, {})  # the resumed run saves the same update again
     assert [c.update for c in run.checkpoints()] == [1, 2]
 
 
-# Fails if: a checkpoint is written in its final place.
+# Fails if: a checkpoint is written directly to its final path.
 @pytest.mark.parametrize("step", ["write_arrays", "to_json", "flush_folder"])
 def test_killed_while_saving_leaves_the_previous_checkpoint(tmp_path, monkeypatch, step):
     run, model = small_run(tmp_path)
@@ -240,12 +240,12 @@ def test_a_model_of_mixed_precision_computes_in_float32_where_there_is_no_accele
 
 
 def test_a_dtype_that_a_model_does_not_take_is_refused(tmp_path):
-    run, _ = small_run(tmp_path)  # a functional model: each layer has its own
+    run, _ = small_run(tmp_path)  # a functional model, whose layers have their own dtypes
     with pytest.raises(ValueError, match="has no dtype of its own to replace by 'float32'"):
         run.load_model(dtype="float32")
 
 
-# Fails if: bfloat16 is stored by its values instead of its bits.
+# Fails if: bfloat16 is stored as numbers instead of bits.
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_survives_to_the_bit(tmp_path, dtype):
     run, model = RunDirectory.start(tmp_path, {}), toy(dtype=dtype)
@@ -364,9 +364,9 @@ def test_model_comes_back_with_the_weights_asked_for(tmp_path, capsys):
 
 
 def line_run(path, updates=(1, 3)):
-    """A run of the model y = w x, and the model, whose checkpoint at update u has w = u."""
+    """Makes a run of the model y = w x with w = u at update u; returns the run and the model."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    # Its distance from the target is all that the comparison asks for.
+    # The comparison of weights only needs the distance from the target.
     model.compile("sgd", "mse", metrics=[keras.metrics.MeanSquaredError(name="nats_per_token")])
     run = RunDirectory.start(path, {})
     for update in updates:
@@ -376,7 +376,7 @@ def line_run(path, updates=(1, 3)):
 
 
 class Pairs(keras.utils.PyDataset):
-    """What `evaluate` takes: one batch of x = 1 and the target."""
+    """A dataset for `evaluate`: one batch of x = 1 and the target."""
 
     def __init__(self, target):
         super().__init__()
@@ -397,7 +397,7 @@ def test_the_default_weights_are_those_that_are_better_in_validation(
     validation = Pairs(target)
     model.set_weights([np.full((1, 1), 7.0)])
     run.save_average(run.checkpoints(), model, validation)
-    assert model.get_weights()[0] == 7  # the caller's model is as it was
+    assert model.get_weights()[0] == 7  # the caller's model is unchanged
     said = capsys.readouterr().err
     assert ("worse" in said) == (better == "last")
     assert f"{(2 - target) ** 2:.4f} against {(3 - target) ** 2:.4f} nats per token" in said
@@ -405,9 +405,9 @@ def test_the_default_weights_are_those_that_are_better_in_validation(
     reader = RunDirectory.open(tmp_path)
     assert reader.default_weights() == better
     assert reader.load_model().get_weights()[0] == weight
-    assert reader.load_model("average").get_weights()[0] == 2  # a choice overrides it
+    assert reader.load_model("average").get_weights()[0] == 2  # the argument overrides it
     assert reader.load_model("last").get_weights()[0] == 3
-    run.save_average(run.checkpoints()[:1])  # not compared: as runs of earlier versions
+    run.save_average(run.checkpoints()[:1])  # not compared, as in runs of earlier versions
     assert reader.default_weights() == "average"
 
 
@@ -417,7 +417,7 @@ def test_an_average_that_is_not_a_number_is_not_the_default(tmp_path):
     diverged = run.save_checkpoint(model, 2, {})
     run.save_average([diverged], model, Pairs(1))
     assert run.default_weights() == "last"
-    for checkpoint in run.checkpoints():  # removed to save room: the average is what is left
+    for checkpoint in run.checkpoints():  # without checkpoints only the average is left
         checkpoint_files.discard(checkpoint.path)
     assert run.default_weights() == "average"
 
@@ -508,7 +508,7 @@ def test_other_settings_are_refused_by_name(tmp_path):
 
 
 def prepared(path, settings):
-    """A run that has failed before its first checkpoint, with a file of the user's in it."""
+    """Makes a run that failed before its first checkpoint. A file of the user lies in it."""
     RunDirectory.start(path, settings).close()
     for name in ("tokenizer.model", "seen_ids.npy", "mine.txt"):
         (path / name).write_text("made from the old settings")
@@ -524,7 +524,7 @@ def test_where_nothing_was_trained_a_run_starts_with_other_settings(
         assert run.settings == new
     assert RunDirectory.open(tmp_path).settings == new
     assert "nothing was trained" in capsys.readouterr().err
-    # Fails if: a vocabulary made from other settings is used, or one is made twice.
+    # Fails if: a vocabulary of other settings is used; the same vocabulary is made twice.
     assert {(tmp_path / name).exists() for name in ("tokenizer.model", "seen_ids.npy")} == {kept}
     assert (tmp_path / "mine.txt").exists()
     with RunDirectory.start(tmp_path, new | {"source": "b.ko"}, (), vocabulary_from):
@@ -552,7 +552,7 @@ def test_what_was_trained_is_never_started_with_other_settings(tmp_path, what):
 
 
 def test_a_model_of_a_failed_start_is_not_that_of_the_next(tmp_path):
-    # Fails if: the architecture of a start that died while saving is that of the run.
+    # Fails if: the run takes over the architecture of a start that died while saving.
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.json").write_text("{}")
     (tmp_path / "run" / "model.json").write_text('{"of": "another start"}')
@@ -565,7 +565,7 @@ def test_a_text_is_known_by_its_sha256_and_not_by_its_path(tmp_path):
     record = json.loads((tmp_path / "settings.json").read_text())
     paths = {"seed": 3, "data": "a"}
     with RunDirectory.start(tmp_path, paths | {"text_sha256": "x"}, ["data"]):
-        pass  # older than the record of its text
+        pass  # the run is older than the record of its text
     (tmp_path / "settings.json").write_text(json.dumps(record | {"text_sha256": "x"}))
     with RunDirectory.start(tmp_path, {"seed": 3, "data": "b", "text_sha256": "x"}, ["data"]):
         pass
