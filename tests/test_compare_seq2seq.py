@@ -187,7 +187,7 @@ def test_units_are_those_of_the_nearest_size():
         assert matching_units(parameters, D, **options) == 18
 
 
-# --- what is measured
+# --- measurements
 
 
 # Fails if: k counts from the first position.
