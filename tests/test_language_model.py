@@ -64,7 +64,7 @@ def test_it_learns_a_text_and_goes_on_with_it():
     assert found == [(2 + i) % 11 + 1 for i in range(33)]
 
 
-# --- what is drawn
+# --- sampling
 
 LOGITS = np.log(np.array([[0.1, 0.4, 0.05, 0.25, 0.2]], "float32"))
 
