@@ -1,6 +1,6 @@
-"""Parity with implementations that share no code with ours: NumPy in float64, and Keras' own layer.
+"""Parity with implementations that share no code with ours: NumPy in float64, and Keras' layer.
 
-The NumPy side is the paper written down, head by head. Sizes are distinct primes.
+The NumPy side follows the paper, head by head. Sizes are distinct primes.
 """
 
 import keras
@@ -24,7 +24,7 @@ def normal(*shape):
 
 
 def randomize(layer):
-    """No weight keeps a 0 or a 1 that would hide whether it is used."""
+    """Changes all weights, because a 0 or a 1 would hide whether a weight is used."""
     for weight in layer.weights:
         weight.assign(ops.convert_to_numpy(weight) + 0.3 * normal(*weight.shape))
     return layer
@@ -43,7 +43,7 @@ def softmax(x):
 
 
 def attend(layer, query, key, value, permitted=True):
-    """Section 3.2.2; `permitted` broadcasts to [B, H, T, S]. Returns the output and the weights."""
+    """Computes section 3.2.2: output and weights. `permitted` broadcasts to [B, H, T, S]."""
     q, k, v, o = (
         (array(kernel), 0.0 if bias is None else array(bias))
         for kernel, bias in (
@@ -80,7 +80,7 @@ def feed_forward(layer, x):
 
 
 def residual(join, x, sublayer):
-    """Section 3.1: LayerNorm(x + Sublayer(x)), or x + Sublayer(LayerNorm(x))."""
+    """Computes section 3.1: LayerNorm(x + Sublayer(x)), or x + Sublayer(LayerNorm(x))."""
     if join.norm == "post":
         return normalize(join.layer_norm, x + sublayer(x))
     return x + sublayer(normalize(join.layer_norm, x))
@@ -109,7 +109,7 @@ def decoder_layer(layer, x, memory, key_mask, memory_mask):
 
 
 def positional_encoding(positions, d_model):
-    """Section 3.5, entry by entry."""
+    """Computes section 3.5, entry by entry."""
     encoding = np.zeros((len(positions), d_model))
     for row, position in enumerate(positions):
         for column in range(d_model):
@@ -148,7 +148,7 @@ def transformer(model, source_ids, target_ids):
 
 KEY_MASK = np.array([[1, 1, 1, 1, 1, 0, 0], [1, 0, 1, 1, 0, 1, 1]], bool)
 PAIRS = RANDOM.random((B, H, T, S)) < 0.6
-PAIRS[..., 0] = True  # no query is left without a key
+PAIRS[..., 0] = True  # every query has a key
 
 
 @pytest.mark.parametrize("use_bias", [False, True])
@@ -185,7 +185,8 @@ def test_attention_to_a_memory_is_the_papers(arguments, permitted, use_bias):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_self_attention_is_the_papers(causal):
-    # By default a head is d_model / num_heads wide, and the value is the key, which is the query.
+    # By default a head has width d_model / num_heads, the key is the query, and the value is the
+    # key.
     x = normal(B, S, 15)
     layer = layers.MultiHeadAttention(num_heads=3, d_model=15)
     layer.build(x.shape)
@@ -198,7 +199,7 @@ def test_self_attention_is_the_papers(causal):
 
 
 def copy_attention(theirs, ours):
-    """The weights of a `keras.layers.MultiHeadAttention` into ours; both are built."""
+    """Copies the weights of a `keras.layers.MultiHeadAttention` to our layer. Both are built."""
     for name in ("query", "key", "value", "output"):
         dense = getattr(theirs, f"{name}_dense")
         kernel = getattr(ours, f"{name}_kernel")  # theirs is [D, H, K], or [H, K, D]
@@ -245,7 +246,7 @@ def test_feed_forward_is_two_maps_with_a_relu_between():
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_residual_normalises_where_it_says(norm):
-    # At this scale epsilon matters: with torch's 1e-5 or Keras' 1e-3 the result would be another.
+    # At this scale epsilon matters: torch's 1e-5 or Keras' 1e-3 would give another result.
     x = 1e-3 * normal(B, T, D)
     join = layers.Residual(norm=norm)
     join.build(x.shape)
