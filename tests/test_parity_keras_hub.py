@@ -1,6 +1,6 @@
-"""Parity with KerasHub's `TransformerEncoder` and `TransformerDecoder`, one block of each.
+"""Parity with one block of KerasHub's `TransformerEncoder` and `TransformerDecoder`.
 
-KerasHub has biases in every projection and one dropout for all; neither says anything here.
+KerasHub has biases in every projection, and one dropout rate for everything. Neither matters here.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from test_parity import array, assert_close, copy_attention, normal, randomize
 
 from keras_transformer import layers
 
-pytestmark = pytest.mark.tensorflow_only  # their layers and ours are made of the same `keras.ops`
+pytestmark = pytest.mark.tensorflow_only  # their layers and ours use the same `keras.ops`
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
 
@@ -36,7 +36,7 @@ def our_options(norm, activation):
 
 
 def copy_block(theirs, ours):
-    """All of their weights into ours; both are built."""
+    """Copies all weights of their block to ours. Both are built."""
     attentions = ["self_attention"]
     norms = [("_self_attention_layer_norm", "join_self_attention")]
     if isinstance(ours, layers.DecoderLayer):
