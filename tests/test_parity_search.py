@@ -1,19 +1,19 @@
 """Parity of a trained Transformer with `transformers`' Marian: logits, greedy and beam search.
 
-The weights are trained here and put into a `MarianMTModel`, which shares no code with this package:
-its own cache, its own search. Where the two searches are defined otherwise:
+The weights are trained here and copied to a `MarianMTModel`, which has its own cache and search and
+shares no code with this package. The two searches differ in these points:
 
-- Penalty. Theirs is length^alpha alone, so alpha 1 is our `"average"` and alpha 0 is our 0; the
-  paper's ((5 + length) / 6)^alpha has its law in test_search. Both count the end and not the start.
-- Stopping. Both look at the best 2N candidates, and those among the best N that end are finished.
-  Their default, `early_stopping=False`, stops a sentence with N finished, all at least as good as
-  the leader at its present length. Ours then still waits for greedy search's hypothesis, and
-  stops earlier where none of the living can win; neither changes anything here.
-  `early_stopping=True` stops with N finished, so its best is ours or a worse one.
-- The limit. Ours ends a hypothesis there and pays for the end; their `forced_eos_token_id` is free.
-  No hypothesis here comes that far.
-- Padding and start are never chosen here; there only if `suppress_tokens` says so. Neither spreads
-  their probability over the others.
+- Penalty: theirs is only length^alpha, so alpha 1 is our `"average"` and alpha 0 is our 0. The
+  paper's ((5 + length) / 6)^alpha is tested in test_search. Both count the end and not the start.
+- Stopping: both look at the best 2N candidates, and those among the best N that end are finished.
+  Their default, `early_stopping=False`, stops a sentence when N hypotheses are finished and at
+  least as good as the leader at its current length. Ours then also waits for greedy search's
+  hypothesis, and stops earlier if no unfinished hypothesis can win. Neither matters here.
+  `early_stopping=True` stops with N finished hypotheses, so its best is ours or a worse one.
+- Limit: ours ends a hypothesis there and counts the end's probability. Their
+  `forced_eos_token_id` does not count it. No hypothesis here reaches the limit.
+- Padding and start: ours never chooses them, theirs only with `suppress_tokens`. Neither gives
+  their probability to other tokens.
 """
 
 import keras
@@ -26,7 +26,7 @@ from keras_transformer.models import Transformer
 from keras_transformer.optimizers import PaperAdam
 from keras_transformer.optimizers.schedules import PaperSchedule
 
-pytestmark = pytest.mark.tensorflow_only  # test_search has the search itself on every backend
+pytestmark = pytest.mark.tensorflow_only  # test_search tests our search on every backend
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[parity]'")
 transformers = pytest.importorskip(
@@ -43,7 +43,7 @@ SIZES = {"num_layers": 1, "num_decoder_layers": 2, "d_model": 24, "num_heads": 3
 
 
 class Digits:
-    """A vocabulary of numbers in words' place."""
+    """A vocabulary whose words are numbers."""
 
     pad_id, start_id, end_id = PAD, START, END
 
@@ -59,10 +59,10 @@ class Digits:
 
 
 def translation(source, random):
-    """The source backwards, in one of three ways that the first word tells.
+    """Translates the source to its reverse, in one of three ways that the first word reveals.
 
-    The way that is most probable at its first word is the least in the end: greedy search goes
-    wrong, and by sum and by average other sentences are the best.
+    The way that is most probable at the first word is the least probable in the end. So greedy
+    search takes the wrong way, and the best sentences by sum and by average differ.
     """
     way = random.choice([LOOSE, STRICT, TWICE], p=[0.5, 0.27, 0.23])
     words = source[::-1]
@@ -74,7 +74,7 @@ def translation(source, random):
 
 
 def batches(seed, rows=64):
-    """Endless batches for `fit`, always of one shape."""
+    """Yields endless batches for `fit`, all of one shape."""
     random = np.random.default_rng(seed)
     while True:
         source_ids, target = np.zeros((rows, 6), "int32"), np.zeros((rows, 13), "int32")
@@ -104,7 +104,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def marian(model):
-    """A `MarianMTModel` with the weights of ours."""
+    """Returns a `MarianMTModel` with the weights of our model."""
     ids = {"pad_id": PAD, "start_id": START, "end_id": END}
     theirs = to_huggingface(model, LIMIT + 1, **ids, attn_implementation="eager")
     assert isinstance(theirs, transformers.MarianMTModel)
@@ -113,13 +113,13 @@ def marian(model):
 
 @pytest.fixture(scope="module")
 def sources():
-    """61 sources, longer ones than in training too: there the model is unsure."""
+    """Returns 61 sources. Some are longer than in training, where the model is unsure."""
     random = np.random.default_rng(61)
     return [random.choice(WORDS, 1 + i % 7).tolist() for i in range(61)]
 
 
 def generate(marian, sources, **options):
-    """Their hypotheses of each source, [(ids without the end, score), ...], best first."""
+    """Returns their hypotheses per source, [(ids without the end, score), ...], best first."""
     ids = [torch.tensor([*source, END]) for source in sources]
     ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD)
     found = marian.generate(
@@ -134,7 +134,7 @@ def generate(marian, sources, **options):
     )
     rows = []
     for row in found.sequences[:, 1:].tolist():
-        assert END in row, "a hypothesis came to the limit, where the two differ"
+        assert END in row, "A hypothesis reached the limit, where the two searches differ."
         rows.append(row[: row.index(END)])
     scores = getattr(found, "sequences_scores", None)
     scores = [None] * len(rows) if scores is None else scores.tolist()
@@ -149,7 +149,7 @@ def translator(model):
 
 
 def search(translator, sources, n, beams, penalty):
-    """Ours, likewise, through the public `n_best`."""
+    """Returns our hypotheses in the same form, from the public `n_best`."""
     texts = [" ".join(map(str, source)) for source in sources]
     found = translator.n_best(texts, n, beam_size=beams, length_penalty=penalty)
     return [[(each.ids, each.score) for each in row] for row in found]
@@ -178,7 +178,7 @@ def test_greedy_search_is_theirs(translator, marian, sources):
 
 
 # Fails if: a finished score does not count the end, or has no penalty; all 2N candidates may
-# finish; only N candidates are looked at; a row is never full; the cache is not reordered.
+# finish; only N candidates are considered; a row is never full; the cache is not reordered.
 @pytest.mark.parametrize(("penalty", "alpha"), [(0, 0.0), ("average", 1.0)])
 def test_beam_search_is_theirs(translator, marian, sources, penalty, alpha):
     options = {"num_beams": BEAMS, "length_penalty": alpha}
@@ -189,7 +189,7 @@ def test_beam_search_is_theirs(translator, marian, sources, penalty, alpha):
         scores, expected = ([score for _, score in row] for row in (our_row, their_row))
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
-    # The best alone is found as well, and haste makes no sentence better.
+    # A search for the best only finds the same, and early stopping makes no sentence better.
     assert best(search(translator, sources, 1, BEAMS, penalty)) == best(theirs)
     hasty = generate(marian, sources, early_stopping=True, **options)
     losses = np.array([a[0][1] - b[0][1] for a, b in zip(ours, hasty, strict=True)])
@@ -197,7 +197,7 @@ def test_beam_search_is_theirs(translator, marian, sources, penalty, alpha):
 
 
 def test_what_is_compared_depends_on_the_search(translator, sources):
-    """Or a search that only ever finds the greedy sentence would pass."""
+    """Otherwise a search that always returns the greedy sentence would pass."""
     greedy, by_sum, by_average = (
         best(search(translator, sources, 1, beams, penalty))
         for beams, penalty in ((1, 0), (BEAMS, 0), (BEAMS, "average"))
