@@ -1,6 +1,6 @@
-"""Parity with PyTorch: its Transformer, cross-entropy and Adam; gradients as well as values.
+"""Parity with PyTorch's Transformer, cross-entropy and Adam, for values and gradients.
 
-PyTorch computes in float64 here, so that what differs is this package's float32.
+PyTorch computes in float64 here, so that differences come from this package's float32.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.optimizers import PaperAdam
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[parity]'")
-torch.set_num_threads(1)  # more of them would wait for those of the backend
+torch.set_num_threads(1)  # more threads would wait for the threads of the backend
 
 B, T, S, D, H, F = 2, 5, 7, 12, 3, 17
 SOURCE_MASK = np.array([[1, 1, 1, 1, 1, 0, 0], [1, 0, 1, 1, 0, 1, 1]], bool)
@@ -27,7 +27,7 @@ def double(x):
 
 
 def assert_same(found, expected, scale, tolerance=1e-5):
-    """Equal to a tolerance that is a share of the scale."""
+    """Checks equality, with a tolerance relative to `scale`."""
     np.testing.assert_allclose(found / scale, expected.numpy() / scale, rtol=0, atol=tolerance)
 
 
@@ -35,7 +35,7 @@ def assert_same(found, expected, scale, tolerance=1e-5):
 
 
 def torch_transformer(norm, activation):
-    """`torch.nn.Transformer`, whose own stacks would end with a normalisation in post-norm too."""
+    """Builds `torch.nn.Transformer`. Its default stacks end with a norm in post-norm as well."""
     first = norm == "pre"
     block = {"dropout": 0.0, "activation": activation, "batch_first": True, "norm_first": first}
     encoder = torch.nn.TransformerEncoder(
@@ -54,7 +54,8 @@ def torch_transformer(norm, activation):
     ).double()
 
 
-# Pairs of what should be equal: (our variable or None, their parameter, its rows).
+# The functions below return pairs that should be equal: (our variable or None, their parameter,
+# its rows).
 
 
 def same_attention(ours, theirs):
@@ -124,11 +125,11 @@ def test_encoder_and_decoder_are_torchs_with_every_gradient(norm, use_bias, acti
     weights = encoder.trainable_variables + decoder.trainable_variables
     assert {id(variable) for variable in ours} == {id(weight) for weight in weights}
 
-    # Every entry of the output has a say of its own in the gradient, those at padding too.
+    # Every entry of the output has a weight of its own in the gradient, also at padding.
     source, target, say = normal(B, S, D), normal(B, T, D), normal(B, T, D)
 
     def forward(source, target):
-        # Added to outside a layer, so that no implicit mask stands in for the explicit one.
+        # The addition outside a layer drops the implicit mask, so that the explicit one is tested.
         memory = encoder(source, mask=SOURCE_MASK) + 0.0
         return decoder(target, memory, inputs_mask=TARGET_MASK, memory_mask=SOURCE_MASK)
 
@@ -149,7 +150,7 @@ def test_encoder_and_decoder_are_torchs_with_every_gradient(norm, use_bias, acti
     (output * double(say)).sum().backward()
     expected = [x.grad for x in their_inputs]
     expected += [theirs.grad[rows].t() for ours, theirs, rows in pairs if ours is not None]
-    # Biases of keys have no gradient at all: what is added to every score changes no softmax.
+    # Biases of keys have gradient 0, because adding a number to all scores changes no softmax.
     least = 0.01 * max(gradient.abs().max().item() for gradient in expected)
     for gradient, their_gradient in zip(found, expected, strict=True):
         assert_same(gradient, their_gradient, max(least, their_gradient.abs().max().item()), 3e-5)
@@ -164,7 +165,7 @@ def test_encoder_and_decoder_are_torchs_with_every_gradient(norm, use_bias, acti
 def test_label_smoothing_is_torchs_with_its_gradient(eps, reduction):
     labels = np.array([[3, 1, 18, 0, 0], [7, 7, 2, 11, 5]])
     logits = 3 * normal(B, T, 19)
-    # With weights the loss is a sum; without, a mean over what is not padding.
+    # With weights the loss is a sum. Without weights it is a mean over real tokens.
     weights = np.ones((B, T), "float32") if reduction == "sum" else None
     loss = SmoothedCrossentropy(eps)
     value, (gradient,) = value_and_gradients(lambda x: loss(labels, x, weights), [logits])
@@ -181,7 +182,7 @@ def test_label_smoothing_is_torchs_with_its_gradient(eps, reduction):
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("longest", [None, 1000.0])
 def test_paper_adam_is_torchs_with_its_schedule_clipping_and_decay(decay, longest):
-    """PyTorch adds epsilon after correcting v and Keras before: the gradients are far above it."""
+    """PyTorch adds epsilon after correcting v, Keras before. Gradients are far above epsilon."""
     weights = variables()
     theirs = [double(value).requires_grad_(True) for value in arrays(weights)]
     apply = updater(PaperAdam(12, 5, weight_decay=decay or None, global_clipnorm=longest), weights)
