@@ -1,4 +1,4 @@
-"""The rows of the paper's Table 3: their sizes, their counts, and the ways in to them."""
+"""Tests of the rows of the paper's Table 3: their sizes, their counts, and how to select them."""
 
 import re
 from pathlib import Path
@@ -14,9 +14,9 @@ from keras_transformer.runs import training
 
 pytestmark = pytest.mark.tensorflow_only
 
-# The size of the vocabulary is the one number that the table leaves out: see docs/table3.md.
+# The table does not give the size of the vocabulary; see docs/table3.md.
 VOCABULARY = 41_100
-# N, d_model, d_ff, h, d_k, d_v, P_drop, eps_ls as the paper prints them.
+# N, d_model, d_ff, h, d_k, d_v, P_drop and eps_ls, as in the paper.
 PAPER = {
     "base": (6, 512, 2048, 8, 64, 64, 0.1, 0.1),
     "big": (6, 1024, 4096, 16, 64, 64, 0.3, 0.1),
@@ -43,20 +43,20 @@ PAPER = {
 
 @pytest.fixture(scope="module")
 def models():
-    """The models with one layer a stack, and without memory: their weights have shapes alone."""
+    """Returns models with one layer per stack. Their weights have shapes but take no memory."""
     built = {}
     with keras.StatelessScope(initialize_variables=False):
         for options in PRESETS.values():
             options = {**options, "num_layers": 1}
-            if str(options) not in built:  # label smoothing makes no other model
+            if str(options) not in built:  # rows that differ in label smoothing share a model
                 built[str(options)] = Transformer(VOCABULARY, **options)
     yield {name: built[str({**PRESETS[name], "num_layers": 1})] for name in PRESETS}
-    keras.backend.clear_session()  # or the next scope would fill them
+    keras.backend.clear_session()  # otherwise the next scope would initialize the weights
 
 
 @pytest.fixture(scope="module")
 def counts(models):
-    """Parameters of the models with all of their layers."""
+    """Returns the parameters of the models with all their layers."""
     return {
         name: model.count_params()
         + (PRESETS[name]["num_layers"] - 1)
@@ -66,7 +66,7 @@ def counts(models):
 
 
 def count(name, vocabulary_size):
-    """Parameters by hand: four maps an attention, FFN with biases, two vectors a LayerNorm."""
+    """Counts by hand: four matrices per attention, FFN with biases, two vectors per LayerNorm."""
     num_layers, d_model, d_ff, heads, key_dim, value_dim, *_ = PAPER[name]
     attention = 2 * d_model * heads * (key_dim + value_dim)
     feed_forward = 2 * d_model * d_ff + d_ff + d_model
@@ -100,7 +100,7 @@ def test_every_parameter_is_accounted_for(counts):
 
 
 def test_counts_are_the_papers_at_one_size_of_the_vocabulary(counts):
-    """To the million in every row but big; `pytest -s` prints the table."""
+    """Counts agree to the million in every row except big. `pytest -s` prints the table."""
     for name, row in TABLE_3.items():
         paper, ours = row.millions or TABLE_3["base"].millions, counts[name] / 1e6
         print(f"{name:20} {ours:6.1f} {paper:4} {ours / paper - 1:+.1%}")
@@ -120,7 +120,7 @@ def test_no_other_size_of_the_vocabulary_would_fit_as_well():
     assert [v for v in sizes if not misfits(v)] == []
     fitting = [v for v in sizes if misfits(v) == {"big"}]
     assert fitting == list(range(41_004, 41_209))
-    # The paper's text says about 37,000 tokens: then only the count of big is right.
+    # The paper's text says about 37,000 tokens. With that size only the count of big is right.
     assert "big" not in misfits(36_000) and misfits(37_000) >= set(TABLE_3) & {"base", "C-layers-2"}
 
 
@@ -144,7 +144,7 @@ def test_arguments_can_be_overridden_and_unknown_presets_are_errors():
 
 
 def settings_of(monkeypatch, *options):
-    """The settings with which the command would train."""
+    """Returns the settings with which the command would train."""
     kept = []
     monkeypatch.setattr(training, "train", kept.append)
     assert cli.main(["train", "--run-dir", "run", *options]) == 0
