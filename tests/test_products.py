@@ -1,4 +1,4 @@
-"""Products in parts equal the plain ones, on every backend."""
+"""Tests that products in parts equal plain products, on every backend."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def random(*shape):
     return RANDOM.normal(size=shape).astype("float32")
 
 
-# 514 does not divide into parts; 7 x 11 is small.
+# 514 does not divide into parts, and 7 x 11 is small.
 # Fails if: one part of the sum counts for all parts.
 @pytest.mark.parametrize("sizes", [(512, 300), (514, 300), (7, 11)])
 @pytest.mark.parametrize("rows", [1, 3])
@@ -35,7 +35,7 @@ def test_logits(rows, size):
     np.testing.assert_allclose(ops.convert_to_numpy(found), x @ embeddings.T, rtol=1e-5, atol=1e-5)
 
 
-# Rows times positions: few enough for a sum of products, and more.
+# Rows and positions: some are few enough for a sum of products, others are not.
 # Fails if: one row of a matrix counts for all rows.
 @pytest.mark.parametrize("rows", [(1, 1), (1, 4), (2, 3), (3, 5)])
 def test_batched(rows):
