@@ -1,4 +1,4 @@
-"""How long jobs say how far they are, and how programs end: with a clock and streams of our own."""
+"""Tests how long jobs report progress and how programs end, with a fake clock and fake streams."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
 from keras_transformer.datasets import korean_english as corpus
 
-pytestmark = pytest.mark.tensorflow_only  # it needs no backend
+pytestmark = pytest.mark.tensorflow_only  # needs no backend
 
 
 class Terminal(io.StringIO):
@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Time that passes when it is told to, and what is called now and then."""
+    """A clock that a test moves on. It then calls the functions that run at intervals."""
 
     def __init__(self):
         self.now, self.functions = 100.0, []
@@ -66,7 +66,7 @@ def run(clock, stream, seconds_each, steps, total=None, unit="pairs"):
 # --- one job
 
 
-# Fails if: the time left is that of the work done instead of the work left.
+# Fails if: the time left belongs to the work done instead of the work left.
 def test_a_terminal_rewrites_one_line_and_ends_with_what_was_done(clock):
     assert run(clock, Terminal(), 1.0, 4, total=40) == (
         "\rencoding: 20 of 40 pairs  left 0:00:02\x1b[K"
@@ -126,7 +126,7 @@ def test_nothing_is_said_unless_asked(clock, capsys):
     job()
     with progress.shown(), progress.hidden():
         job()
-    with progress.shown():  # what other threads do is not of this program's job
+    with progress.shown():  # the work of other threads is no job of this program
         thread = threading.Thread(target=job)
         thread.start()
         thread.join()
@@ -159,7 +159,7 @@ def test_a_job_within_another_counts_as_its_part(clock):
             clock.wait(40)
             inner(3)
             clock.wait(50)
-        with progress.work("reading", 4, "lines") as inner:  # no part of the count
+        with progress.work("reading", 4, "lines") as inner:  # does not count for the outer job
             inner(4)
         with done.part(400):
             clock.wait(90)
@@ -212,7 +212,8 @@ def test_jobs_count_all_of_their_work(monkeypatch, uncompiled, tmp_path):
     model = kt.models.Transformer(270, num_layers=1, d_model=8, num_heads=2, d_ff=8)
     translator = kt.Translator(model, tokenizer)
     translator.EXTRA_LENGTH = 10
-    monkeypatch.setattr("keras_transformer.decoding.translator.ROOM", 1)  # some are tried again
+    # So little room that some translations are tried again.
+    monkeypatch.setattr("keras_transformer.decoding.translator.ROOM", 1)
     translator.translate(["a b", "", "c"], beam_size=1, batch_size=1)
     translator.score([("a b", "x"), ("c", "y z")])
     corpus.generate(size=20, test_size=2)
@@ -229,7 +230,7 @@ def test_jobs_count_all_of_their_work(monkeypatch, uncompiled, tmp_path):
         "checking": 2,
         "averaging": 2,
     }
-    assert jobs.pop("training a vocabulary")[1] == 15  # lines that are not empty
+    assert jobs.pop("training a vocabulary")[1] == 15  # counts the lines that are not empty
     for what, (total, done) in jobs.items():
         assert total == done, what
 
@@ -243,7 +244,7 @@ def a_run(path, model, tokenizer, updates):
 
 
 class SlowTranslator:
-    """A second for each line."""
+    """A translator that takes a second per line."""
 
     compiled_shapes, target_tokenizer, weights = 1, None, "last"
 
@@ -267,7 +268,7 @@ class SlowTranslator:
 
 @pytest.fixture
 def slow(clock, monkeypatch):
-    """Runs a verb with a slow translator; what it wrote to stderr, a terminal."""
+    """Runs a verb with a slow translator, and returns what it writes to stderr, a terminal."""
     translator = SlowTranslator(clock)
     monkeypatch.setattr(kt.Translator, "load", lambda *arguments: translator)
     monkeypatch.setattr(translate_verb, "LINES_AT_ONCE", 2)
@@ -310,7 +311,7 @@ def test_of_a_pipe_the_lines_so_far_are_said(slow, monkeypatch, capsys):
     assert capsys.readouterr().out == "ABC\n" * 4
 
 
-# Fails if: progress is shown beside results, or while lines are typed.
+# Fails if: progress is shown between results, or while lines are typed.
 @pytest.mark.parametrize("name", ["stdin", "stdout"])
 def test_where_results_come_to_the_same_terminal_nothing_else_does(
     slow, tmp_path, monkeypatch, name
