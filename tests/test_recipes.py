@@ -1,4 +1,4 @@
-"""Every recipe runs; where a command does the same, both end with the same weights."""
+"""Tests that every recipe runs. If a command does the same, both end with the same weights."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.tensorflow_only
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 # TensorFlow's deterministic mode must be on before the recipe computes anything. Searches are not
-# compiled: what they find does not change the weights.
+# compiled, because their results do not change the weights.
 DETERMINISTIC = """
 import runpy, sys
 import tensorflow
@@ -40,20 +40,20 @@ def start(*command):
 
 @pytest.fixture
 def run_recipe(monkeypatch, capsys, uncompiled):
-    """Runs a recipe in this process, as a new one imports TensorFlow first, for seconds.
+    """Returns a function that runs a recipe in this process; importing TensorFlow takes seconds.
 
-    Called with its name and its options, it returns status, stdout and stderr.
+    The function takes the recipe's name and options, and returns status, stdout and stderr.
     """
 
     def run(name, *options):
         recipe = importlib.import_module(name)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options)])
-        keras.backend.clear_session()  # as in a new process, names start from 0
+        keras.backend.clear_session()  # numbers in names start at 0, as in a new process
         capsys.readouterr()
         status, message = 0, ""
         try:
             recipe.main()
-        except SystemExit as end:  # a text, which Python prints, is status 1
+        except SystemExit as end:  # with a text, Python prints it and ends with status 1
             status, message = (1, end.code) if isinstance(end.code, str) else (end.code, "")
         out, err = capsys.readouterr()
         return status, out, err + message
@@ -62,7 +62,7 @@ def run_recipe(monkeypatch, capsys, uncompiled):
 
 
 def write_text(folder):
-    """Multi30k in small: words, and each word spelled backwards."""
+    """Writes a small text in the form of Multi30k: words, and their reversed spellings."""
     rng = random.Random(11)
     for name, count in (("train", 60), ("val", 5), ("test2016", 5)):
         sources = [" ".join(rng.choices("ba be bo da de do".split(), k=3)) for _ in range(count)]
@@ -74,7 +74,7 @@ def write_text(folder):
 
 # Fails if: the recipe's peak rate differs by 3 %.
 def test_the_multi30k_recipe_and_the_command_are_bit_equal(tmp_path):
-    """The command as docs/results.md has it, but for the sizes of text, vocabulary and training."""
+    """The command is that of docs/results.md, with a smaller text, vocabulary and training."""
     write_text(tmp_path)
     results = (RECIPES.parent / "docs" / "results.md").read_text(encoding="utf-8")
     command = results.split("```\nkeras-transformer train ")[1].split("```")[0].split("keras-")[0]
@@ -116,7 +116,7 @@ def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path, run_
     options = ["--run-dir", run, *small, *direction]
     if direction:
         status, out, err = run_recipe("translate_ko_en", *options)
-    else:  # as a learner starts it, with searches compiled
+    else:  # in a new process, as users start it, with compiled searches
         process = start(RECIPES / "translate_ko_en.py", *options)
         out, err = process.communicate()
         status = process.returncode
@@ -142,7 +142,7 @@ def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path, run_
 
 
 def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path, run_recipe):
-    """Words of a made-up spelling: every syllable is read letter by letter."""
+    """Uses words of an invented spelling: every syllable is read letter by letter."""
     for name, words in (
         ("train", "가각 나각 가나 각나 나가 각가"),
         ("dev", "나나 각"),
@@ -199,7 +199,7 @@ def test_the_language_model_recipe_trains_resumes_and_writes(tmp_path, run_recip
     assert status == 1 and "no such file" in errors
 
 
-# What is wrong, for each recipe, and what it says of it.
+# Per recipe: wrong options, and the message for them.
 WRONG = {
     "ablate_paper": (["--data", "nowhere"], "no such file: nowhere/train.en"),
     "classify_images": (["--data", "nowhere"], "no such file: nowhere"),
@@ -227,11 +227,11 @@ def test_every_recipe_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, caps
             importlib.import_module(name).main()
         line, *listed = end.value.code.split("\n")
         assert message in line, line
-        if name == "translate_wmt14":  # what to fetch
+        if name == "translate_wmt14":  # lists the files to fetch
             assert len(listed) == 5
         else:
             assert line.startswith(f"{name}: error: ") and not listed, line
-    assert not list(tmp_path.iterdir())  # nor was anything written
+    assert not list(tmp_path.iterdir())  # nothing was written
 
 
 def test_a_run_of_another_kind_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
