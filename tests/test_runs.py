@@ -1,4 +1,4 @@
-"""The loop with a run directory around it, for any Keras model, and the options of `train`."""
+"""Tests of training with a run directory, for any Keras model, and of the options of `train`."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from keras_transformer.runs.settings import OPTIONS, TrainSettings, names_where
 
 
 class Lines:
-    """A plan of somebody's own: noisy points of a line, a pure function of the update."""
+    """A user's own plan: noisy points on a line, a pure function of the update."""
 
     def batch(self, update):
         rng = np.random.default_rng(update)
@@ -38,7 +38,7 @@ def build():
 
 
 def train(path, updates, **options):
-    """Trains a new model there; its weights, and the state that `fit` returns."""
+    """Trains a new model in `path`; returns its weights and the state that `fit` returns."""
     model = build()
     plan = Lines()
     with kt.RunDirectory.start(path, {"seed": 7, "updates": updates}, ["updates"]) as run:
@@ -48,12 +48,12 @@ def train(path, updates, **options):
 
 
 def test_any_model_is_resumed_to_the_bit(tmp_path, capsys):
-    # Fails if: the data, the seeds, the optimizer or the log do not continue where they were.
+    # Fails if: the data, the seeds, the optimizer or the log do not continue from the checkpoint.
     whole, state = train(tmp_path / "whole", 6)
     assert state["update"] == 6 and state["seconds"] > 0 and "val_loss" in state["logs"]
     _, first = train(tmp_path / "stopped", 4)
     capsys.readouterr()
-    # What was logged after the last checkpoint is logged again.
+    # Records after the last checkpoint are replaced by new ones.
     kt.RunDirectory.open(tmp_path / "stopped").append_log({"event": "interval", "update": 5})
     stopped, second = train(tmp_path / "stopped", 6)
     assert "resuming at update 4" in capsys.readouterr().err
@@ -68,7 +68,7 @@ def test_any_model_is_resumed_to_the_bit(tmp_path, capsys):
 
     again, state = train(tmp_path / "stopped", 6)
     assert "trained already, 6 updates" in capsys.readouterr().err and state["update"] == 6
-    np.testing.assert_array_equal(again[0], whole[0])  # restored all the same
+    np.testing.assert_array_equal(again[0], whole[0])  # the weights are restored nevertheless
 
 
 def test_updates_are_rounded_up_to_whole_validations(tmp_path):
@@ -89,15 +89,15 @@ def test_checkpoints_are_pruned_and_the_late_ones_averaged(tmp_path, monkeypatch
     train(tmp_path / "none", 8)
     train(tmp_path / "unvalidated", 8, average=2, validation=None)
     assert averaged == [[4, 6, 8], [6, 8], [6, 8]]
-    assert compared == [2, 2, 0]  # without validation there is nothing to compare by
+    assert compared == [2, 2, 0]  # nothing is compared without validation
     run = kt.RunDirectory.open(tmp_path / "some")
     assert [each.update for each in run.checkpoints()] == [4, 6, 8]
 
 
 def test_a_stopped_training_stays_stopped_and_keeps_its_best(tmp_path, capsys):
-    # Fails if: early stopping begins anew on resuming; the best checkpoint is pruned.
+    # Fails if: early stopping forgets its history on resuming; the best checkpoint is pruned.
     def stop():
-        return kt.callbacks.StopEarly("val_loss", "max", patience=2)  # it never gets better
+        return kt.callbacks.StopEarly("val_loss", "max", patience=2)  # the loss only falls
 
     _, state = train(tmp_path, 20, callbacks=[stop()], keep_checkpoints=1)
     assert state["best_update"] == 2 and state["update"] < 20
@@ -135,7 +135,7 @@ def test_a_training_that_diverges_ends(tmp_path):
 
 
 def test_the_command_line_has_every_option_and_its_default():
-    # Fails if: an option of the dataclass is missing in the parser, or has another default there.
+    # Fails if: the parser lacks an option of the dataclass, or has another default.
     args = vars(build_parser().parse_args(["train", "--run-dir", "here"]))
     settings = TrainSettings(run_dir="here")
     for name in OPTIONS:
