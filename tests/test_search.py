@@ -1,4 +1,4 @@
-"""Laws of greedy and beam search, on language models small enough to search by hand."""
+"""Laws of greedy and beam search, on language models that are small enough to search by hand."""
 
 import functools
 import math
@@ -25,19 +25,19 @@ PENALTIES = {
 }
 
 
-# The language model: the logits after a prefix are a row of a random table, chosen by a hash of the
-# source and of every token of the prefix, each at its place.
+# The language model: the logits after a prefix are a row of a random table. A hash of the source
+# and of all tokens of the prefix, with their positions, selects the row.
 
 
 def language_model(seed, vocabulary_size=VOCABULARY):
-    """Logits [STATES, V]; pad and start, which no search may emit, are always the most probable."""
+    """Returns logits [STATES, V]. Pad and start are the most probable, but must never be chosen."""
     table = np.random.default_rng(seed).normal(scale=2, size=(STATES, vocabulary_size))
     table[:, [PAD, START]] = table.max(axis=1, keepdims=True) + 0.5
     return table.astype("float32")
 
 
 def log_probs(table, source, ids):
-    """log p(next | source, ids) [V] in float64, from the definition."""
+    """Returns log p(next | source, ids) [V] in float64, by its definition."""
     prefix = sum((token + 1) * m for token, m in zip([START, *ids], MULTIPLIERS, strict=False))
     logits = table[(57 * source + prefix) % STATES].astype("float64")
     return logits - np.log(np.exp(logits).sum())
@@ -48,7 +48,7 @@ def teacher_forced(table, source, ids):
 
 
 def step_of(table, dtype="float32"):
-    """The same model for the search. The prefix is in the cache alone: reordering must move it."""
+    """The same model for the search. Only the cache has the prefix, so reordering must move it."""
 
     def step(ids, cache, index):
         length = cache["prefix"].shape[1]
@@ -64,7 +64,7 @@ def step_of(table, dtype="float32"):
 
 @functools.cache
 def compiled(beam_size, penalty, n_best, length, dtype, few=None):
-    """The search as a function of arrays; on JAX compiled once for all tables."""
+    """Returns the search as a function of arrays. On JAX it is compiled once for all tables."""
 
     def run(table, sources, max_lengths):
         rows = sources.shape[0] * (beam_size or 1)
@@ -115,7 +115,7 @@ def beam(
 
 
 def until_end(row):
-    """The tokens of a result, the end included; pad and nothing else follows it."""
+    """Returns the tokens of a result, including the end. Only pad may follow it."""
     row = row.tolist()
     assert END in row, row
     length = row.index(END) + 1
@@ -124,7 +124,7 @@ def until_end(row):
 
 
 def hypotheses(ids, scores):
-    """[(tokens, score), ...] of one row of the batch, those that exist."""
+    """Returns the hypotheses that exist in a row of the batch, as [(tokens, score), ...]."""
     exist = scores > search.IMPOSSIBLE / 2
     return [(until_end(i), s) for i, s in zip(ids[exist], scores[exist], strict=True)]
 
@@ -166,7 +166,7 @@ def test_a_score_is_the_teacher_forced_score_over_the_penalty(name):
 
 
 def every_sequence(words, max_length):
-    """All that can be emitted: words, then an end, which is forced at the last place."""
+    """Yields every possible result: words, then an end, which is forced at the last position."""
     yield [END]
     if max_length > 1:
         for rest in every_sequence(words, max_length - 1):
@@ -187,7 +187,7 @@ def test_a_beam_as_wide_as_the_space_is_exhaustive_search(name):
 
 
 def plain_beam_search(table, source, max_length, beam_size, penalty, n_best):
-    """The documented rule on Python lists, one sentence at a time."""
+    """Searches by the documented rule, with Python lists, one sentence at a time."""
     alive, finished, greedy = [([], 0.0)], [], []
     for length in range(1, max_length + 1):
         candidates = []
@@ -224,9 +224,9 @@ def test_against_a_plain_beam_search(name, n_best):
         assert_same(hypotheses(*row), expected)
 
 
-# By hand, the odds of each step; what is not named shares the rest. PATIENT: for 7 steps "a" is
-# nearly certain, and a beam collects endings that are too early. DIPPING: two good endings, then
-# the leader is worse than both, per token, until many sure steps make it the best.
+# Hand-made probabilities of every step. Tokens that are not named share the rest. PATIENT: for 7
+# steps "a" is nearly certain, and a beam collects endings that are too early. DIPPING: after two
+# good endings the leader is worse than both per token, until many sure steps make it the best.
 A = 5
 PATIENT = [{A: 0.97, END: 0.02}] * 7 + [{END: 0.97, A: 0.02}] * 43
 DIPPING = [{A: 0.5, END: 0.49}] * 2 + [{A: 0.2, END: 0.05}] + [{A: 0.999}] * 20 + [{END: 1.0}] * 27
@@ -238,9 +238,9 @@ DIPPING = [{A: 0.5, END: 0.49}] * 2 + [{A: 0.2, END: 0.05}] + [{A: 0.999}] * 20 
     ("odds", "length", "name"), [(PATIENT, 8, "gnmt 0.6"), (DIPPING, 24, "average")]
 )
 def test_a_beam_goes_on_while_the_leader_can_still_win(odds, length, name, beam_size, few):
-    # Fails if: a row is over once N have finished; for DIPPING with 2 beams also if it is over once
-    # they have and the leader's score at its present length is below all of them, while greedy
-    # search's hypothesis is alive.
+    # Fails if: a row ends once N hypotheses have finished. With DIPPING and 2 beams it also fails
+    # if a row ends once N have finished, the leader's score at its current length is below all of
+    # them, and greedy search's hypothesis is still alive.
     odds = [
         [
             step.get(i, (1 - sum(step.values())) / (VOCABULARY - len(step)) + 1e-9)
@@ -268,7 +268,7 @@ def test_a_beam_goes_on_while_the_leader_can_still_win(odds, length, name, beam_
 
 
 def sure_language_model(seed):
-    """Most rows nearly certain of one word and some of an end, as trained models are."""
+    """Most rows are nearly certain of a word, and some of the end, as in trained models."""
     random = np.random.default_rng(seed)
     table = random.normal(scale=1.5, size=(STATES, VOCABULARY)).astype("float32")
     table[np.arange(STATES), random.choice([1, 3, 5, 6], STATES)] += 6
@@ -279,7 +279,7 @@ def sure_language_model(seed):
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("beam_size", [2, 3, 5])
 def test_a_beam_is_never_worse_than_greedy_search_that_stays_in_it(name, beam_size):
-    # Fails if: a row is over once N have finished.
+    # Fails if: a row ends once N hypotheses have finished.
     table = sure_language_model(12)
     length = len(MULTIPLIERS)
 
@@ -329,7 +329,7 @@ def test_what_is_finished_waits_unchanged_while_other_rows_run_on():
 
 
 # Fails if: the finished rows are kept instead of the unfinished; their results are not put back;
-# the caches are those of other rows.
+# the caches belong to other rows.
 @pytest.mark.parametrize("few", [1, 5, 22])
 @pytest.mark.parametrize("run", [greedy, beam])
 def test_the_few_that_are_left_go_on_alone_to_the_same_results(run, few):
@@ -339,7 +339,7 @@ def test_the_few_that_are_left_go_on_alone_to_the_same_results(run, few):
     np.testing.assert_allclose(scores, all_scores, rtol=1e-6)
 
 
-# Elsewhere a step is traced, so its rows cannot be counted.
+# Only on TensorFlow, because other backends trace a step, so its rows cannot be counted.
 # Fails if: the search never shrinks.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("beams", [1, 3])
@@ -361,13 +361,13 @@ def test_rows_that_are_done_are_not_computed_beside_few(beams):
         search.greedy_search(counting, cache, limits, **options)
     else:
         search.beam_search(counting, cache, limits, beam_size=beams, **options)
-    assert rows == [4, 4, 2, 2, 2, 2]  # two are left once those of limits 1 and 2 are done
+    assert rows == [4, 4, 2, 2, 2, 2]  # two rows are left once those with limits 1 and 2 are done
 
 
 @pytest.mark.parametrize("end_logit", [0.0, -20.0])
 def test_limits_are_kept_and_results_are_sorted_and_distinct(end_logit):
     table = language_model(8)
-    table[:, END] += end_logit  # -20: nothing ends unless it must
+    table[:, END] += end_logit  # with -20 nothing ends before its limit
     for limit, *row in zip(MAX_LENGTHS, *beam(table), strict=True):
         found = hypotheses(*row)
         lengths = {len(ids) for ids, _ in found}
@@ -395,11 +395,11 @@ def test_half_precision_logits_are_searched_in_float32(dtype):
         np.testing.assert_array_equal(half, full)
 
 
-# Elsewhere a step is traced, so it cannot be counted.
+# Only on TensorFlow, because other backends trace a step, so it cannot be counted.
 @pytest.mark.tensorflow_only
 def test_a_search_is_over_when_nothing_can_still_enter_the_results():
     table = language_model(5)
-    table[:, END] = 20.0  # everything ends at once: what lives on is hopeless
+    table[:, END] = 20.0  # everything ends at once, and no other hypothesis can win
     calls = []
 
     def counting(ids, cache, index):
@@ -422,7 +422,7 @@ def test_a_search_is_over_when_nothing_can_still_enter_the_results():
 # Fails if: a search that ran out of room counts as ended.
 @pytest.mark.parametrize("beam_size", [None, 3])
 def test_what_ends_in_less_room_is_what_ends_in_all_of_it(beam_size):
-    """The rest says that it did not end, and rows that are not done are not to be read."""
+    """Other rows are marked as unfinished, and their results must not be read."""
     table = language_model(3)
     arrays = [ops.convert_to_tensor(array) for array in (table, SOURCES, MAX_LENGTHS)]
     penalty = None if beam_size is None else "gnmt 0.6"
@@ -439,8 +439,8 @@ def test_what_ends_in_less_room_is_what_ends_in_all_of_it(beam_size):
     np.testing.assert_array_equal(short[0][best][done], whole[0][best][done][:, :3])
 
 
-# Fails if: parts come in the order of their maxima; of equal scores the last one wins.
-@pytest.mark.parametrize("size", [125 * 11, 128 * 9, 13, 2003])  # two of parts, two without
+# Fails if: parts come in the order of their maxima; the last of equal scores wins.
+@pytest.mark.parametrize("size", [125 * 11, 128 * 9, 13, 2003])  # only the first two have parts
 def test_the_highest_are_those_of_top_k_whatever_is_equal(size):
     random = np.random.default_rng(size)
     scores = random.integers(0, size // 3, (5, size)).astype("float32")
@@ -449,7 +449,7 @@ def test_the_highest_are_those_of_top_k_whatever_is_equal(size):
     scores = ops.convert_to_tensor(scores)
     order = np.argsort(-ops.convert_to_numpy(scores), axis=1, kind="stable")
     found, indices = top_k(scores, 4)
-    if keras.backend.backend() == "torch":  # its topk gives equal scores in any order
+    if keras.backend.backend() == "torch":  # its topk returns equal scores in any order
         indices = ops.sort(indices, axis=1)
         assert (np.diff(ops.convert_to_numpy(indices), axis=1) > 0).all()
         taken = -ops.sort(-ops.take_along_axis(scores, indices, 1), axis=1)
