@@ -1,4 +1,4 @@
-"""What training saw, and what is said of the rest."""
+"""Tests of the record of seen text, and of the remarks about unseen text."""
 
 import unicodedata
 
@@ -9,7 +9,7 @@ from keras_transformer import text
 from keras_transformer.text import seen
 from keras_transformer.text.seen import Seen
 
-pytestmark = pytest.mark.tensorflow_only  # text only
+pytestmark = pytest.mark.tensorflow_only  # needs no backend
 
 TRAINED_ON = ["나는 나비를 봤다.", "A bird, a bee!", "비가 와요"] * 3
 
@@ -29,7 +29,7 @@ def test_new_words_of_known_pieces_are_unseen(tokenizer):
 def test_new_characters_are_unseen_once(tokenizer):
     known = Seen.of(TRAINED_ON, tokenizer)
     assert known.unseen("a 😀 😀", tokenizer) == ["😀"]
-    assert known.unseen("※", tokenizer) == ["※"]  # punctuation is no word, but a piece
+    assert known.unseen("※", tokenizer) == ["※"]  # punctuation is a piece, but no word
 
 
 def test_of_many_words_only_pieces_are_kept(tokenizer, monkeypatch, tmp_path):
@@ -49,7 +49,7 @@ def test_a_union_has_what_either_had(tokenizer, monkeypatch):
     assert birds.union(Seen(bees.ids, None)).words is None
     assert Seen(bees.ids, None).union(birds).words is None
     monkeypatch.setattr(seen, "MOST_WORDS", 2)
-    assert birds.union(bees).words is None  # too many
+    assert birds.union(bees).words is None  # together they have too many words
 
 
 def test_save_and_load(tokenizer, tmp_path):
@@ -87,17 +87,17 @@ def test_what_training_never_saw_of_spaces_is_read_as_a_space(tokenizer):
         ):
             assert known.plain(line) == expected, (line, each)
     assert known.plain("  A   bird ") == "A bird"
-    assert known.plain("\ue000 A\u0378") == "\ue000 A\u0378"  # no spaces, though not printable
+    assert known.plain("\ue000 A\u0378") == "\ue000 A\u0378"  # not printable, but no spaces
 
 
 def test_what_training_saw_of_spaces_stays_as_it_is(tokenizer, tmp_path):
-    """Fails if: a text is read with a loss, of a model that could tell the difference."""
+    """Fails if: a text loses characters that the model has learned to distinguish."""
     saw = [*STRANGE, "two  spaces"]
     Seen.of(saw, tokenizer).save(tmp_path)
     known = Seen.load(tmp_path)
     for line in (STRANGE, "\tA  bird ", "A\u3000\u200e bird\xa0"):
         assert known.plain(line) == line
-    assert known.plain("\u2003A  bird") == "A  bird"  # that one it never saw
+    assert known.plain("\u2003A  bird") == "A  bird"  # training never saw this space
     only = Seen.of(["a\u3000b"], tokenizer)
     assert only.plain("a\u3000\xa0b \u3000 c") == "a\u3000 b \u3000 c"
     assert only.union(known).plain(STRANGE) == STRANGE
