@@ -1,4 +1,4 @@
-"""The docs as a site: built without a warning, whole, and readable without a network."""
+"""Tests of the docs as a site: built without a warning, complete, and readable offline."""
 
 import html as entities
 import importlib
@@ -18,7 +18,7 @@ import keras
 import pytest
 
 pytestmark = [
-    pytest.mark.tensorflow_only,  # no backend at all
+    pytest.mark.tensorflow_only,  # needs no backend
     pytest.mark.skipif(
         importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("material") is None,
         reason="needs the extra docs: make test EXTRAS=test,ko,wmt,docs",
@@ -68,7 +68,7 @@ def site(tmp_path_factory):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert not done.stderr.strip(), done.stderr[-3000:]  # not a word of warning
+    assert not done.stderr.strip(), done.stderr[-3000:]  # there is no warning
     return folder
 
 
@@ -103,7 +103,7 @@ def test_every_link_leads_to_a_page_and_its_anchor(site, pages):
 
 # Fails if: a box of Figure 1 leads to no page; two files of one name share a page.
 def test_code_is_two_clicks_from_the_front_page(site, pages):
-    """Chapter and code of every box of Figure 1, and a page for every file of the package."""
+    """Every box of Figure 1 links to chapter and code, and every file of the package has a page."""
     for front in ("index.html", "ko/index.html"):
         html = (site / front).read_text(encoding="utf-8")
         figure = html[html.index("<title>Figure 1 of") :]
@@ -118,9 +118,9 @@ def test_code_is_two_clicks_from_the_front_page(site, pages):
         assert (site / "code" / f"{source.relative_to(ROOT)}.html").exists(), source
 
 
-# Fails if: a formula in front of a Korean particle is left as text.
+# Fails if: a formula before a Korean particle stays text.
 def test_formulas_are_mathml(site, pages):
-    """No formula is left as it is written, in front of a Korean particle neither."""
+    """No formula stays in LaTeX, not even before a Korean particle."""
     found = 0
     for path, page in pages.items():
         if "paper" in path.relative_to(site).parts:
@@ -130,7 +130,7 @@ def test_formulas_are_mathml(site, pages):
 
 
 def test_formulas_scroll_by_themselves(site, pages):
-    """A formula of its own line is in a box that scrolls, or it would widen the page."""
+    """A formula on its own line is in a box that scrolls. Otherwise it would widen the page."""
     css = (site / "extra" / "extra.css").read_text(encoding="utf-8")
     assert re.search(r"\.formula \{[^}]*overflow-x: auto", css)
     found = 0
@@ -142,7 +142,7 @@ def test_formulas_scroll_by_themselves(site, pages):
     assert found > 10
 
 
-# Each page in a frame as wide as a phone; the widths come out in the text of this one.
+# Opens every page in a frame as wide as a phone, and writes the widths into its own text.
 FRAMES = """<pre></pre><script>
 const pages = %s, widths = {};
 async function measure() {
@@ -167,7 +167,7 @@ def test_no_page_is_wider_than_a_phone(site, pages, tmp_path):
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None
     )
     if browser is None:
-        pytest.skip("needs chromium, to lay pages out")
+        pytest.skip("needs chromium for the layout of pages")
     read = [path for path in pages if path.relative_to(site).parts[0] != "code"]
     (tmp_path / "frames.html").write_text(FRAMES % json.dumps([p.as_uri() for p in read]))
     options = "--headless --no-sandbox --disable-gpu --disable-web-security --dump-dom"
@@ -206,7 +206,7 @@ def test_the_language_switch_leads_to_the_same_page(site):
 
 
 def test_the_notebook_is_a_page(site, pages):
-    """With what it prints and shows; the file itself is for downloading."""
+    """The page has the outputs of the cells, and a link to download the file."""
     assert '"walkthrough.html"' in (site / "index.html").read_text(encoding="utf-8")
     page = pages[site / "walkthrough.html"]
     cells = json.loads((site / "walkthrough.ipynb").read_text(encoding="utf-8"))["cells"]
@@ -221,7 +221,7 @@ def test_the_notebook_is_a_page(site, pages):
 
 # Fails if: "Call arguments" is not known as a section.
 def test_docstrings_show_their_arguments(site):
-    """Keras' "Call arguments:" too, which the tool does not know by itself."""
+    """This includes Keras' section "Call arguments:", which the tool does not know by itself."""
     html = (site / "api" / "layers.html").read_text(encoding="utf-8")
     attention = html[html.index('id="keras_transformer.layers.MultiHeadAttention"') :]
     attention = attention[: attention.index('id="keras_transformer.layers.PositionalEmbedding"')]
@@ -232,7 +232,7 @@ def test_docstrings_show_their_arguments(site):
 
 
 def shown_signatures(site):
-    """{path of a class: (its signature, how it is called)} on the pages of the reference."""
+    """Reads {path of a class: (its signature, how it is called)} from the reference."""
     found = {}
     for page in (site / "api").glob("*.html"):
         html = page.read_text(encoding="utf-8")
@@ -245,13 +245,13 @@ def shown_signatures(site):
 
 
 def plain(html):
-    """The text of HTML in which spaces and kinds of quotes say nothing."""
+    """Returns the text of HTML without spaces and with one kind of quotes."""
     text = entities.unescape(re.sub(r"<[^>]+>", "", html))
     return re.sub(r"\s", "", text).replace("'", '"')
 
 
 def arguments(function):
-    """`name=default`, or `name`, of each parameter that has a name."""
+    """Yields `name=default`, or `name`, for every parameter that has a name."""
     for each in inspect.signature(function).parameters.values():
         if each.name != "self" and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
             default = "" if each.default is each.empty else f"={each.default!r}"
@@ -265,7 +265,7 @@ def assert_shown(function, name, text, path):
 
 
 def test_every_class_of_the_reference_shows_its_arguments_and_their_defaults(site):
-    """Of the constructor, and of `call`: what Python itself says of them."""
+    """Compares the pages with the signatures of the constructor and of `call` in Python."""
     shown = shown_signatures(site)
     assert len(shown) > 40
     for path, (constructor, call) in shown.items():
@@ -279,7 +279,7 @@ def test_every_class_of_the_reference_shows_its_arguments_and_their_defaults(sit
 
 
 def test_the_reference_shows_what_is_handed_on(site):
-    """`*args` and `**options` of our own classes are written out."""
+    """The arguments behind `*args` and `**options` of our classes are shown."""
     shown = shown_signatures(site)
     for path in ("layers.DecoderLayer", "layers.Encoder", "layers.Decoder"):
         assert "attention_dropout=0.0," in shown[f"keras_transformer.{path}"][0], path
