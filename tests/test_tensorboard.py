@@ -1,4 +1,4 @@
-"""What TensorBoard is given, read back through its own API."""
+"""Tests of what TensorBoard gets, read back through its own API."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def small(tokenizer):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of two epochs of three updates: its folder, its model, tokenizer and plan."""
+    """Returns a run of two epochs of three updates: folder, model, tokenizer and plan."""
     folder = tmp_path_factory.mktemp("runs") / "one"
     tokenizer = kt.text.train_tokenizer(PAIRS, 320, character_coverage=1.0)
     encoded = kt.data.encode_pairs(PAIRS, tokenizer)
@@ -84,7 +84,7 @@ def events(trained):
 def test_curves_are_there_at_their_updates(events):
     for name in ("nats_per_token", "gradient_norm", "target_tokens_per_second"):
         assert [e.step for e in events.Scalars(f"train/{name}")] == [2, 3, 4, 6]
-    # On JAX the first batches of an epoch are asked for before it begins.
+    # JAX requests the first batches of an epoch before the epoch begins.
     for name in ("padding_share", "waiting_share"):
         assert {3, 4} < {e.step for e in events.Scalars(f"train/{name}")} <= {2, 3, 4, 6}
     for name, value in (("bleu", 12.5), ("chrf", 34.0)):
@@ -94,7 +94,7 @@ def test_curves_are_there_at_their_updates(events):
 
 # Fails if: the padding is not that of the batches.
 def test_padding_is_counted_in_the_batches(trained, events):
-    """The whole of an epoch's padding, as the plan itself counts it."""
+    """The padding of a whole epoch equals the plan's own count."""
     *_, plan = trained
     meter = kt.data.FeedMeter()
     batches = iter(plan.dataset(0, meter))
@@ -105,7 +105,7 @@ def test_padding_is_counted_in_the_batches(trained, events):
     assert all(0 <= e.value < 1 for e in events.Scalars("train/padding_share"))
 
 
-# Fails if: the clock starts or stops on the wrong side of the wait.
+# Fails if: the clock measures the work between batches instead of the waiting.
 def test_waiting_is_the_time_that_batches_were_not_there():
     def batch(index):
         time.sleep(0.02)
@@ -116,7 +116,7 @@ def test_waiting_is_the_time_that_batches_were_not_there():
     for _ in range(10):
         next(batches)
     assert 0.1 < meter.waited <= time.perf_counter() - begin
-    if keras.backend.backend() == "tensorflow":  # made ahead: nothing to wait for after a pause
+    if keras.backend.backend() == "tensorflow":  # prefetched, so there is no wait after a pause
         time.sleep(0.2)
         before = meter.waited
         next(batches)
@@ -124,7 +124,7 @@ def test_waiting_is_the_time_that_batches_were_not_there():
 
 
 def log_of_rows(tokens, meter):
-    """The intervals of a small training on rows of 7 positions with so many tokens."""
+    """Returns the intervals of a small training on rows of 7 positions with `tokens` tokens."""
     row = np.array([[1] * tokens + [0] * (7 - tokens)], "int32")
     records, ids = [], keras.Input((None,), dtype="int32")
     model = keras.Model(ids, keras.layers.Embedding(11, 11)(ids))
@@ -194,20 +194,20 @@ def test_what_is_drawn_is_what_the_model_attends_to(trained, monkeypatch):
     mean = drawn["view/attention 1: cross, mean of heads"]
     image = np.asarray(mean.axes[0].images[0].get_array())
     np.testing.assert_allclose(image, weights["cross"][-1, 0].mean(axis=0), rtol=1e-5)
-    # TensorBoard shows a picture 350 pixels wide, and does not smooth what it scales.
+    # TensorBoard shows pictures 350 pixels wide, and scales without smoothing.
     assert pixels["view/attention 1: cross, mean of heads"] == pytest.approx(350)
     letters = [label.get_fontsize() / 72 for label in mean.axes[0].get_yticklabels()]
     assert min(letters) * 350 / mean.get_figwidth() > 9  # pixels
 
 
 def test_curves_come_before_pictures(events):
-    """TensorBoard's first page sorts all kinds together, by name."""
+    """TensorBoard's first page sorts all kinds of tags together by name."""
     tags = events.Tags()
     assert max(tags["scalars"]) < min(tags["images"]) < min(tags["histograms"])
 
 
 def test_watching_changes_nothing_in_training(trained):
-    """Pictures and translations draw from no seed that training draws from."""
+    """Pictures and translations use no seed of the training."""
     _, model, tokenizer, plan = trained
     keras.utils.set_random_seed(7)
     alone = small(tokenizer)
@@ -262,7 +262,7 @@ def test_the_projector_has_a_token_for_each_row(trained):
     assert 'tensor_path: "embedding.tsv"' in config and 'metadata_path: "tokens.tsv"' in config
 
 
-# Fails if: it is forgotten which layer made a tensor; inner layers are nodes.
+# Fails if: the graph loses which layer made a tensor; inner layers are nodes.
 def test_the_graph_is_figure_1(trained, events):
     inputs = {node.name: set(node.input) for node in events.Graph().node}
     joined = "decoder/layer_0/join_self_attention"
@@ -310,7 +310,7 @@ def test_a_run_is_a_row_of_hparams(trained):
     assert found["validation/bleu"] == 12.5
 
 
-# Fails if: pictures are drawn whatever they cost.
+# Fails if: pictures are drawn at any cost.
 def test_pictures_wait_where_they_took_too_long(trained, tmp_path, capsys):
     _, _, tokenizer, plan = trained
     model = small(tokenizer)
@@ -331,7 +331,7 @@ def test_pictures_wait_where_they_took_too_long(trained, tmp_path, capsys):
         verbose=0,
         callbacks=[board],
     )
-    assert drawn == [1, 4]  # the first and the last
+    assert drawn == [1, 4]  # only the first and the last epoch
     assert "pictures of" in capsys.readouterr().err
 
 
@@ -347,7 +347,7 @@ def test_a_figure_that_cannot_be_shown_is_left_out(tmp_path):
 
 @pytest.mark.tensorflow_only
 def test_nothing_of_it_needs_tensorflow(tmp_path):
-    """On another backend no TensorFlow is imported, for any of the summaries."""
+    """On other backends no summary imports TensorFlow."""
     script = f"""
 import json, os, sys
 import numpy as np
