@@ -1,4 +1,4 @@
-"""Laws of the certificates: what is right passes on every backend, each usual mistake is named."""
+"""Laws of the certificates: correct models pass on every backend, and usual mistakes are named."""
 
 import itertools
 
@@ -13,12 +13,12 @@ from keras_transformer.decoding import search
 
 V = broken.V
 IDS = testing.random_inputs(V)  # source of 7 tokens, target of 5
-SQUARE = testing.random_inputs(V, source_length=5)  # where a swap does not show in the shapes
+SQUARE = testing.random_inputs(V, source_length=5)  # equal lengths, so shapes do not show a swap
 FLOATS = np.random.default_rng(1).normal(size=(3, 5, broken.D)).astype("float32")
 
 
 def fails(message):
-    """The certificate fails, and what it says fits `message` from its first line on."""
+    """Expects that a certificate fails, and that its text begins with `message`."""
     return pytest.raises(AssertionError, match=f"(?s)^{message}")
 
 
@@ -28,10 +28,10 @@ def model():
     return broken.sequence_to_sequence()
 
 
-# --- what is right passes
+# --- correct models pass
 
 
-# Fails if: a certificate does not put the seed states back (on torch the generator).
+# Fails if: a certificate does not restore the seed states (on torch, the generator).
 @pytest.mark.parametrize(
     ("dtype", "jit"),
     [("float32", False)]
@@ -54,7 +54,7 @@ def test_the_transformer_is_certified(dtype, jit, capsys):
     assert {"causal in training", "cached equals uncached", "loss ignores padding"} < set(names)
     assert len(names) == 13
     assert capsys.readouterr().out == "".join(f"ok      {name}\n" for name in names)
-    # Nothing of the model has changed: neither weights nor the states of its random numbers.
+    # The model is unchanged: its weights, and the states of its random numbers.
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(after, before)
     for before, after in zip(states, model.non_trainable_variables, strict=True):
@@ -65,7 +65,7 @@ def test_certify_runs_what_applies_and_reports_all_that_fails(capsys):
     with fails("source-sensitive: The model ignores source_ids"):
         testing.certify(broken.ignores_its_source(), V)
     lines = capsys.readouterr().out.splitlines()
-    # Its decoder is no registered class either.
+    # The decoder is also no registered class.
     assert [line[8:] for line in lines if line.startswith("FAILED")] == [
         "source-sensitive",
         "saves and loads",
@@ -100,7 +100,7 @@ def test_a_layer_that_multiplies_quantised_integers_is_seen():
         testing.assert_quantizes(broken.RawKernel(), FLOATS)
 
 
-# --- who may see what
+# --- which positions see which
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -138,7 +138,7 @@ def test_a_source_mask_from_the_target_is_seen():
         testing.assert_causal(model, inputs)
     with fails("The model runs on the inputs as given and fails with 3 more pad columns in source"):
         testing.assert_padding_invariant(model, inputs)
-    # An encoder tells every token to all: without one, those that the mask hides are not heard.
+    # An encoder spreads every token to all positions. Without one, masked tokens have no effect.
     model = broken.source_mask_from_target(encoder=keras.layers.Identity())
     with fails("Some tokens of source_ids do not reach.*row 1, .*mask made from the target"):
         testing.assert_source_sensitive(model, inputs)
@@ -220,7 +220,7 @@ def test_a_mask_that_is_lost_beside_a_second_tensor_is_seen():
         testing.assert_honours_implicit_masks(layer, given, full)
 
 
-# Fails if: the certificate looks at no gradients.
+# Fails if: the certificate does not check gradients.
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rows_of_padding_that_are_nan_are_seen(jit):
     ids = IDS["source_ids"]
@@ -357,7 +357,7 @@ AVERAGE = search.average_penalty()
 
 
 def table_model(inputs):
-    """Logits from a random table: a model that knows source, token and position, without Keras."""
+    """Looks up logits in a random table, by source, token and position. It does not use Keras."""
     target_ids = ops.convert_to_tensor(inputs["target_ids"])
     places = ops.arange(target_ids.shape[1], dtype="int32")
     state = 17 * ops.convert_to_tensor(inputs["source_ids"]) + 7 * target_ids + 29 * places
@@ -374,7 +374,7 @@ def check_search(search, penalty=None, **options):
 def test_a_right_search_passes():
     right = broken.greedy(table_model, length=6, **ENDS)
     lengths = (right(SOURCES)[0] != 0).sum(axis=1)
-    assert lengths.min() < lengths.max()  # some rows wait for others, or nothing would be shown
+    assert lengths.min() < lengths.max()  # so that some finished rows wait for others
     check_search(right, AVERAGE)
 
 
@@ -392,7 +392,7 @@ def test_finished_hypotheses_that_change_are_seen(mistake, message):
 
 
 def two_hypotheses(source_ids):
-    """ids [B, 2, 3] and their log-probabilities, best first, from the definition."""
+    """Returns ids [B, 2, 3] and their log-probabilities by the definition, best first."""
     ids = np.array([[[5, 2, 0], [3, 4, 2]]], "int32").repeat(len(source_ids), axis=0)
     scores = np.zeros(ids.shape[:2])
     for b, n in np.ndindex(*scores.shape):
@@ -436,12 +436,12 @@ def check_beam(search, sources=SOURCES, beam_size=2):
 
 def test_a_beam_that_is_worse_than_greedy_search_is_seen():
     right = broken.greedy(table_model, length=6, **ENDS)
-    check_beam(right)  # greedy's hypotheses themselves
+    check_beam(right)  # returns the hypotheses of greedy search
     check_beam(right, SOURCES[:, [0]] + 20, beam_size=5)
 
     def cut_short(source_ids):
         ids, scores = two_hypotheses(source_ids)
-        return ids, scores / 2  # divided by the length of the shorter
+        return ids, scores / 2  # divides by the length of the shorter hypothesis
 
     with fails("A beam of 2 is worse than greedy search: source row .* it never left the beam"):
         check_beam(cut_short)
