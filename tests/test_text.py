@@ -1,4 +1,4 @@
-"""Laws of the tokenizer: lossless, composed, special ids apart, the same in the graph."""
+"""Laws of the tokenizer: lossless, composed, special ids separate, the same inside a graph."""
 
 import io
 import os
@@ -23,7 +23,7 @@ PAIRS = [
     ("writing <s> or <pad> <pad> or </s>", "<unk> is no id <s> , <0x41> neither"),
 ] * 3
 HARD = "  ½ ㎏ ㅋㅋㅋ  two  spaces 👩‍👩‍👧 e\u0301 ไทย \u1112\u1161\u11ab \t … ﬁ <s> ▅ ⁇  "
-# Assigned characters: Python and ICU know different versions of Unicode beyond them.
+# Only assigned characters, because Python and ICU know different versions of Unicode.
 ANY_TEXT = st.text(
     st.characters(exclude_categories=("Cs", "Cn"))
     | st.sampled_from("a man dog  \u1112\u1161\u11ab한글ㅋ½㎏👩\u200d\u0301\u0323<s>▁▅\0\n")
@@ -42,7 +42,7 @@ SPECIAL_IDS = {BPE.pad_id, BPE.unknown_id, BPE.start_id, BPE.end_id}
 
 
 def kept(line):
-    """What a lossless vocabulary promises to give back."""
+    """Returns the text that a lossless vocabulary must give back."""
     return unicodedata.normalize("NFC", line).replace("▁", " ").strip(" ")
 
 
@@ -106,7 +106,7 @@ def test_decode_leaves_special_ids_out(data):
 @settings(deadline=None, max_examples=100)
 @given(st.sampled_from(text.MODEL_TYPES), st.lists(st.integers(0, 67), max_size=13))
 def test_decode_takes_whatever_a_model_emits(kind, ids):
-    # Times 9 reaches the bytes and the pieces of the larger vocabularies as well.
+    # Multiplying by 9 also reaches the bytes and pieces of the larger vocabularies.
     ids = [(i * 9) % TOKENIZERS[kind].vocabulary_size for i in ids]
     decoded = TOKENIZERS[kind].decode(ids)
     assert isinstance(decoded, str)
@@ -132,7 +132,8 @@ def test_every_model_type_keeps_its_training_text(kind):
     tokenizer = TOKENIZERS[kind]
     assert tokenizer.vocabulary_size <= SMALL[kind]
     enough = trained(kind, {"char": 73, "word": 58}.get(kind, SMALL[kind]))
-    # SentencePiece learns nothing from a literal "<s>", so without bytes it stays unknown.
+    # SentencePiece learns nothing from a literal "<s>", so it is unknown in a vocabulary without
+    # bytes.
     pairs = PAIRS if kind in ("bpe", "unigram") else PAIRS[:4]
     lines = [line for pair in pairs for line in pair]
     assert enough.decode(enough.encode(lines)) == lines
@@ -227,7 +228,7 @@ def test_mistyped_arguments_are_named():
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "word"])
 def test_the_size_named_by_an_error_works(kind):
     for wrong, words in ((5000, "at most "), (5, "at least ")):
-        if (kind, wrong) == ("word", 5):  # a word vocabulary may leave words out
+        if (kind, wrong) == ("word", 5):  # a word vocabulary may omit words
             continue
         with pytest.raises(ValueError, match=words) as error:
             trained(kind, wrong)
@@ -240,7 +241,7 @@ def test_the_size_named_by_an_error_works(kind):
 def test_save_and_load(tmp_path):
     path = tmp_path / "shared.model"
     BPE.save(path)
-    BPE.save(path)  # the same again is no conflict
+    BPE.save(path)  # saving the same again is no conflict
     loaded = text.Tokenizer.load(str(path))
     assert loaded.encode([HARD]) == BPE.encode([HARD])
     assert loaded.vocabulary_size == BPE.vocabulary_size == 607
@@ -281,7 +282,7 @@ def test_unseen_pieces():
     assert BPE.unseen_pieces("a man 한 ½ rides", seen) == []
     assert BPE.unseen_pieces("a horse a 😀½ ⅓😀 horse", seen) == ["horse", "😀", "⅓"]
     assert BPE.unseen_pieces(unicodedata.normalize("NFD", "a 쀍"), seen) == ["쀍"]
-    assert BPE.unseen_pieces("ý", seen) == ["ý"]  # its second byte is that of ½
+    assert BPE.unseen_pieces("ý", seen) == ["ý"]  # shares its second byte with ½
 
 
 @pytest.mark.parametrize("kind", ["char", "word"])
@@ -307,7 +308,7 @@ def test_graph_equals_eager(kind):
 
     @settings(deadline=None, max_examples=50)
     @given(st.integers(1, 2**32 - 1))
-    def decode_law(seed):  # 5 rows of 7 ids, every other one special
+    def decode_law(seed):  # 5 rows of 7 ids, of which every other one is special
         draw = np.random.default_rng(seed)
         ids = draw.integers(0, tokenizer.vocabulary_size, (5, 7))
         ids = np.where(draw.random((5, 7)) < 0.5, draw.integers(0, 4, (5, 7)), ids)
