@@ -1,4 +1,4 @@
-"""What runs on TPUs is lowered for one here, which needs none: the compiler says what cannot be."""
+"""Lowers functions for TPUs, which needs no TPU. The compiler rejects unsupported operations."""
 
 import types
 
@@ -91,7 +91,7 @@ def test_the_cached_search(beam_size):
 
 
 def test_what_a_tpu_cannot_do_is_found():
-    """The check itself: an operation that is implemented for CPUs alone."""
+    """Tests the check itself, with an operation that exists only for CPUs."""
     import jax
 
     def eigenvalues(x):
