@@ -24,7 +24,7 @@ SOURCE = np.array(
 TARGET = np.array([[2, 9, 4, 15, 7], [2, 6, 18, 1, 0], [2, 12, 0, 0, 0]], "int32")
 IDS = {"source_ids": SOURCE, "target_ids": TARGET}
 REAL = TARGET != 0
-# Of the logits, whose standard deviation is about 1, under each policy.
+# Tolerances of the logits per policy. Their standard deviation is about 1.
 TOLERANCE = {"float32": 2e-5, "mixed_float16": 0.02, "mixed_bfloat16": 0.15}
 
 
@@ -163,7 +163,7 @@ def test_saved_and_loaded_model_is_the_same_to_the_bit(variant, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert isinstance(loaded, Transformer) and loaded.get_config() == model.get_config()
     testing.assert_saves_and_loads(model, IDS)
-    # What the search uses is the same model, not a second one built beside it.
+    # The search uses the same layers as the model, and no second copy.
     memory, _ = loaded.encode(SOURCE)
     np.testing.assert_array_equal(array(memory), array(model.encode(SOURCE)[0]))
 
@@ -202,8 +202,8 @@ def test_source_target_and_logits_share_one_matrix_unless_told_otherwise(model):
 
 
 def test_gradient_reaches_the_matrix_from_all_three_uses():
-    # The loss reads one column of the logits, so an update moves the rows of the source's tokens,
-    # those of the target's, that column's own row, and no other: not the pad's.
+    # The loss reads one column of the logits. So an update moves the rows of the source's and the
+    # target's tokens, and the row of that column. It moves no other row, not even the pad's.
     model = Transformer(**SIZES, dropout=0.0)
     column = 18
     model.compile(
@@ -217,7 +217,7 @@ def test_gradient_reaches_the_matrix_from_all_three_uses():
     np.testing.assert_array_equal(moved, [2, 4, 5, 7, 9, column])
 
 
-# --- the encoder alone
+# --- only the encoder
 
 
 def classifier(model, frozen):
@@ -254,7 +254,7 @@ def test_feature_extractor_carries_the_mask(model):
 # --- training
 
 
-# Fails if: the optimizer makes its variables while the step is traced.
+# Fails if: the optimizer creates its variables while the step is traced.
 @pytest.mark.tensorflow_only
 def test_the_training_step_is_traced_once():
     class Counted(SmoothedCrossentropy):
@@ -282,7 +282,7 @@ def test_what_is_frozen_stays_and_the_rest_moves():
     assert moved == {weight.path for weight in model.trainable_variables}
 
 
-# Fails if: under XLA, attention over unknown lengths is a function of its own.
+# Fails if: with XLA, attention over unknown lengths is a separate TensorFlow function.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("of_a_user", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_xla_trains_on_batches_of_unknown_shape(of_a_user):
