@@ -16,8 +16,8 @@ from keras_transformer.models import Transformer
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer, train_tokenizer
 
-# Every text has at most 7 pieces, so that all batches compile to the one width of 8. Scrambled in
-# length, some of them empty.
+# Every text has at most 7 pieces, so all batches have the width 8 and compile once. Lengths are
+# mixed, and some texts are empty.
 TEXTS = ["abc", "", "fedcba", "q", " ", "hgfe d", "abc", "mnopqr", "kl"]
 
 
@@ -36,7 +36,7 @@ def target_tokenizer():
 
 
 def random_weights(model, seed):
-    """Far from a new model's; of many seeds, 20 and 17 do not just repeat one token for ever."""
+    """Returns large weights. With seeds 20 and 17 translations do not only repeat one token."""
     rng = np.random.default_rng(seed)
     return [
         w if w.ndim == 1 else rng.normal(scale=0.5 if i < 2 else 0.3, size=w.shape)
@@ -69,10 +69,10 @@ def greedy(translator):
 
 
 def teacher_forced(translator, texts, rows_of_ids):
-    """Yields the log-probabilities [T, V] of what follows each prefix of the ids and the end.
+    """Yields, per row, the log-probabilities [T, V] after every prefix of the ids.
 
-    They come from one call of the uncached model; the padding in it changes nothing (see the
-    laws of the model).
+    They come from one call of the uncached model. Its padding changes nothing (see the laws of the
+    model).
     """
     start_id, end_id = translator.target_tokenizer.start_id, translator.target_tokenizer.end_id
     sources = [[*translator.tokenizer.encode(text), end_id] for text in texts]
@@ -91,7 +91,7 @@ def teacher_forced(translator, texts, rows_of_ids):
 
 
 def assert_scores(translator, pairs, penalty):
-    """Of (text, hypothesis) pairs: log-probability / penalty(length), the end counted."""
+    """Checks that scores are log-probability / penalty(length), which counts the end."""
     texts, hypotheses = zip(*pairs, strict=True)
     rows = teacher_forced(translator, texts, [h.ids for h in hypotheses])
     for hypothesis, log_probs in zip(hypotheses, rows, strict=True):
@@ -102,7 +102,7 @@ def assert_scores(translator, pairs, penalty):
 
 
 def assert_greedy(translator, pairs):
-    """Each id is the uncached model's most probable one; at source + 50 the end is forced."""
+    """Checks that ids are the uncached model's most probable; at source + 50 the end is forced."""
     texts, hypotheses = zip(*pairs, strict=True)
     tokenizer = translator.target_tokenizer
     rows = teacher_forced(translator, texts, [h.ids for h in hypotheses])
@@ -117,7 +117,7 @@ def assert_greedy(translator, pairs):
 
 
 def pairs_of(results):
-    """All (text, hypothesis), without the empty texts."""
+    """Returns all (text, hypothesis), without the empty texts."""
     pairs = [(text, h) for text, found in zip(TEXTS, results, strict=True) for h in found]
     return [(text, hypothesis) for text, hypothesis in pairs if text.strip()]
 
@@ -130,7 +130,7 @@ def test_greedy_is_the_most_probable_token_again_and_again(translator, greedy):
     pairs = pairs_of(greedy)
     assert_greedy(translator, pairs)
     assert_scores(translator, pairs, gnmt)
-    # The model is worth testing with: it ends by itself, not always, and looks at its source.
+    # The model suits the test: some translations end by themselves, and all depend on the source.
     lengths = [len(hypothesis.ids) for _, hypothesis in pairs]
     assert min(lengths) < 50 <= max(lengths)
     assert len({hypothesis.text for _, hypothesis in pairs}) == len({text for text, _ in pairs})
@@ -145,7 +145,7 @@ def test_a_score_is_the_teacher_forced_log_probability_over_the_penalty(translat
 
 
 def test_a_wider_beam_finds_no_less(greedy, beam_of_3):
-    """Not a law of each sentence, but of their sum unless the search is broken."""
+    """A single sentence may score less, but the sum is larger unless the search is broken."""
     totals = [sum(found[0].score for found in results) for results in (greedy, beam_of_3)]
     assert totals[1] > totals[0]
 
@@ -180,7 +180,7 @@ def test_room_for_fewer_tokens_changes_nothing(translator, beam_of_3, monkeypatc
 def test_a_search_that_shrinks_finds_the_same(
     translator, greedy, beam_of_3, beam_size, monkeypatch
 ):
-    """With a quarter of 16 rows, the few of the longest translations."""
+    """The search continues with a quarter of 16 rows, those with the longest translations."""
     monkeypatch.setattr("keras_transformer.decoding.translator.REPAYS_FROM", 0)
     monkeypatch.setattr("keras_transformer.decoding.translator.runs_on_processor", lambda: True)
     few = set()
@@ -209,8 +209,8 @@ def test_many_alike_repay_more_compilation(translator, monkeypatch):
     assert not translator._repays(1000, 8)
 
 
-# Fails if: the coarse widths are never used, or always; earlier calls are forgotten; beams are not
-# counted.
+# Fails if: the coarse widths are never used, or always used; earlier calls are forgotten; beams do
+# not count.
 def test_few_sentences_share_a_width_and_many_have_their_own(translator, greedy, monkeypatch):
     if keras.backend.backend() == "torch":
         pytest.skip("nothing is compiled on torch")
@@ -229,13 +229,13 @@ def test_few_sentences_share_a_width_and_many_have_their_own(translator, greedy,
         return search_ids(source_ids, *arguments, **options)
 
     monkeypatch.setattr(translator, "search_ids", watched)
-    for expected in ({16}, {8}):  # the second time they are twice as many
+    for expected in ({16}, {8}):  # after the second call they are twice as many
         widths.clear()
         found = translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
         assert widths == expected
         for ours, theirs in zip(found, greedy, strict=True):
             assert [(h.text, h.ids) for h in ours] == [(h.text, h.ids) for h in theirs]
-    # Two beams are twice as many too.
+    # Two beams also count as twice as many.
     monkeypatch.setattr(translator, "_asked", collections.Counter())
     widths.clear()
     translator.n_best(TEXTS, 1, beam_size=2, batch_size=4)
@@ -283,9 +283,9 @@ def test_compiled_shapes_are_few_and_counted(translator):
     translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
     count = translator.compiled_shapes
     assert count > 0
-    translator.n_best(TEXTS[::-1], 1, beam_size=1, batch_size=4)  # the same shapes again
+    translator.n_best(TEXTS[::-1], 1, beam_size=1, batch_size=4)  # needs no new shape
     assert translator.compiled_shapes == count
-    translator.n_best(["a" * 100], 1, beam_size=1, batch_size=4)  # a longer one
+    translator.n_best(["a" * 100], 1, beam_size=1, batch_size=4)  # needs a longer shape
     assert translator.compiled_shapes > count
 
 
@@ -293,7 +293,7 @@ def test_compiled_shapes_are_few_and_counted(translator):
 
 
 def assert_teacher_forced(translator, pairs, scores):
-    """Of (text, target ids) pairs: the sum over the target's tokens and the end."""
+    """Checks that scores are sums over the target's tokens and the end."""
     rows = teacher_forced(translator, *zip(*pairs, strict=True))
     for (_, ids), (log_probability, tokens), log_probs in zip(pairs, scores, rows, strict=True):
         ids = [*ids, translator.target_tokenizer.end_id]
@@ -413,7 +413,7 @@ def test_an_ensemble_goes_by_the_mean_of_probabilities(translator, greedy, beam_
     assert_teacher_forced(ensemble, pairs, ensemble.score(pairs, batch_size=4))
     assert beam != beam_of_3 and found != greedy
 
-    # Its members' weights are live, each one's own.
+    # The ensemble uses the current weights of its members.
     other.set_weights(random_weights(other, seed=18))
     assert_greedy(ensemble, pairs_of(ensemble.n_best(TEXTS, 1, beam_size=1, batch_size=4)))
 
@@ -587,7 +587,7 @@ def test_what_was_compiled_before_quantize_uses_the_quantised_weights(translator
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, source_tokenizer):
-    """A run directory with checkpoints of different weights; training saw no "q"."""
+    """Returns a run directory with checkpoints of different weights. Training saw no "q"."""
     path = tmp_path_factory.mktemp("runs") / "run"
     model = small_model(23)
     model.compile(optimizer="sgd", loss="mse")
@@ -639,7 +639,7 @@ def test_what_training_never_saw_is_said_once(run, uncompiled, capsys):
 
 
 def test_a_run_reads_its_sources_as_its_training_text(run, tmp_path, capsys, monkeypatch):
-    """Fails if: a way in reads sources in another way than the others do."""
+    """Fails if: one method reads sources in another way than the others."""
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "seen.json").write_text('{"longest": 6, "invisible": []}')
     translator = Translator.load(copy)
@@ -648,7 +648,7 @@ def test_a_run_reads_its_sources_as_its_training_text(run, tmp_path, capsys, mon
     (line,) = capsys.readouterr().err.splitlines()
     assert "U+200E LEFT-TO-RIGHT MARK (left out)" in line
     translator.encode_sources(texts)
-    assert capsys.readouterr().err == ""  # said already
+    assert capsys.readouterr().err == ""  # the remark was printed before
     translator.encode_sources(["ab" * 6])
     assert "far longer than any sentence of training" in capsys.readouterr().err
 
