@@ -1,4 +1,4 @@
-"""The Vision Transformer: patches, what their order means, pictures, and images in batches."""
+"""Tests of the Vision Transformer: patches, their order, pictures, and images in batches."""
 
 import runpy
 import shutil
@@ -39,7 +39,7 @@ def model(**options):
 
 
 def with_patches(images, order):
-    """The images with their patches in another order."""
+    """Returns the images with their patches in another order."""
     patches = images.reshape(-1, ROWS, P, COLUMNS, P, C).transpose(0, 1, 3, 2, 4, 5)
     patches = patches.reshape(-1, ROWS * COLUMNS, P, P, C)[:, order]
     patches = patches.reshape(-1, ROWS, COLUMNS, P, P, C).transpose(0, 1, 3, 2, 4, 5)
@@ -168,13 +168,13 @@ def test_mixed_precision_agrees_with_float32(dtype):
 
 # Fails if: the projections have no biases.
 def test_it_has_the_published_number_of_parameters():
-    # "Tiny" of DeiT (Touvron et al., 2021), as timm counts it: 5,717,416.
+    # DeiT's "tiny" (Touvron et al., 2021) has 5,717,416 parameters in timm.
     tiny = VisionTransformer((224, 224, 3), 1000, 16, num_layers=12, d_model=192, num_heads=3)
     assert tiny.count_params() == 5_717_416
 
 
 def test_it_learns_where_a_spot_is():
-    """What no bag of patches could tell: the quarter of the image with the one bright patch."""
+    """The class is the quarter of the bright patch, so a model without positions cannot know it."""
     images = np.zeros((64, 8, 8, 1), "uint8")
     labels = np.arange(64) % 4
     for i, label in enumerate(labels):
@@ -197,19 +197,19 @@ def test_it_learns_where_a_spot_is():
 # --- pictures
 
 
-# Fails if: the field is that of the sum over channels.
+# Fails if: the field belongs to the sum over channels.
 def test_a_receptive_field_is_what_a_kernel_made_by_hand_has():
     image = np.zeros((7, 9, 1), "float32")
     convolution = keras.layers.Conv2D(2, 3, padding="same", use_bias=False)
     convolution.build((None, *image.shape))
     kernel = np.arange(18).reshape(3, 3, 1, 2).astype("float32")
-    kernel[0, 2] = 0  # a pixel that has no say
+    kernel[0, 2] = 0  # this pixel has no influence
     convolution.set_weights([kernel])
     field = receptive_field(convolution, image, (3, 4))
     expected = np.zeros((7, 9), "float32")
     expected[2:5, 3:6] = np.sqrt((kernel[:, :, 0] ** 2).sum(-1))
     np.testing.assert_allclose(field, expected, rtol=1e-5)
-    # Two channels that cancel out in a sum are seen all the same.
+    # Two channels that cancel out in a sum are seen nevertheless.
     convolution.set_weights([np.stack([kernel[..., 0], -kernel[..., 0]], axis=-1)])
     assert (receptive_field(convolution, image, (3, 4)) > 0).sum() == 7  # 0 at the corner
 
@@ -227,7 +227,7 @@ def test_a_convolution_sees_a_pixel_more_a_layer_and_attention_all_at_once():
         assert (field > 0).all()
     field = receptive_field(layers_of_attention(vit, 0), image, (1 + 5 + 2,))
     expected = np.zeros((12, 15), bool)
-    expected[3:6, 6:9] = True  # without a layer a patch sees itself
+    expected[3:6, 6:9] = True  # without a layer a patch sees only itself
     np.testing.assert_array_equal(field > 0, expected)
 
 
@@ -238,7 +238,7 @@ def test_the_picture_shows_the_weights_of_each_layer_and_head(pooling):
     vit = model(pooling=pooling)
     figure = patch_attention(vit, IMAGES[0], (1, 4))
     maps = [axes.images[0].get_array() for axes in figure.axes]
-    assert len(maps) == 1 + 2 * (2 + 2)  # the image, then a layer's heads and two fields
+    assert len(maps) == 1 + 2 * (2 + 2)  # the image, then two heads and two fields per layer
     _, weights = vit.classify(IMAGES[:1], return_attention_weights=True)
     first = pooling == "class"
     for layer, head in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -258,7 +258,7 @@ NUMBERED = np.tile(np.arange(1, COUNT + 1, dtype="uint8")[:, None, None, None], 
 
 
 def numbers(batch):
-    """The number of each image, whatever was moved out of it."""
+    """Returns the number of every image, also if it was shifted."""
     return np.round((batch[0].max(axis=(1, 2, 3)) + 1) * 127.5).astype(int)
 
 
@@ -287,7 +287,7 @@ def test_a_batch_is_a_function_of_seed_and_update():
     np.testing.assert_array_equal(array(labels), first[1])
 
 
-# Fails if: images are not moved; they are mirrored upside down.
+# Fails if: images are not shifted; they are mirrored upside down.
 def test_images_are_moved_whole_and_what_comes_in_is_black():
     image = np.arange(1, 36, dtype="uint8").reshape(1, 5, 7, 1)
     plan = ImagePlan(np.repeat(image, 50, axis=0), np.zeros(50), 50, shift=1, mirror=True)
@@ -324,7 +324,7 @@ SMALL = "--patch 4 --width 4 --layers 1 --heads 1 --batch 8 --updates 4 --valida
 
 @pytest.fixture
 def recipe(monkeypatch, capsys):
-    """Runs the recipe as a script: its lines, those for people, and with what message it failed."""
+    """Runs the recipe as a script; returns its lines, its stderr and its error message."""
     policy = keras.config.dtype_policy()
 
     def run(*options):
@@ -343,7 +343,7 @@ def recipe(monkeypatch, capsys):
 
 @pytest.fixture
 def digits(tmp_path):
-    """MNIST in small: three digits, 8 x 8, of a brightness each."""
+    """Writes a small MNIST: three digits of 8 x 8 pixels, with a brightness per digit."""
     random = np.random.default_rng(5)
     arrays = {}
     for part, count in (("train", 43), ("test", 7)):
@@ -367,7 +367,7 @@ def test_the_recipe_trains_resumes_classifies_and_draws(recipe, digits):
     logged = (run / "log.jsonl").read_text(encoding="utf-8")
     assert logged.count('"val_token_accuracy"') == 2 and list(run.glob("events.out.*"))
 
-    # Broken off after two updates, and gone on with.
+    # The run is stopped after two updates and resumed.
     again = shutil.copytree(run, digits / "again")
     shutil.rmtree(again / "checkpoints" / "update-00000004")
     more, _, message = recipe("--data", digits / "mnist.npz", "--run-dir", again, *SMALL)
