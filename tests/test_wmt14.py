@@ -1,4 +1,4 @@
-"""The WMT14 recipe, on a small distribution of the same form: archives, test sets, training."""
+"""Tests of the WMT14 recipe on small archives of the same form: reading, test sets, training."""
 
 import functools
 import gzip
@@ -21,7 +21,7 @@ import wmt14_data
 
 from keras_transformer.runs import checkpoints as checkpoint_files
 
-pytestmark = pytest.mark.tensorflow_only  # the last test states its own backend
+pytestmark = pytest.mark.tensorflow_only  # the last test sets its own backend
 
 RECIPE = Path(translate_wmt14.__file__)
 MEMBERS = {
@@ -33,7 +33,7 @@ MEMBERS = {
 
 
 def write_archive(path, members):
-    """A tar archive of {name: bytes}, gzipped where the name says so."""
+    """Writes a tar archive of {name: bytes}, gzipped if the path ends with .tgz."""
     with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
@@ -51,14 +51,14 @@ def sgm(kind, lines):
 
 
 def sentences(count, seed):
-    """Words, and each word spelled backwards."""
+    """Returns pairs of words and their reversed spellings."""
     rng = random.Random(seed)
     sources = [" ".join(rng.choices("ba be bo da de do".split(), k=6)) for _ in range(count)]
     return [(text, " ".join(word[::-1] for word in text.split())) for text in sources]
 
 
 def write_distribution(folder, target="de", count=20):
-    """All archives of a pair, and the training pairs in their order."""
+    """Writes all archives of a pair, and returns the training pairs in their order."""
     folder.mkdir()
     pairs = []
     for number, (name, member) in enumerate(MEMBERS.items()):
@@ -67,7 +67,7 @@ def write_distribution(folder, target="de", count=20):
         part = sentences(count, number)
         pairs += part
         text = ["".join(f"{line}\n" for line in side).encode() for side in zip(*part, strict=True)]
-        # Target before source, other languages and other files between them, as in the originals.
+        # As in the originals, the target comes before the source, with other files between them.
         write_archive(
             folder / name,
             {
@@ -107,7 +107,7 @@ def write_distribution(folder, target="de", count=20):
     return pairs
 
 
-# Fails if: a member is found by the beginning or the end of its name; the sides are swapped.
+# Fails if: a member is found by a part of its name; the sides are swapped.
 @pytest.mark.parametrize("target", ["de", "fr"])
 def test_all_pairs_come_in_order_and_again_and_nothing_is_unpacked(target, tmp_path):
     pairs = write_distribution(tmp_path / "data", target)
@@ -146,7 +146,7 @@ def test_a_member_that_is_no_file_is_not_followed(tmp_path):
         list(wmt14_data.lines(tmp_path / "a.tgz", "x"))
 
 
-# Fails if: entities are left as they are; all entities of HTML are replaced.
+# Fails if: entities are not replaced; all entities of HTML are replaced.
 def test_segments_are_the_text_of_an_sgm_file():
     text = (
         '<srcset setid="a" srclang="any">\n<doc docid="b">\n<hl>\n'
@@ -201,7 +201,7 @@ def test_test_sets_that_do_not_fit_are_refused(references, tmp_path):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content` by ranges, or whole, or breaks off after `most` bytes."""
+    """Serves `content` by ranges or whole, and stops after `most` bytes."""
 
     content, ranges, most = bytes(range(256)) * 9, True, None
 
@@ -254,7 +254,7 @@ def test_a_download_that_was_complete_is_only_renamed(url, tmp_path):
     (tmp_path / "a.tgz.partial").write_bytes(Server.content)
     downloads.download(url, tmp_path / "a.tgz")
     assert (tmp_path / "a.tgz").read_bytes() == Server.content
-    (tmp_path / "b.tgz.partial").write_bytes(Server.content + b"more")  # of another file
+    (tmp_path / "b.tgz.partial").write_bytes(Server.content + b"more")  # part of another file
     with pytest.raises(OSError, match="416"):
         downloads.download(url, tmp_path / "b.tgz")
     assert not (tmp_path / "b.tgz").exists()
@@ -265,7 +265,7 @@ def call(monkeypatch, *options):
     translate_wmt14.main()
 
 
-# Fails if: archives are downloaded that nobody asked for.
+# Fails if: archives are downloaded without the option for it.
 @pytest.mark.parametrize(("pair", "count"), [("en-de", 5), ("en-fr", 7)])
 def test_missing_archives_are_listed_and_not_fetched(pair, count, tmp_path, monkeypatch):
     write_distribution(tmp_path / "data", pair[-2:])
@@ -325,7 +325,7 @@ def test_the_papers_settings():
 
 
 def recipe(folder, run, *options, **environment):
-    """Starts the recipe on `tiny`, with updates of two small batches, each a checkpoint."""
+    """Starts the recipe on `tiny`. Updates have two small batches, and all are checkpoints."""
     command = [sys.executable, RECIPE, "--data", folder, "--run-dir", run, "--model", "tiny"]
     command += "--vocabulary-size 290 --tokens-per-batch 256 --accumulate 2".split()
     command += ["--validate-every", 1, *options]
@@ -362,7 +362,7 @@ def test_the_recipe_trains_resumes_averages_and_prints_both_scores(tmp_path):
     for line, tokens in zip(scores, ("13a|", "moses-de-sacremoses-") * 2, strict=True):
         assert 0 <= float(line.split()[2]) <= 100 and f"|tok:{tokens}" in line
 
-    moved = folder.rename(tmp_path / "elsewhere")  # where the text lies is no setting
+    moved = folder.rename(tmp_path / "elsewhere")  # the place of the text is no setting
     output = finish(recipe(moved, run, "--updates", 7))
     assert "training a vocabulary" not in output
     assert [record["update"] for record in epochs(run)] == list(range(1, 8))
@@ -390,13 +390,13 @@ def test_another_text_is_refused_on_resuming(tmp_path, monkeypatch):
 # Fails if: the batches depend on the number of devices.
 @pytest.mark.slow
 def test_two_devices_train_as_one(tmp_path):
-    """Under JAX, dropout and all: the batches and the masks do not depend on the devices."""
+    """With JAX and dropout: batches and masks do not depend on the number of devices."""
     pytest.importorskip("jax")
     pytest.importorskip("sacremoses", reason="the `wmt` extra is not installed")
     write_distribution(tmp_path / "data", "fr")
     start = functools.partial(recipe, tmp_path / "data", KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
     flags = "--xla_force_host_platform_device_count="
-    # A batch of 152 tokens would have 21 rows of 7 on one device and 20 on two.
+    # A batch of 152 tokens could have 21 rows of 7 tokens on one device, but 20 rows on two.
     options = ["--pair", "en-fr", "--updates", 2, "--tokens-per-batch", 152]
     processes = {
         devices: start(tmp_path / f"on{devices}", *options, XLA_FLAGS=f"{flags}{devices}")
