@@ -211,11 +211,11 @@ def joeynmt_files(args):
 
 
 def our_curve(args):
-    from keras_transformer import Translator
+    from keras_transformer import load_translator
     from keras_transformer.runs.checkpoints import average
     from keras_transformer.runs.run_directory import RunDirectory
 
-    translator = Translator.load(args.runs / OURS)
+    translator = load_translator(args.runs / OURS)
     [model] = translator.models
     checkpoints = RunDirectory.open(args.runs / OURS).checkpoints()
 

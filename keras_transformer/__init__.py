@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # so that editors and type checkers know the names
         visualization,
     )
     from keras_transformer.decoding import Translator
-    from keras_transformer.runs import RunDirectory
+    from keras_transformer.runs import RunDirectory, load_translator
 
 __version__ = "0.1.0"
 
@@ -47,6 +47,7 @@ __all__ = [
     "files",
     "interop",
     "layers",
+    "load_translator",
     "losses",
     "metrics",
     "models",
@@ -58,12 +59,12 @@ __all__ = [
     "text",
     "visualization",
 ]
-_CLASSES = {"RunDirectory": "runs", "Translator": "decoding"}
+_HOMES = {"RunDirectory": "runs", "Translator": "decoding", "load_translator": "runs"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CLASSES:
-        return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

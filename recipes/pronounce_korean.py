@@ -63,7 +63,7 @@ def main():
         systems["ensemble"] = runs
     rows = {}
     for name, members in systems.items():
-        translator = kt.Translator.load(members)
+        translator = kt.load_translator(members)
         rows[name] = [*error_rates(translator, dev), *error_rates(translator, test)]
         print(f"{name:<10}{row(rows[name])}")
     if len(runs) > 1:
@@ -136,7 +136,7 @@ def fit(run_dir, seed, args, train, dev):
 
 def pronounce(runs, words):
     """The phonemes of each word, by the models of these runs as one."""
-    return kt.Translator.load(runs).translate([letters(word) for word in words], beam_size=5)
+    return kt.load_translator(runs).translate([letters(word) for word in words], beam_size=5)
 
 
 def error_rates(translator, pairs):

@@ -96,7 +96,7 @@ def main():
 
     # By default the mean of the last ten checkpoints, unless it is worse in validation; beam 5,
     # score / length, as the published figure.
-    translator = kt.Translator.load(run_dir)
+    translator = kt.load_translator(run_dir)
     sources, references = zip(*test, strict=True)
     hypotheses = translator.translate(sources, beam_size=5, length_penalty="average")
     bleu = kt.evaluation.bleu(hypotheses, references, tokenize="none")

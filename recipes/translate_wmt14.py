@@ -168,7 +168,7 @@ def main():
         )
 
     # Beam 4, alpha 0.6, at most source length + 50 (section 6.1): the translator's defaults.
-    translator = kt.Translator.load(args.run_dir)
+    translator = kt.load_translator(args.run_dir)
     for year, pairs in ((2013, valid), (2014, test)):
         sources, references = zip(*pairs, strict=True)
         hypotheses = translator.translate(sources, batch_size=256)

@@ -27,8 +27,8 @@ from keras_transformer import cli, data
 from keras_transformer.cli import evaluate as evaluate_verb
 from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
-from keras_transformer.decoding.translator import Hypothesis, Translator
-from keras_transformer.runs import TrainSettings, derivation, training
+from keras_transformer.decoding.translator import Hypothesis
+from keras_transformer.runs import TrainSettings, derivation, load_translator, training
 from keras_transformer.runs import prepare as preparation
 from keras_transformer.runs.checkpoints import read_arrays, read_note
 from keras_transformer.runs.run_directory import RunDirectory
@@ -199,7 +199,7 @@ def test_the_average_leaves_out_the_first_half_and_is_the_default_unless_worse(
         assert f"(weights: {weights})" in err
 
     # Every verb takes the better of the two: here the last.
-    assert Translator.load(other).weights == "last"
+    assert load_translator(other).weights == "last"
     _, out, err = main(capsys, "score", other, *pairs)
     assert "(weights: last)" in err
     assert out == main(capsys, "score", other, *pairs, "--weights", "last")[1]
@@ -208,12 +208,12 @@ def test_the_average_leaves_out_the_first_half_and_is_the_default_unless_worse(
 
     # `average` compares on the ids that the run keeps. An average of one checkpoint is equal to it.
     _, _, err = main(capsys, "average", other)
-    assert worse in err and Translator.load(other).weights == "last"
+    assert worse in err and load_translator(other).weights == "last"
     _, _, err = main(capsys, "average", other, "--last", 1)
-    assert worse not in err and Translator.load(other).weights == "average"
+    assert worse not in err and load_translator(other).weights == "average"
     (other / "ids" / "valid.npz").unlink()
     _, _, err = main(capsys, "average", other)
-    assert "was not compared" in err and Translator.load(other).weights == "average"
+    assert "was not compared" in err and load_translator(other).weights == "average"
 
 
 def test_a_run_is_resumed_where_its_text_has_moved(run, parallel, tmp_path, monkeypatch, capsys):
@@ -287,7 +287,7 @@ def test_what_the_validation_loss_leaves_out_is_not_translated_either(
     sources = [line for line in samples.read_text().splitlines() if line.startswith("source: ")]
     assert sources == [f"source: {source}" for source in valid[0]]
     with pytest.raises(ValueError, match="Text 2 of 2 has 121 tokens.*32 positions.*begins 'ba ba"):
-        Translator.load(path).translate(["ba", "ba " * 40])
+        load_translator(path).translate(["ba", "ba " * 40])
 
 
 def test_what_is_left_out_is_derived_from_the_text_and_printed(
@@ -444,7 +444,7 @@ def test_translate_keeps_lines_and_their_order(run, uncompiled, monkeypatch, cap
         r"7 line\(s\) in .* compilation of 0 shape\(s\)\n\nLook at one:  keras-transformer show "
     )
     assert status == 0 and re.match(summary, err)
-    expected = Translator.load(run).translate(lines, beam_size=2)
+    expected = load_translator(run).translate(lines, beam_size=2)
     assert out == "".join(f"{line}\n" for line in expected)
     assert all(not found for line, found in zip(lines, expected, strict=True) if not line.strip())
     pipe(monkeypatch, "\r\n".join(lines).encode() + b"\r\n")
@@ -462,7 +462,7 @@ def test_n_best_lists(run, uncompiled, monkeypatch, capsys):
     assert found[2][0] == found[3][0] == "1 |||  ||| 0.000000"
     for first, second in (found[:2], found[4:]):
         assert first[2] != second[2] and float(first[3]) >= float(second[3])
-    best = Translator.load(run).n_best(["ba de"], 1, beam_size=3)[0][0]
+    best = load_translator(run).n_best(["ba de"], 1, beam_size=3)[0][0]
     assert found[0][2] == best.text
     assert float(found[0][3]) == pytest.approx(best.score, abs=1e-5)
 
@@ -477,9 +477,9 @@ def test_evaluate_prints_one_line_of_json(run, parallel, uncompiled, tmp_path, c
     assert 0 <= scores["bleu"] <= 100 and 0 <= scores["chrf"] <= 100
     assert "tok:none" in scores["bleu_signature"] and "case:lc" in scores["bleu_signature"]
     assert "chrF" in scores["chrf_signature"] or "nc:6" in scores["chrf_signature"]
-    assert (scores["weights"], scores["beam_size"]) == (Translator.load(run).weights, 1)
+    assert (scores["weights"], scores["beam_size"]) == (load_translator(run).weights, 1)
     lines = open(source, encoding="utf-8").read().splitlines()
-    expected = Translator.load(run).translate(lines, beam_size=1)
+    expected = load_translator(run).translate(lines, beam_size=1)
     assert output.read_text(encoding="utf-8").splitlines() == expected
     _, out, _ = main(capsys, *command, "--weights", "3")
     assert "tok:13a" in json.loads(out)["bleu_signature"]
@@ -541,7 +541,7 @@ def test_every_run_translates_by_itself_and_output_is_the_runs(tmp_path, monkeyp
         def translate(self, sources, *search):
             return [f"{source} {self.run}" for source in sources]
 
-    monkeypatch.setattr(evaluate_verb, "load_translator", Translating)
+    monkeypatch.setattr(evaluate_verb, "translator_of", Translating)
     source = write(tmp_path / "source", ["a b", "c"])
     one, two = (write(tmp_path / run, [f"a b {run}", f"c {run}"]) for run in ("one", "two"))
     for reference, right in ((one, [1, 0]), (two, [0, 1])):
@@ -560,7 +560,7 @@ def test_scores_are_one_line_a_pair(run, parallel, uncompiled, tmp_path, capsys)
     command = ["score", run, "--source", files[0], "--target", files[1], "--weights", "last"]
     status, out, err = main(capsys, *command)
     assert status == 0
-    scores = Translator.load(run, "last").score(pairs)
+    scores = load_translator(run, "last").score(pairs)
     assert out == "".join(f"{score:.6f}\t{tokens}\n" for score, tokens in scores)
     # The mean is exactly the nats_per_token that training logged for this text.
     nats = [record for record in log_of(run) if record["event"] == "validation"][-1][
@@ -591,7 +591,7 @@ def test_pairs_with_an_empty_side_are_scored_but_not_counted(
     columns = ["--source-column", 1, "--target-column", 0]
     status, out, err = main(capsys, "score", run, "--tsv", tsv, *columns)
     assert status == 0
-    expected = Translator.load(run).score(pairs)
+    expected = load_translator(run).score(pairs)
     found = [line.split("\t") for line in out.splitlines()]
     assert [int(tokens) for _, tokens in found] == [tokens for _, tokens in expected]
     np.testing.assert_allclose([float(x) for x, _ in found], [x for x, _ in expected], rtol=1e-5)
@@ -897,7 +897,7 @@ class Echo:
 @pytest.fixture
 def echo(monkeypatch):
     for verb in (translate_verb, evaluate_verb):
-        monkeypatch.setattr(verb, "load_translator", lambda run, args: Echo())
+        monkeypatch.setattr(verb, "translator_of", lambda run, args: Echo())
 
 
 def test_lines_before_one_that_is_not_utf8_are_translated(echo, monkeypatch, capsys):
@@ -908,7 +908,7 @@ def test_lines_before_one_that_is_not_utf8_are_translated(echo, monkeypatch, cap
 
 
 def test_output_that_cannot_be_written_is_said_before_translating(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(evaluate_verb, "load_translator", lambda run, args: 1 / 0)
+    monkeypatch.setattr(evaluate_verb, "translator_of", lambda run, args: 1 / 0)
     source, blank = (write(tmp_path / name, [line]) for name, line in (("source", "a"), ("b", " ")))
     command = ["evaluate", "run", "--source", source, "--reference", source]
     output = tmp_path / "absent" / "x.txt"
@@ -1055,7 +1055,7 @@ def test_ctrl_c_while_stdin_is_open_ends_with_130():
         "with cli.without_notices():\n"
         "    from keras_transformer.decoding import Hypothesis\n"
         f"{inspect.getsource(Echo)}\n"
-        "translate.load_translator = lambda run, args: Echo()\n"
+        "translate.translator_of = lambda run, args: Echo()\n"
         'sys.exit(cli.main(["translate", "run"]))'
     )
     pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}

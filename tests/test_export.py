@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer import Translator, cli
+from keras_transformer import Translator, cli, load_translator
 from keras_transformer.interop import ctranslate2 as to_ct2
 from keras_transformer.interop import to_ctranslate2, to_saved_model
 from keras_transformer.models import Transformer
@@ -503,7 +503,7 @@ def test_the_command_exports_the_weights_asked_for(ctranslate2, run, tmp_path, c
         status, said = export(capsys, run, tmp_path / name, *options)
         assert (status, said) == (0, f"How to use it:  cat {tmp_path / name}/README.txt")
     for name, weights in (("last", "2"), ("1", "1")):
-        to_ctranslate2(Translator.load(run, weights), tmp_path / "again")
+        to_ctranslate2(load_translator(run, weights), tmp_path / "again")
         for path in (tmp_path / "again").iterdir():
             assert path.read_bytes() == (tmp_path / name / path.name).read_bytes()
         assert {path.name for path in (tmp_path / "again").iterdir()} == {

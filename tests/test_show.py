@@ -285,7 +285,7 @@ def test_the_command_writes_a_new_folder_each_time(model, tokenizer, tmp_path, c
         assert len(said) == remarks
     assert "홍차" in said[0] and "U+3000" in said[1]
     with pytest.raises(ValueError, match="nothing to show"):
-        visualization.explain(kt.Translator.load(run), "\u200e")
+        visualization.explain(kt.load_translator(run), "\u200e")
     for arguments, message in (
         ([str(run), " "], "nothing to show"),
         ([str(tmp_path / "none"), TEXT], "none"),

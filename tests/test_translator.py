@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_transformer import Translator, visualization
+from keras_transformer import Translator, load_translator, visualization
 from keras_transformer.decoding import scoring
 from keras_transformer.models import Transformer
 from keras_transformer.runs.run_directory import RunDirectory
@@ -602,7 +602,7 @@ def run(tmp_path_factory, source_tokenizer):
 
 def test_a_run_is_loaded_with_the_weights_asked_for(run):
     for weights, update in ((None, 2), ("best", 1), ("1", 1)):
-        translator = Translator.load(run, weights)
+        translator = load_translator(run, weights)
         [model] = translator.models
         for value, expected in zip(model.get_weights(), random_weights(model, update), strict=True):
             np.testing.assert_allclose(value, expected, rtol=1e-6)
@@ -611,11 +611,11 @@ def test_a_run_is_loaded_with_the_weights_asked_for(run):
         == Tokenizer.load(run / "tokenizer.model").model_proto
     )
     with pytest.raises(ValueError, match=r"no weights 'worst': expected .* the updates \[1, 2\]"):
-        Translator.load(run, "worst")
+        load_translator(run, "worst")
 
 
 def test_runs_and_checkpoints_make_an_ensemble(run, tmp_path, target_tokenizer):
-    translator = Translator.load([run, run], ["1", "last"])
+    translator = load_translator([run, run], ["1", "last"])
     assert translator.weights == ["1", "last"]
     for model, update in zip(translator.models, (1, 2, 1, 2), strict=True):
         np.testing.assert_allclose(
@@ -624,11 +624,11 @@ def test_runs_and_checkpoints_make_an_ensemble(run, tmp_path, target_tokenizer):
     other = shutil.copytree(run, tmp_path / "other")
     (other / "tokenizer.model").write_bytes(target_tokenizer.model_proto)
     with pytest.raises(ValueError, match="other has another vocabulary than .*run: an ensemble"):
-        Translator.load([run, other])
+        load_translator([run, other])
 
 
 def test_what_training_never_saw_is_said_once(run, uncompiled, capsys):
-    translator = Translator.load(run)
+    translator = load_translator(run)
     translator.translate(["ab"], beam_size=1)
     assert capsys.readouterr().err == ""
     translator.translate(["ab", "a qb", "q"], beam_size=1, batch_size=1)
@@ -642,7 +642,7 @@ def test_a_run_reads_its_sources_as_its_training_text(run, tmp_path, capsys, mon
     """Fails if: one method reads sources in another way than the others."""
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "seen.json").write_text('{"longest": 6, "invisible": []}')
-    translator = Translator.load(copy)
+    translator = load_translator(copy)
     texts, plain = ["\u200ea\u3000b  ab", "\u200e", " "], ["a b ab", "", ""]
     assert translator.encode_sources(texts) == translator.tokenizer.encode(plain)
     (line,) = capsys.readouterr().err.splitlines()

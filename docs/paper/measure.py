@@ -113,7 +113,7 @@ def pruned(translator, pairs):
 
 def main(folder):
     run = kt.RunDirectory.open(folder)
-    translator = kt.Translator.load(folder)
+    translator = kt.load_translator(folder)
     [model], tokenizer = translator.models, translator.tokenizer
     table = ops.convert_to_numpy(model.target_embedding.trainable_variables[0])
     keras.utils.set_random_seed(0)

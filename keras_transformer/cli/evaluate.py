@@ -20,7 +20,7 @@ import argparse
 import json
 import sys
 
-from keras_transformer.cli.options import add_search_arguments, load_translator
+from keras_transformer.cli.options import add_search_arguments, translator_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         pairs = data.read_parallel(args.source, args.reference)
     sources, references = zip(*pairs, strict=True)
     checked(references, references)
-    translators = {run: load_translator(run, args) for run in args.run}
+    translators = {run: translator_of(run, args) for run in args.run}
     runs = {run: _translate(args, run, each, sources) for run, each in translators.items()}
     systems = runs | files  # name -> (hypotheses, settings)
     hypotheses = {name: lines for name, (lines, _) in systems.items()}

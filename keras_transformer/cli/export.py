@@ -14,10 +14,10 @@ import argparse
 from keras_transformer.cli.ends import command, say_next
 from keras_transformer.cli.options import (
     add_model_arguments,
-    load_translator,
     named,
     penalty,
     positive,
+    translator_of,
 )
 from keras_transformer.progress import say
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
             f"{', '.join(interop.QUANTIZATIONS)}. Choose one."
         )
     refuse_existing(args.output)
-    translator = load_translator(args.run, args)
+    translator = translator_of(args.run, args)
     write[args.format](translator, args.output, **options)
     say(f"wrote {args.output} (weights: {named(translator.weights)})")
     say_next({"How to use it": command("cat", f"{args.output}/README.txt")})

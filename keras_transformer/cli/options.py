@@ -76,9 +76,9 @@ def named(weights: str | int | list) -> str:
     return ", ".join(map(str, weights)) if isinstance(weights, list) else str(weights)
 
 
-def load_translator(run: str, args: argparse.Namespace) -> "Translator":
+def translator_of(run: str, args: argparse.Namespace) -> "Translator":
     """The translator that `run`, --ensemble and --weights name."""
-    from keras_transformer.decoding.translator import Translator
+    from keras_transformer.runs.loading import load_translator
 
     weights = args.weights and args.weights.split(",")
-    return Translator.load([run, *(args.ensemble or [])], weights)
+    return load_translator([run, *(args.ensemble or [])], weights)

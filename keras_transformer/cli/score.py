@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints the score of each pair, or their mean."""
     from keras_transformer.cli.ends import beside_results, say_next
-    from keras_transformer.cli.options import load_translator, named
+    from keras_transformer.cli.options import named, translator_of
     from keras_transformer.data.encoding import characters
     from keras_transformer.progress import say, work
 
     pairs = _read(args)
-    translator = load_translator(args.run, args)
+    translator = translator_of(args.run, args)
     nats, tokens, empty = 0.0, 0, 0
     size = characters(pairs)
     with beside_results(), work("scoring", size, "characters", ends=False) as done:

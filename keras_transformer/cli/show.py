@@ -38,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Explains one sentence, and writes the page and its pictures."""
     from keras_transformer import visualization
-    from keras_transformer.decoding.translator import Translator
     from keras_transformer.files import refuse_existing
     from keras_transformer.progress import say
+    from keras_transformer.runs.loading import load_translator
 
     if args.output is not None:
         refuse_existing(args.output)  # before the work
-    translator = Translator.load(args.run, args.weights)
+    translator = load_translator(args.run, args.weights)
     folder = Path(args.output) if args.output is not None else _next(Path(args.run) / "show")
     refuse_existing(folder)
     found = visualization.explain(

@@ -15,7 +15,7 @@ import stat
 import sys
 import time
 
-from keras_transformer.cli.options import add_search_arguments, load_translator, named, positive
+from keras_transformer.cli.options import add_search_arguments, named, positive, translator_of
 
 # Lines taken at once: enough to sort by length, few enough to answer soon.
 LINES_AT_ONCE = 2048
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
         )
-    translator = load_translator(args.run, args)
+    translator = translator_of(args.run, args)
     out = sys.stdout
     number, seconds, first = 0, 0.0, None
     total = _bytes_left(sys.stdin.buffer)

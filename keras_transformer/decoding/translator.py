@@ -22,7 +22,6 @@ from keras_transformer.ops.compilation import (
 from keras_transformer.ops.crossentropy import token_nats
 from keras_transformer.ops.labels import check_special_ids
 from keras_transformer.ops.memory import keep_freed_memory
-from keras_transformer.text.seen import Seen
 
 # Shapes are rounded up to these, so that a file of any lengths compiles a handful of times; sources
 # to the coarse ones where those of a length are too few to repay the compilation of their own.
@@ -64,6 +63,8 @@ class Translator:
             `Tokenizer`, or an object with `vocabulary_size`, `encode(texts)` (lists of ids),
             `decode(ids)` (a string), `pad_id` (0), `start_id` and `end_id`.
         target_tokenizer: the vocabulary of the target.
+        seen: A `kt.text.Seen` of the training text. Then a source is read as the training text
+            was, and what training never saw of it is said.
 
     Raises:
         ValueError: for a vocabulary larger than a model's, models of different vocabularies, a
@@ -81,7 +82,7 @@ class Translator:
     # The paper's limit (section 6.1): source length + 50.
     EXTRA_LENGTH = 50
 
-    def __init__(self, model, tokenizer, target_tokenizer=None):
+    def __init__(self, model, tokenizer, target_tokenizer=None, *, seen=None):
         for each in (tokenizer, target_tokenizer or tokenizer):
             _check_tokenizer(each)
         models = list(model) if isinstance(model, (list, tuple)) else [model]
@@ -111,50 +112,8 @@ class Translator:
         self._searches = {}
         self._asked = collections.Counter()  # sentences so far of each width
         self.weights = None
-        self._seen = None
+        self.seen = seen
         self._said = set()  # kinds of remarks on sources
-
-    @classmethod
-    def load(cls, run, weights=None):
-        """The translator of a run directory, or of several as one ensemble.
-
-        Args:
-            run: path of the run, or a list of paths.
-            weights: `"average"`, `"best"`, `"last"` or an update. By default the average, or the
-                last where there is none or the last were better in validation; the attribute
-                `weights` says which. A list makes an ensemble of them (of each run).
-
-        Raises:
-            FileNotFoundError, ValueError: where `run` is no complete run, or the runs' vocabularies
-                differ.
-
-        Example:
-
-        ```python
-        Translator.load("runs/en-de").translate(["A man rides a horse ."])
-        Translator.load(["runs/seed1", "runs/seed2"])  # an ensemble
-        ```
-        """
-        from keras_transformer.runs.run_directory import RunDirectory
-
-        runs = list(run) if isinstance(run, (list, tuple)) else [run]
-        directories = [RunDirectory.open(each) for each in runs]
-        wanted = list(weights) if isinstance(weights, (list, tuple)) else [weights]
-        # Before the tokenizers: of a run that was never trained this says so.
-        models = [directory.load_model(each) for directory in directories for each in wanted]
-        tokenizers = [_tokenizers(directory.path) for directory in directories]
-        for path, found in zip(runs, tokenizers, strict=True):
-            if [t.model_proto for t in found] != [t.model_proto for t in tokenizers[0]]:
-                raise ValueError(
-                    f"{path} has another vocabulary than {runs[0]}: an ensemble needs one. Train "
-                    "its members on the same text and vocabulary options."
-                )
-        translator = cls(models, *tokenizers[0])
-        named = [each or one.default_weights() for each in wanted for one in directories]
-        named = list(dict.fromkeys(named))
-        translator.weights = named if len(named) > 1 else named[0]
-        translator._seen = Seen.load(directories[0].path)
-        return translator
 
     def translate(self, texts, beam_size=4, length_penalty=0.6, batch_size=64):
         """The best translation of each text, in order; an empty or blank text gives an empty one.
@@ -234,7 +193,7 @@ class Translator:
         Of a run that knows what its training saw, spaces and invisible characters that it never
         saw are read as a space or left out. Says once, on stderr, what else it never saw.
         """
-        seen = self._seen
+        seen = self.seen
         plain = texts if seen is None else [seen.plain(text) for text in texts]
         sources = self.tokenizer.encode([text if text.strip() else "" for text in plain])
         for text, ids in zip(texts, sources, strict=True):
@@ -250,10 +209,10 @@ class Translator:
 
         Empty if it saw the like, and for a model that does not come from a run.
         """
-        if self._seen is None:
+        if self.seen is None:
             return []
-        [ids] = self.tokenizer.encode([self._seen.plain(text)])
-        return list(self._seen.remarks(text, ids, self.tokenizer).values())
+        [ids] = self.tokenizer.encode([self.seen.plain(text)])
+        return list(self.seen.remarks(text, ids, self.tokenizer).values())
 
     def _refuse_too_long(self, texts, sources):
         """Raises an error that names the first text with more tokens than learned positions."""
@@ -529,12 +488,3 @@ def _mean_of_probabilities(logits):
         return logits[0]
     log_probs = [ops.log_softmax(ops.cast(each, "float32"), axis=-1) for each in logits]
     return ops.logsumexp(ops.stack(log_probs), axis=0)  # softmax takes care of the sum's divisor
-
-
-def _tokenizers(path):
-    """The tokenizers of a run: one for both sides, or one each."""
-    from keras_transformer.text import Tokenizer
-
-    shared = path / "tokenizer.model"
-    names = ["tokenizer"] if shared.exists() else ["source", "target"]
-    return [Tokenizer.load(path / f"{name}.model") for name in names]

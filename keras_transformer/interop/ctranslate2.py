@@ -84,7 +84,7 @@ def to_ctranslate2(translator, folder, quantization="float32"):
     Example:
 
     ```python
-    translator = kt.Translator.load("runs/en-de")
+    translator = kt.load_translator("runs/en-de")
     kt.interop.to_ctranslate2(translator, "exports/en-de", quantization="int8")
     ```
     """

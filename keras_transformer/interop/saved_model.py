@@ -49,7 +49,7 @@ def to_saved_model(translator, folder, beam_size=4, length_penalty=0.6):
     Example:
 
     ```python
-    kt.interop.to_saved_model(kt.Translator.load("runs/en-de"), "exports/en-de")
+    kt.interop.to_saved_model(kt.load_translator("runs/en-de"), "exports/en-de")
     # elsewhere
     model = tf.saved_model.load("exports/en-de")
     model.translate(tf.constant(["A man rides a horse ."]))["translations"]

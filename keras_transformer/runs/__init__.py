@@ -4,6 +4,7 @@
 TrainSettings      every option of `keras-transformer train`, as a dataclass
 train              trains with them, or continues: what the command does
 RunDirectory       a run: start, fit, checkpoints, average, log, load_model
+load_translator    the `Translator` of a run, or of several as an ensemble
 fit                the loop that `run.fit` is: for models, plans and scripts of your own
 translation_score  BLEU and chrF at each validation, for `fit`
 set_precision      what models compute in: float32, bfloat16 or float16
@@ -15,17 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_transformer.runs.fit import translation_score
+    from keras_transformer.runs.loading import load_translator
     from keras_transformer.runs.prepare import set_precision
     from keras_transformer.runs.run_directory import RunDirectory
     from keras_transformer.runs.settings import TrainSettings
     from keras_transformer.runs.training import train
 
-__all__ = ["RunDirectory", "TrainSettings", "set_precision", "train", "translation_score"]
+__all__ = [
+    "RunDirectory",
+    "TrainSettings",
+    "load_translator",
+    "set_precision",
+    "train",
+    "translation_score",
+]
 
 # Loaded when used: the command line reads the settings without Keras.
 _HOMES = {
     "RunDirectory": "run_directory",
     "TrainSettings": "settings",
+    "load_translator": "loading",
     "set_precision": "prepare",
     "train": "training",
     "translation_score": "fit",

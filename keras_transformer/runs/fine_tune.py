@@ -14,12 +14,12 @@ import keras
 from keras_transformer.files import read_json, replacing
 from keras_transformer.models.presets import PRESETS
 from keras_transformer.runs.checkpoints import load_weights
+from keras_transformer.runs.loading import SHARED, SIDES, load_tokenizers
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.runs.settings import OPTIONS, TrainSettings
 from keras_transformer.text import Tokenizer
 from keras_transformer.text.seen import Seen
 
-SHARED, SIDES = "tokenizer.model", ("source.model", "target.model")
 VOCABULARY = ("vocabulary_size", "vocabulary_type", "normalization", "separate_vocabularies")
 SIZES = ("num_layers", "d_model", "num_heads", "d_ff", "norm")
 # Defaults of the options that presets and configs leave out.
@@ -143,12 +143,12 @@ class Initial(NamedTuple):
 
     def tokenizers(self, folder: Path | None = None) -> tuple[Tokenizer, Tokenizer]:
         """The vocabularies of source and target (one object if shared), saved in `folder`."""
-        names = (SHARED,) if (self.folder / SHARED).exists() else SIDES
-        found = [Tokenizer.load(self.folder / name) for name in names]
+        found = load_tokenizers(self.folder)
         if folder is not None:
-            for name, tokenizer in zip(names, found, strict=True):
+            names = (SHARED,) if found[0] is found[1] else SIDES
+            for name, tokenizer in zip(names, found, strict=False):
                 tokenizer.save(folder / name)
-        return found[0], found[-1]
+        return found
 
     def seen_with(self, seen: Seen) -> Seen | None:
         """What this model's training or `seen` had; None if the training is not known."""

@@ -12,6 +12,7 @@ from keras_transformer.runs import prepare
 from keras_transformer.runs.derivation import loss_worth_translating, with_derived, with_recorded
 from keras_transformer.runs.fine_tune import VOCABULARY, start_from
 from keras_transformer.runs.fit import translation_score
+from keras_transformer.runs.loading import load_translator
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.runs.settings import TrainSettings, names_where
 
@@ -29,7 +30,7 @@ def train(settings: TrainSettings) -> RunDirectory:
         settings: The options. Those that are None follow from the size of the text.
 
     Returns:
-        The run: `kt.Translator.load(run.path)` translates with it.
+        The run: `kt.load_translator(run.path)` translates with it.
 
     Raises:
         ValueError: For options or text that do not fit, or a folder that holds something else.
@@ -39,7 +40,7 @@ def train(settings: TrainSettings) -> RunDirectory:
 
     ```python
     run = kt.runs.train(kt.runs.TrainSettings(train_tsv="pairs.tsv", hold_out=50, run_dir="r"))
-    kt.Translator.load(run.path).translate(["A man rides a horse."])
+    kt.load_translator(run.path).translate(["A man rides a horse."])
     ```
     """
     keep_freed_memory()
@@ -179,7 +180,7 @@ def fit(
 
 def finish(settings: TrainSettings, ready: prepare.Prepared, run: RunDirectory) -> None:
     """Scores the result on the validation text, and says what the run holds."""
-    translator = Translator.load(run.path)
+    translator = load_translator(run.path)
     sources, references = zip(*ready.scored, strict=True)
     hypotheses = translator.translate(sources, beam_size=1)
     score = evaluation.bleu(hypotheses, references, tokenize=settings.tokenize)

@@ -67,7 +67,7 @@ def explain(translator, text, target=None, beam_size=4, length_penalty=0.6):
     Example:
 
     ```python
-    found = kt.visualization.explain(kt.Translator.load("runs/demo"), "나는 집에 간다")
+    found = kt.visualization.explain(kt.load_translator("runs/demo"), "나는 집에 간다")
     found.weights["cross"][-1]  # [H, T, S]: what each step looks at in the source
     kt.visualization.write(found, "looked-at")  # a page and pictures
     ```
