@@ -19,21 +19,16 @@ import numpy as np
 
 from keras_transformer import progress
 from keras_transformer.files import flush, flush_folder, read_json, to_json
+from keras_transformer.ops import backend
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """One complete checkpoint on disk.
+    """One complete checkpoint on disk."""
 
-    Args:
-        path: Its folder.
-        update: The number of optimizer updates behind it.
-        state: The caller's state that was saved with it.
-    """
-
-    path: Path
-    update: int
-    state: dict
+    path: Path  # its folder
+    update: int  # the number of optimizer updates before it
+    state: dict  # the caller's state that was saved with it
 
 
 def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) -> Checkpoint:
@@ -50,7 +45,7 @@ def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) 
             write_arrays(file, [(v.path, keras.ops.convert_to_numpy(v)) for v in variables])
             flush(file)
             files[name] = {"size": os.fstat(file.fileno()).st_size, "sha256": _sha256(file)}
-    record = {"update": update, "backend": keras.backend.backend(), "files": files, "state": state}
+    record = {"update": update, "backend": backend.name(), "files": files, "state": state}
     with open(temporary / "state.json", "wb") as file:  # last: it vouches for the others
         file.write(to_json(record, indent=1).encode())
         flush(file)
@@ -65,9 +60,7 @@ def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) 
 def complete(folders: Iterable[Path], contents: bool = True) -> Iterator[Checkpoint]:
     """Yields the complete checkpoints among `folders`; names the damaged ones on stderr.
 
-    Args:
-        folders: Checkpoint folders.
-        contents: False compares only the sizes, not the SHA-256.
+    With `contents=False` it compares only the sizes, not the SHA-256.
     """
     for folder in folders:
         try:
@@ -93,12 +86,11 @@ def discard(folder: Path) -> None:
 
 def restore_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> dict:
     """Puts weights, seed states and optimizer back; see `RunDirectory.restore`."""
-    backend = read_json(checkpoint.path / "state.json")["backend"]
-    if backend != keras.backend.backend():
+    saved_on = read_json(checkpoint.path / "state.json")["backend"]
+    if saved_on != backend.name():
         raise ValueError(
-            f"{checkpoint.path} was saved on the {backend} backend, this is "
-            f"{keras.backend.backend()}, and their random numbers differ: resume with "
-            f"KERAS_BACKEND={backend}."
+            f"{checkpoint.path} was saved on the {saved_on} backend, this is {backend.name()}, and "
+            f"their random numbers differ: resume with KERAS_BACKEND={saved_on}."
         )
     variables = _variables(model)
     saved = {name: read_arrays(checkpoint.path / name) for name in variables}

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_transformer import data, evaluation, losses, metrics, models, text
+from keras_transformer.ops.capabilities import make_deterministic
 from keras_transformer.optimizers import LossScale, PaperAdam
 from keras_transformer.optimizers.schedules import PaperSchedule
 from keras_transformer.progress import say
@@ -130,10 +131,9 @@ def prepare(
     if folder is not None:
         sources = [source for source, _ in pairs.train]
         seen = Seen.of(sources, tokenizer, train_ids)
-        if initial is not None:
-            seen = initial.seen_with(seen)
-        if seen is not None:
-            seen.save(folder)
+        known = seen if initial is None else initial.seen_with(seen)
+        if known is not None:
+            known.save(folder)
 
     shapes = settings.shapes
     if shapes == "auto" and settings.jit != "auto":
@@ -157,10 +157,8 @@ def prepare(
 
     # Seeded here, so that model and dropout are those of a recipe that does the same.
     keras.utils.set_random_seed(settings.seed)
-    if settings.deterministic and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
+    if settings.deterministic:
+        make_deterministic()
     if initial is None:
         model = build_model(settings, tokenizer, target_tokenizer)
     else:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-import keras
+from keras_transformer.ops import backend
 
 PACKAGES = ("keras-transformer-kit", "keras", "tensorflow", "jax", "torch", "numpy")
 
@@ -50,7 +50,7 @@ def environment() -> dict:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
         **versions,
-        "backend": keras.backend.backend(),
+        "backend": backend.name(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
     }

@@ -1,11 +1,10 @@
 """Trains a Transformer on parallel text: what `keras-transformer train` does."""
 
-import keras
-
 from keras_transformer import callbacks, data, evaluation
 from keras_transformer.decoding import Translator
 from keras_transformer.files import write_json, write_lines
 from keras_transformer.models.presets import PRESETS, label_smoothing
+from keras_transformer.ops import backend
 from keras_transformer.ops.memory import keep_freed_memory, training_step_bytes
 from keras_transformer.progress import say
 from keras_transformer.runs import prepare
@@ -47,7 +46,7 @@ def train(settings: TrainSettings) -> RunDirectory:
     pairs, initial, settings, derived = _read(settings)
     record = {
         **settings.record(),
-        "backend": keras.backend.backend(),
+        "backend": backend.name(),
         "text_sha256": data.text_sha256(*pairs),
     }
     if initial is None:  # runs without them are older than these options
