@@ -1,12 +1,11 @@
-"""Text to ids and back, and what of it training has seen."""
+"""Text to ids and back, training of vocabularies, and what training saw of a language."""
 
 from keras_transformer.text.seen import Seen
-from keras_transformer.text.tokenizer import (
+from keras_transformer.text.tokenizer import Tokenizer, comparable
+from keras_transformer.text.training import (
     MODEL_TYPES,
     NORMALIZATIONS,
-    Tokenizer,
     VocabularySizeError,
-    comparable,
     train_tokenizer,
 )
 

@@ -1,33 +1,36 @@
 """What training saw of the source language, so that translating can say what it never saw."""
 
+import os
 import re
 import unicodedata
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from keras_transformer.files import read_json, replacing, write_json
+from keras_transformer.files import read_json, replacing, write_json, write_lines
 
-# A text of more different words than this is so varied that a new word says little.
+# With more different words than this, a text is so varied that a new word says little.
 MOST_WORDS = 50_000
-# A source that is longer than the longest of training by this factor is far longer.
+# A source is called far longer if it exceeds the longest one of training by this factor.
 FAR_LONGER = 1.5
-# How two spaces in a row, or one at an end of the text, are counted among the invisible characters.
+# Stands for two spaces in a row, or one at an end of the text, among the invisible characters.
 EXTRA = "  "
 
 
 class Seen:
-    """The pieces, and of a text of few different words the words too, that training had.
+    """The pieces that occurred in training, and the words if there were few different ones.
 
-    A vocabulary can spell almost any word, so a small closed corpus needs more than its pieces: a
-    new word made of known pieces is as foreign to the model as one made of new ones.
+    A vocabulary can spell almost any word, so for a small corpus the pieces are not enough: a new
+    word made of known pieces is as foreign to the model as one made of new pieces.
 
     Args:
-        ids: booleans [V], True = the id occurred in training.
-        words: a set of words as `words_of` gives them, or None where there were too many to keep.
-        invisible: a set of the spaces other than " " and of the format and control characters
-            (U+200E and the like) that occurred, and `EXTRA`; None where that is not known.
-        longest: how many tokens the longest source had; None where that is not known.
+        ids: Booleans [V], True = the id occurred in training.
+        words: A set of words as `words_of` gives them, or None if there were too many to keep.
+        invisible: A set of the spaces other than " ", the format and control characters (such as
+            U+200E) and `EXTRA`, as far as they occurred; None if that is not known.
+        longest: How many tokens the longest source had; None if that is not known.
 
     Example:
 
@@ -40,24 +43,31 @@ class Seen:
     ```
     """
 
-    # Kinds of what is said of a source.
+    # The kinds of remarks on a source.
     REMARKS = ("unseen", "long", "invisible")
 
-    def __init__(self, ids, words=None, invisible=None, longest=None):
+    def __init__(
+        self,
+        ids: np.ndarray,
+        words: set[str] | None = None,
+        invisible: set[str] | None = None,
+        longest: int | None = None,
+    ) -> None:
         self.ids = ids
         self.words = words
-        self.invisible = invisible
+        self.invisible: Any = invisible
         self.longest = longest
 
     @classmethod
-    def of(cls, sources, tokenizer, encoded=None):
-        """What `sources`, a list of strings, hold; `encoded`: their `EncodedPairs`, if there."""
+    def of(cls, sources: Sequence[str], tokenizer: Any, encoded: Any = None) -> "Seen":
+        """What sources hold, a list of strings. `encoded` may be their `EncodedPairs`."""
         if encoded is None:
-            ids = tokenizer.encode(list(sources))
+            ids = tokenizer.encode(sources)
             longest = max(map(len, ids), default=0)
         else:
             ids, longest = [encoded.source_ids], int(encoded.source_lengths.max())
-        words, invisible = set(), set()
+        words: set[str] | None = set()
+        invisible: set[str] = set()
         for line in sources:
             invisible.update(invisible_in(line))
             if words is not None:
@@ -66,8 +76,8 @@ class Seen:
                     words = None
         return cls(tokenizer.seen_ids(ids), words, invisible, longest)
 
-    def union(self, other):
-        """What either had; of words only where both know theirs, and few enough."""
+    def union(self, other: "Seen") -> "Seen":
+        """What at least one of the two had. Words only if both know theirs, and they are few."""
         words, invisible, longest = None, None, None
         if self.words is not None and other.words is not None:
             words = self.words | other.words
@@ -78,8 +88,8 @@ class Seen:
             longest = max(self.longest, other.longest)
         return Seen(self.ids | other.ids, words, invisible, longest)
 
-    def save(self, folder):
-        """Writes `seen_ids.npy`, `seen.json` and, for few enough words, `seen_words.txt`."""
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes `seen_ids.npy`, `seen.json` and, if the words are known, `seen_words.txt`."""
         with replacing(Path(folder) / "seen_ids.npy") as file:
             np.save(file, self.ids)
         if self.longest is not None:
@@ -87,12 +97,11 @@ class Seen:
             record = {"longest": self.longest, "invisible": invisible}
             write_json(Path(folder) / "seen.json", record)
         if self.words is not None:
-            with replacing(Path(folder) / "seen_words.txt") as file:
-                file.write("".join(f"{word}\n" for word in sorted(self.words)).encode())
+            write_lines(Path(folder) / "seen_words.txt", sorted(self.words))
 
     @classmethod
-    def load(cls, folder):
-        """What `save` wrote, None where it wrote nothing. Older runs have no `seen.json`."""
+    def load(cls, folder: str | os.PathLike) -> "Seen | None":
+        """Reads what `save` wrote; None if it wrote nothing. Older runs have no `seen.json`."""
         folder = Path(folder)
         ids, words, record = (folder / f"seen{end}" for end in ("_ids.npy", "_words.txt", ".json"))
         if not ids.exists():
@@ -104,11 +113,11 @@ class Seen:
             invisible, longest = set(map(_of_name, record["invisible"])), record["longest"]
         return cls(np.load(ids, allow_pickle=False), known, invisible, longest)
 
-    def plain(self, text):
-        """`text` as the model is to read it: without invisible characters that are new to it.
+    def plain(self, text: str) -> str:
+        """Returns `text` as the model reads it: without invisible characters that are new to it.
 
-        A space of any kind that training never saw becomes " ", one for several and none at the
-        ends. A format or control character that it never saw is left out. What training saw stays.
+        Spaces of a kind that training never saw become " ": one for several in a row, and none at
+        the ends. New format and control characters are left out. What training saw stays.
         """
         new = set() if self.invisible is None else invisible_in(text) - self.invisible
         if not new:
@@ -122,14 +131,16 @@ class Seen:
             return text
         return " ".join(part for part in text.split(" ") if part)
 
-    def remarks(self, text, ids, tokenizer, but=()):
-        """What a user should know of a source: {kind: sentence}, empty if training saw the like.
+    def remarks(
+        self, text: str, ids: list[int], tokenizer: Any, but: Collection[str] = ()
+    ) -> dict[str, str]:
+        """What a user should know about a source, {kind: sentence}; empty if nothing is new.
 
         Args:
-            text: the source as it was given.
-            ids: those of `plain(text)`, without the end.
-            tokenizer: its `Tokenizer`.
-            but: kinds of `REMARKS` to leave out.
+            text: The source as it was given.
+            ids: The ids of `plain(text)`, without the end.
+            tokenizer: Its `Tokenizer`.
+            but: Kinds of `REMARKS` to leave out.
         """
         if not ids:  # blank: nothing is translated
             return {}
@@ -150,8 +161,8 @@ class Seen:
             found["invisible"] = f"never seen in training: {', '.join(map(_as_read, new))} {where}."
         return found
 
-    def unseen(self, text, tokenizer):
-        """What of `text` training never saw: words where they are known, else pieces; each once."""
+    def unseen(self, text: str, tokenizer: Any) -> list[str]:
+        """The words of `text` that training never saw, or pieces if words are not known."""
         if self.words is None:
             return tokenizer.unseen_pieces(text, self.ids)
         found = []
@@ -166,8 +177,8 @@ class Seen:
         return list(dict.fromkeys(found))
 
 
-def invisible_in(text):
-    """A set: the spaces other than " " and the format and control characters of a text; `EXTRA`."""
+def invisible_in(text: str) -> set[str]:
+    """The spaces other than " ", format and control characters of a text, and `EXTRA`."""
     found = set()
     if not text.isprintable():
         composed = unicodedata.normalize("NFC", text)
@@ -181,8 +192,8 @@ def invisible_in(text):
     return found
 
 
-def name_of(characters):
-    """Their code points: "U+3000"."""
+def name_of(characters: str) -> str:
+    """Returns code points as in "U+3000"."""
     return " ".join(f"U+{ord(each):04X}" for each in characters)
 
 
@@ -191,15 +202,15 @@ def _of_name(name):
 
 
 def _as_read(characters):
-    """What they are and how they are read."""
+    """Names characters, and says how they are read."""
     if characters == EXTRA:
         return "spaces in a row or at an end (read as one, or none)"
     name = f"{name_of(characters)} {unicodedata.name(characters, '')}".rstrip()
     return f"{name} ({'read as a space' if characters.isspace() else 'left out'})"
 
 
-def words_of(text):
-    """The words between spaces, without punctuation at their edges and without case."""
+def words_of(text: str) -> list[str]:
+    """The words between spaces, in lower case and without punctuation at their edges."""
     words = (_strip(word) for word in unicodedata.normalize("NFC", text).casefold().split())
     return [word for word in words if word]
 

@@ -1,11 +1,12 @@
-"""Other pieces for the same words, at random: BPE-dropout and subword regularization.
+"""Random other pieces for the same words: BPE-dropout and subword regularization.
 
-SentencePiece draws them too, but whatever its seed its draws differ between processes, and a
-resumed training must see the very batches that it would have seen. Here NumPy's generators draw,
-for all words of a corpus at once.
+SentencePiece can draw them too, but its draws differ between processes even with a seed. A resumed
+training must see the batches that it would have seen, so here NumPy's generators draw, for all
+words of a corpus at once.
 """
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,10 @@ _SYMBOLS_AT_A_TIME = 1 << 20
 
 
 class Segmenter:
-    """Cuts the words of an encoded corpus into pieces anew, as often as asked.
+    """Cuts the words of an encoded corpus into random pieces, again and again.
 
-    A word is a piece that starts with "▁" and what follows it up to the next: no piece of
-    `train_tokenizer`'s vocabularies reaches from one word into another, so each is cut by itself.
+    A word is a piece that starts with "▁" and the pieces up to the next "▁". In vocabularies of
+    `train_tokenizer` no piece reaches from one word into another, so each word is cut by itself.
 
     Args:
         model_proto: The bytes of a SentencePiece model of kind "bpe" or "unigram".
@@ -28,20 +29,22 @@ class Segmenter:
         ValueError: If `alpha` is out of its range, or the vocabulary is of another kind.
     """
 
-    def __init__(self, model_proto, ids, offsets, alpha):
+    def __init__(
+        self, model_proto: bytes, ids: np.ndarray, offsets: np.ndarray, alpha: float
+    ) -> None:
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be above 0 and at most 1, got {alpha}")
         vocabulary = _Vocabulary(model_proto)
         if vocabulary.kind not in _KINDS:
             raise ValueError(
-                "only bpe and unigram vocabularies can be sampled from; this one cuts every text "
-                'in one way: train one with model_type="bpe"'
+                "only bpe and unigram vocabularies can be sampled from; this one cuts a text in "
+                'one way only: train one with model_type="bpe"'
             )
         starts = vocabulary.starts_word[ids]
         starts[offsets[:-1][np.diff(offsets) > 0]] = True
         begins = np.flatnonzero(starts)
         self._sentence_words = np.searchsorted(begins, offsets)  # first word of each, and the end
-        distinct = {}
+        distinct: dict[bytes, int] = {}
         ids = np.ascontiguousarray(ids, np.int32)
         bounds = itertools.pairwise([*begins.tolist(), len(ids)])
         spans = (ids[a:b].tobytes() for a, b in bounds if b > a)
@@ -52,16 +55,12 @@ class Segmenter:
         self._lengths = np.array([len(word) for word in spelled], np.int64)  # in symbols
         self._draw = _KINDS[vocabulary.kind](vocabulary, spelled, alpha)
 
-    def draw(self, rng):
-        """One random segmentation.
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draws a segmentation: `ids, offsets` like those of the corpus, int32 and int64.
 
-        Args:
-            rng: A `numpy.random.Generator`; the same state gives the same pieces.
-
-        Returns:
-            `ids, offsets` as those of the corpus, int32 and int64.
+        The same state of `rng` gives the same pieces.
         """
-        # A word has at most as many pieces as symbols: each gets that room, -1 where unused.
+        # A word has at most as many pieces as symbols, so it gets that much room; -1 is unused.
         begins = np.cumsum(self._lengths[self._words]) - self._lengths[self._words]
         pieces = np.full(self._lengths[self._words].sum(), -1, np.int32)
         self._draw(self._words, begins, pieces, rng)
@@ -81,7 +80,7 @@ class _Vocabulary:
         self.ids = {text: id for id, text in enumerate(self.texts) if text != "\0"}
 
     def spell(self, ids):
-        """Ids to those of their characters; what is no text, a byte say, is a symbol itself."""
+        """Ids -> the ids of their characters. An id that is no text, such as a byte, stays."""
         symbols = []
         for id in ids:
             characters = [self.ids.get(character) for character in self.texts[id]]
@@ -90,10 +89,10 @@ class _Vocabulary:
 
 
 class _BpeDropout:
-    """Merges the symbols of all words, each merge left out with probability alpha.
+    """Merges the symbols of all words, and leaves out each merge with probability alpha.
 
-    As in BPE, of the neighbours whose union is a piece the pair of the best score is next, the
-    leftmost of equals; left out, it is tried again only when one of its sides has changed.
+    As in BPE, the next pair is the one whose union is the piece of the best score, the leftmost of
+    equals. A merge that was left out is tried again only when one of its sides has changed.
     """
 
     def __init__(self, vocabulary, spelled, alpha):
@@ -123,7 +122,7 @@ class _BpeDropout:
                 pieces[begins[rows, None] + columns] = symbols
 
     def _merge(self, symbols, rng):
-        """Merges int [W, length] in place; what becomes free at a row's end is -1."""
+        """Merges integers [W, length] in place. Freed places at a row's end become -1."""
         rows, work = np.arange(len(symbols)), symbols.copy()
         unions, scores = self._look_up(work[:, :-1], work[:, 1:])
         while scores.size:
@@ -142,13 +141,13 @@ class _BpeDropout:
                 _without(unions[at], best, -1),
                 _without(scores[at], best, -np.inf),
             )
-            for left in (best - 1, best):  # the pairs that the new symbol is part of
+            for left in (best - 1, best):  # the pairs with the new symbol
                 real = (left >= 0) & (left < scores.shape[1])
                 r, c = at[real], left[real]
                 unions[r, c], scores[r, c] = self._look_up(work[r, c], work[r, c + 1])
 
     def _look_up(self, left, right):
-        """The union of each pair of symbols and its score, -inf where there is none."""
+        """The union of each pair of symbols and its score; -inf if there is no such piece."""
         if not len(self._pairs):
             return np.full(left.shape, -1), np.full(left.shape, -np.inf)
         pairs = left * self._size + right
@@ -158,7 +157,7 @@ class _BpeDropout:
 
 
 def _without(array, columns, fill):
-    """Each row without the element of its column; `fill` comes in at the end."""
+    """Removes one element per row, that of its column; `fill` follows at the end."""
     width = array.shape[1]
     places = np.arange(width) + (np.arange(width) >= columns[:, None])
     filled = np.concatenate([array, np.full((len(array), 1), fill, array.dtype)], axis=1)
@@ -166,11 +165,11 @@ def _without(array, columns, fill):
 
 
 class _UnigramLattices:
-    """Draws whole segmentations, each with probability ~ (product of its pieces' own) ^ alpha.
+    """Draws segmentations with probability proportional to (product of their pieces' own) ^ alpha.
 
-    Forward filtering, backward sampling: nodes are the places between symbols, an edge is a
-    piece, and from a word's end one walks back by edges drawn in proportion to all that lies
-    before them.
+    Forward filtering, backward sampling: nodes are the places between symbols, and an edge is a
+    piece. From a word's end, `__call__` walks back along edges, which it draws in proportion to the
+    sum over all paths that lead to them.
     """
 
     def __init__(self, vocabulary, spelled, alpha):
@@ -192,7 +191,7 @@ class _UnigramLattices:
                 log_sums[end] = np.logaddexp.reduce(weights)
                 shares = np.cumsum(np.exp(weights - log_sums[end]))
                 shares[-1] = 1.0
-                # Sorted over all nodes: an edge's key is its end node plus a cumulative share.
+                # Sorted over all nodes: the key of an edge is its end node + cumulative share.
                 keys.append(first + end + shares)
                 origins += [first + start for start in starts]
                 ids += edges
@@ -210,4 +209,4 @@ class _UnigramLattices:
             nodes, firsts, begins = nodes[inside], firsts[inside], begins[inside]
 
 
-_KINDS = {"BPE": _BpeDropout, "UNIGRAM": _UnigramLattices}
+_KINDS: dict[str, Any] = {"BPE": _BpeDropout, "UNIGRAM": _UnigramLattices}

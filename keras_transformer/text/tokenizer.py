@@ -1,27 +1,26 @@
 """Text to ids and back: one SentencePiece vocabulary that owns its special ids."""
 
-import hashlib
 import itertools
 import os
-import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from keras_transformer import arguments, progress
+from keras_transformer import arguments
+from keras_transformer.files import replacing
 from keras_transformer.text.subwords import Segmenter
 
-MODEL_TYPES = ("bpe", "unigram", "char", "word")
 MASK = "<mask>"
-NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
 
 
 class Tokenizer:
     """A SentencePiece vocabulary (Kudo and Richardson, 2018, arXiv 1808.06226).
 
-    Text is brought to Unicode NFC first, so that composed and decomposed Korean or accents
-    give the same ids. A vocabulary of `train_tokenizer`'s default kind is lossless:
+    Text is first brought to Unicode NFC, so that composed and decomposed letters (Korean syllables,
+    accents) give the same ids. A vocabulary of `train_tokenizer`'s default kind is lossless:
     `decode(encode(text)) == NFC(text)`, up to spaces at either end and a literal "▁".
 
     Args:
@@ -31,7 +30,7 @@ class Tokenizer:
     Attributes:
         model_proto: Those bytes.
         pad_id, unknown_id, start_id, end_id: The special ids, read from the model.
-        mask_id: The id of `"<mask>"`, for masked language models; None in a vocabulary without.
+        mask_id: The id of `"<mask>"`, for masked language models; None if the vocabulary has none.
 
     Raises:
         ValueError: If the bytes are no SentencePiece model, or its special ids do not fit.
@@ -45,11 +44,14 @@ class Tokenizer:
     ```
     """
 
-    def __init__(self, model_proto):
+    def __init__(self, model_proto: bytes) -> None:
         import sentencepiece
 
         if not model_proto:
-            raise ValueError("expected a SentencePiece model, got 0 bytes")
+            raise ValueError(
+                "expected a SentencePiece model, got 0 bytes; make one with "
+                "kt.text.train_tokenizer(...).save(path)"
+            )
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
         except RuntimeError as error:
@@ -72,17 +74,17 @@ class Tokenizer:
             )
 
     @property
-    def vocabulary_size(self):
-        """Returns V, the number of ids, special ones included."""
+    def vocabulary_size(self) -> int:
+        """The number of ids V, special ones included."""
         return self._processor.vocab_size()
 
-    def special_ids(self):
-        """Returns the ids that stand for no text, the unknown one among them, in order."""
+    def special_ids(self) -> list[int]:
+        """Returns the ids that stand for no text, the unknown one included, in order."""
         ids = {self.pad_id, self.unknown_id, self.start_id, self.end_id, self.mask_id}
-        return sorted(ids - {None})
+        return sorted(id for id in ids if id is not None)
 
-    def encode(self, text):
-        """Text to ids, without start or end; special ids never come from the text.
+    def encode(self, text: str | Sequence[str]) -> Any:
+        """Text to ids, without start or end. No text gives special ids.
 
         Args:
             text: A string, or a list of strings.
@@ -90,35 +92,32 @@ class Tokenizer:
         Returns:
             A list of ids, or a list of lists of ids.
         """
-        # One line a call: on a list sentencepiece 0.2.3 starts threads at each call, and they
-        # sometimes wait for minutes without a reason (seen in decode), to save a fifth of the time.
+        # One call per line: for a list sentencepiece 0.2.3 starts threads at each call. That saves
+        # a fifth of the time, but sometimes they wait for minutes without a reason.
         encode = self._processor.encode
         try:
             if isinstance(text, str):
-                return encode(_nfc(text))
-            return [encode(_nfc(line)) for line in text]
-        except (RuntimeError, TypeError):  # in words that say nothing of the text
+                return encode(nfc(text))
+            return [encode(nfc(line)) for line in text]
+        except (RuntimeError, TypeError):  # which do not name the text
             if isinstance(text, str):
                 arguments.string(text, "A tokenizer encodes text, got")
             arguments.strings(text, "encode")
             raise
 
-    def sample(self, texts, alpha, seed):
-        """Texts to ids, each cut into pieces at random: the same seed, the same ids.
+    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+        """Texts to ids, each cut into pieces at random.
 
         On a "bpe" vocabulary this is BPE-dropout (Provilkov et al., 2020, arXiv 1910.13267), on a
-        "unigram" one subword regularization (Kudo, 2018, arXiv 1804.10959). The pieces differ,
+        "unigram" one subword regularization (Kudo, 2018, arXiv 1804.10959). The pieces differ, but
         `decode` gives the same text.
 
         Args:
             texts: A list of strings.
-            alpha: Above 0, up to 1. With "bpe" the probability with which each merge is left
-                out: 0.1 in the paper, 1 gives characters. With "unigram" the exponent of the
-                probabilities that segmentations are drawn by: the smaller, the more evenly.
-            seed: Integer from 0.
-
-        Returns:
-            A list of lists of ids, without start or end.
+            alpha: Above 0, at most 1. With "bpe" it is the probability that a merge is left out:
+                0.1 in the paper; 1 gives characters. With "unigram" it is the exponent of the
+                segmentations' probabilities: the smaller, the more evenly they are drawn.
+            seed: Integer from 0. The same seed gives the same ids.
 
         Raises:
             ValueError: If `alpha` is out of its range, or the vocabulary is of another kind.
@@ -132,11 +131,10 @@ class Tokenizer:
         ids, offsets = segmenter.draw(np.random.default_rng(seed))
         return [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
 
-    def decode(self, ids):
-        """Ids to text: pad and start are left out, the first end ends it, edge spaces go.
+    def decode(self, ids: Any) -> Any:
+        """Decodes ids to text. Drops pad and start, stops at the first end, strips spaces.
 
-        Bytes that are no UTF-8 become "\ufffd" and the unknown id " ⁇ "; nothing a model can
-        emit is an error.
+        Invalid UTF-8 becomes "\ufffd" and the unknown id " ⁇ ", so no model output raises.
 
         Args:
             ids: A list or array of ids, or a list of those, or an array of shape [B, T].
@@ -164,44 +162,37 @@ class Tokenizer:
             ids = ids[: ids.index(self.end_id)]
         return [i for i in ids if i != self.pad_id and i != self.start_id]
 
-    def pieces(self, text):
+    def pieces(self, text: str) -> list[str]:
         """Returns the pieces of `text` as strings: "▁" is a space, "<0xE3>" a byte."""
         text = arguments.string(text, "A tokenizer encodes text, got")
-        return self._processor.encode(_nfc(text), out_type=str)
+        return self._processor.encode(nfc(text), out_type=str)
 
-    def id_to_piece(self, id):
+    def id_to_piece(self, id: int) -> str:
         """Returns the piece of an id, as a string."""
         return self._processor.id_to_piece(int(id))
 
-    def piece_to_id(self, piece):
+    def piece_to_id(self, piece: str) -> int:
         """Returns the id of a piece, `unknown_id` if the vocabulary lacks it."""
         return self._processor.piece_to_id(piece)
 
-    def seen_ids(self, encoded):
-        """Marks the ids that occur in encoded training text.
-
-        Args:
-            encoded: An iterable of id lists or id arrays.
-
-        Returns:
-            A boolean array [V], True = occurred.
-        """
+    def seen_ids(self, encoded: Iterable[Any]) -> np.ndarray:
+        """Returns booleans [V], True = the id occurs in `encoded`, lists or arrays of ids."""
         seen = np.zeros(self.vocabulary_size, bool)
         for ids in encoded:
             seen[np.asarray(ids, "int64")] = True
         return seen
 
-    def unseen_pieces(self, text, seen_ids):
-        """What in `text` training never saw, so that its translation there is a guess.
+    def unseen_pieces(self, text: str, seen_ids: np.ndarray) -> list[str]:
+        """Returns the pieces of `text` that training never saw, where a translation is a guess.
 
         Args:
             text: A string.
-            seen_ids: A boolean array [V], True = the id occurred in training; see `seen_ids()`.
+            seen_ids: Booleans [V], True = the id occurred in training; see `seen_ids()`.
 
         Returns:
-            The distinct unseen pieces in order of appearance, readable: without the "▁" of a
-            space, and the character itself where the vocabulary spells it in bytes. A piece
-            that the vocabulary cannot express at all (unknown) always counts as unseen.
+            The distinct pieces in order of appearance, made readable: without the "▁" of a space,
+            and with a character instead of the bytes that spell it. Unknown pieces, which the
+            vocabulary cannot express, always count as unseen.
         """
         ids, pieces = self.encode(text), self.pieces(text)
         unseen = []
@@ -213,18 +204,18 @@ class Tokenizer:
                 pending_unseen |= is_unseen
                 try:
                     piece, is_unseen = pending.decode(), pending_unseen
-                except UnicodeDecodeError:  # the character goes on in the next piece
+                except UnicodeDecodeError:  # the next piece has more bytes of the character
                     continue
                 pending, pending_unseen = b"", False
             if is_unseen:
                 unseen.append(piece.replace("▁", " ").strip(" ") or "▁")
         return list(dict.fromkeys(unseen))
 
-    def save(self, path):
-        """Writes the model to `path`, atomically; an existing other file is never overwritten.
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the model to a file, whole or not at all. Another file is never overwritten.
 
         Args:
-            path: The file to write, `.model` by custom, in an existing folder.
+            path: The file, usually named `.model`, in an existing folder.
 
         Raises:
             ValueError: If `path` exists and holds something else.
@@ -239,12 +230,11 @@ class Tokenizer:
             )
         if not path.parent.is_dir():
             raise FileNotFoundError(f"no folder {path.parent} to save {path.name} in; make it")
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(self.model_proto)
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write(self.model_proto)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
         """Reads a tokenizer that `save` wrote.
 
         Raises:
@@ -261,12 +251,12 @@ class Tokenizer:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def in_graph(self):
-        """The same tokenizer as TensorFlow ops, for tf.data, tf.function and SavedModel.
+    def in_graph(self) -> Any:
+        """Returns the same tokenizer as TensorFlow ops, for tf.data, tf.function and SavedModel.
 
-        Build it after `keras.utils.set_random_seed`, `tf.random.set_seed` and
-        `clear_session`: they destroy the TensorFlow resource that it holds. To encode a corpus,
-        `encode` is faster. Loading a SavedModel that holds one needs `import tensorflow_text`.
+        Build it after `keras.utils.set_random_seed`, `tf.random.set_seed` and `clear_session`,
+        which destroy the TensorFlow resource that it holds. To encode a corpus, `encode` is faster.
+        To load a SavedModel that holds one, first `import tensorflow_text`.
 
         Returns:
             A `tf.Module` with two functions:
@@ -281,207 +271,16 @@ class Tokenizer:
         tf.saved_model.save(graph, "tokenizer")
         ```
         """
-        return _build_in_graph(self)
+        from keras_transformer.text.in_graph import in_graph
+
+        return in_graph(self)
 
 
-def _build_in_graph(tokenizer):
-    import keras_nlp
-    import tensorflow as tf
-    import tensorflow_text
-
-    class InGraphTokenizer(tf.Module):
-        def __init__(self):
-            super().__init__()
-            layer = keras_nlp.tokenizers.SentencePieceTokenizer(proto=tokenizer.model_proto)
-            # A SavedModel follows tf.Module attributes; it finds the vocabulary through this one
-            # only, since a Keras layer hides it (and is no TensorFlow object on other backends).
-            self._resource = layer._sentence_piece
-            # In a file tensorflow_text calls every vocabulary the same, and two would come back as
-            # one: the name of each is its own.
-            digest = hashlib.sha256(tokenizer.model_proto).hexdigest()
-            self._resource._model_resource._name = f"vocabulary_{digest[:16]}"
-            self._tokenize, self._detokenize = layer.tokenize, layer.detokenize
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def encode(self, strings):
-            return self._tokenize(tensorflow_text.normalize_utf8(strings, "NFC"))
-
-        def decode(self, ids):
-            if isinstance(ids, tf.RaggedTensor):
-                ids = ids.to_tensor(tokenizer.pad_id)
-            return self.decode_padded(tf.cast(ids, tf.int32))
-
-        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
-        def decode_padded(self, ids):  # [B, T]
-            ended = tf.math.cumsum(tf.cast(ids == tokenizer.end_id, tf.int32), axis=1) > 0
-            special = (ids == tokenizer.pad_id) | (ids == tokenizer.start_id)
-            content = tf.ragged.boolean_mask(ids, ~(ended | special))
-            return tf.strings.regex_replace(self._detokenize(content), "^ +| +$", "")
-
-    return InGraphTokenizer()
+def comparable(text: str) -> str:
+    """Returns a text in NFC and without spaces at its ends: equal texts look equal to a reader."""
+    return nfc(text).strip()
 
 
-def train_tokenizer(
-    pairs,
-    vocabulary_size=10_000,
-    model_type="bpe",
-    normalization="identity",
-    character_coverage=None,
-    mask=False,
-):
-    """Trains one vocabulary on both sides of parallel text (sec. 5.1: shared BPE).
-
-    The same text and arguments give the same vocabulary, whatever the machine.
-
-    Args:
-        pairs: An iterable of (source, target) string pairs, or of plain strings.
-        vocabulary_size: V, with the 4 special ids (pad 0, unknown 1, start 2, end 3) and, for
-            "bpe" and "unigram", 256 bytes. A "char" vocabulary may come out smaller.
-        model_type: "bpe" or "unigram" (both lossless: what is rare is spelled in bytes), or
-            "char" or "word" (what is not in the vocabulary becomes unknown).
-        normalization: "identity" keeps the text as it is. "nmt_nfkc", "nfkc", "nmt_nfkc_cf" and
-            "nfkc_cf" are SentencePiece's own lossy rules (½ becomes 1⁄2, runs of spaces one).
-        character_coverage: The share of the text, from 0.98 to 1, whose characters get a piece
-            of their own. Defaults to 0.9995 for "bpe" and "unigram", else 1.
-        mask: Whether there is a fifth special id, `mask_id` 4, for masked language models. The
-            characters "<mask>" in a text are text like any other.
-
-    Returns:
-        A `Tokenizer`.
-
-    Raises:
-        ValueError: If there is no text, or if it cannot fill a vocabulary of that size or
-            needs a larger one; the text names the limit.
-
-    Example:
-
-    ```python
-    pairs = [("a dog runs", "ein hund rennt"), ("a dog sleeps", "ein hund schläft")]
-    tokenizer = kt.text.train_tokenizer(pairs, vocabulary_size=290)
-    ```
-    """
-    import io
-
-    import sentencepiece
-
-    for name, value, allowed in (
-        ("model_type", model_type, MODEL_TYPES),
-        ("normalization", normalization, NORMALIZATIONS),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-    if pairs is None or isinstance(pairs, str | bytes):
-        raise ValueError(
-            f"pairs must be an iterable of pairs or of lines, got {_kind(pairs)}; "
-            "read files with kt.data.read_parallel"
-        )
-    special = 5 if mask else 4
-    vocabulary_size = arguments.whole_number(
-        "vocabulary_size",
-        vocabulary_size,
-        least=special + 1,
-        advice=f"{special} ids are special: pad, unknown, start, end{', mask' if mask else ''}.",
-    )
-    if character_coverage is not None:
-        arguments.real_number("character_coverage", character_coverage, least=0.98)
-        if character_coverage > 1:
-            raise ValueError(f"character_coverage is at most 1, got {character_coverage}.")
-    lines = [
-        # SentencePiece drops whole lines that hold its marker for rare characters, "▅".
-        _nfc(line).replace("▅", " ")
-        for number, item in enumerate(pairs)
-        for line in _lines_of(item, number)
-        if line.strip()
-    ]
-    if not lines:
-        raise ValueError("cannot train a vocabulary on no text: every line is empty")
-    spells_in_bytes = model_type in ("bpe", "unigram")
-    if character_coverage is None:
-        # Korean has 11,172 syllables, of which a corpus repeats a thousand or two. Bytes keep the
-        # rest without loss, and an embedding of a character seen once or twice would hardly be
-        # trained. Where there are no bytes, a character without a piece would be lost.
-        character_coverage = 0.9995 if spells_in_bytes else 1.0
-    model = io.BytesIO()
-    try:
-        # One long call, of which SentencePiece tells nothing: the lines that it has, and the time.
-        with progress.work("training a vocabulary", unit="lines") as done:
-            done(len(lines))
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines),
-                model_writer=model,
-                model_type=model_type,
-                vocab_size=vocabulary_size,
-                character_coverage=character_coverage,
-                normalization_rule_name=normalization,
-                remove_extra_whitespaces=normalization != "identity",
-                byte_fallback=spells_in_bytes,
-                pad_id=0,
-                unk_id=1,
-                bos_id=2,
-                eos_id=3,
-                # Never found in a text, unlike user's symbols.
-                control_symbols=[MASK] if mask else [],
-                # Bytes; the default drops lines over 4,192 without a word.
-                max_sentence_length=2**30,
-                # Unigram's sums, hence its pieces, depend on the number of threads.
-                num_threads=1,
-                minloglevel=2,
-            )
-    except RuntimeError as error:
-        raise _training_error(str(error), vocabulary_size, model_type) from error
-    return Tokenizer(model.getvalue())
-
-
-class VocabularySizeError(ValueError):
-    """The text cannot fill a vocabulary of that size, or needs a larger one.
-
-    Args:
-        message: What was asked for, and what is possible.
-        possible: The nearest size that this text allows, an integer.
-    """
-
-    def __init__(self, message, possible):
-        super().__init__(message)
-        self.possible = possible
-
-
-def _training_error(message, vocabulary_size, model_type):
-    prefix = f"cannot train a {model_type} vocabulary of vocabulary_size={vocabulary_size}: "
-    if most := re.search(r"size too high .*<= (\d+)", message):
-        return VocabularySizeError(
-            prefix + f"this text supports at most {most[1]}; lower it or give more text",
-            int(most[1]),
-        )
-    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return VocabularySizeError(
-            f"{prefix}this text needs at least {least[1]} (special ids, bytes, its frequent "
-            "characters); raise it or lower character_coverage",
-            int(least[1]),
-        )
-    return ValueError(prefix + f"SentencePiece says {message}")
-
-
-def comparable(text):
-    """What texts have in common that are one to a reader: NFC, without spaces at either end."""
-    return _nfc(text).strip()
-
-
-def _kind(value):
-    return "one string" if value is not None else "None"
-
-
-def _lines_of(item, number):
-    """The strings of an item of `pairs`, which is the `number`-th."""
-    try:
-        return [
-            arguments.string(line, f"Item {number} of pairs holds")
-            for line in ([item] if isinstance(item, str | bytes) else item)
-        ]
-    except TypeError:
-        raise ValueError(
-            f"pairs is an iterable of pairs of strings or of strings; item {number} is {item!r}."
-        ) from None
-
-
-def _nfc(text):
+def nfc(text: str) -> str:
+    """Returns a text in Unicode NFC: one character for a letter and its accents."""
     return unicodedata.normalize("NFC", text)
