@@ -276,22 +276,10 @@ def _check_fits(longest, limit, name):
 def _arrays(encoded, members, shape, weight):
     rows, source_width, target_width = shape
     places = spread(len(members), rows)
-    source_ids, _ = filled_rows(
-        encoded.source_ids,
-        encoded.source_offsets,
-        members,
-        places,
-        (rows, source_width),
-        encoded.source_end_id,
-    )
-    labels, real = filled_rows(
-        encoded.target_ids,
-        encoded.target_offsets,
-        members,
-        places,
-        (rows, target_width),
-        encoded.target_end_id,
-    )
+    source = encoded.source_ids, encoded.source_offsets, encoded.source_end_id
+    target = encoded.target_ids, encoded.target_offsets, encoded.target_end_id
+    source_ids, _ = filled_rows(*source, members, places, (rows, source_width))
+    labels, real = filled_rows(*target, members, places, (rows, target_width))
     target_ids = np.zeros_like(labels)
     target_ids[:, 1:] = np.where(real[:, 1:], labels[:, :-1], 0)
     target_ids[places, 0] = encoded.target_start_id

@@ -13,9 +13,6 @@ def text_sha256(*texts: Any) -> str:
     Args:
         *texts: Lists of pairs of strings, or strings.
 
-    Returns:
-        A string of 64 hexadecimal digits.
-
     Example:
 
     ```python

@@ -134,20 +134,15 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
     total = characters(pairs) if hasattr(pairs, "__len__") else None
     with progress.work("encoding", total, "characters") as done:
         while chunk := list(itertools.islice(remaining, _PAIRS_AT_A_TIME)):
-            filled = [(s, t) for s, t in chunk if s.strip() and t.strip()]
-            source_ids, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
-            target_ids, target_lengths = _flat_ids(
-                target_tokenizer, [target for _, target in filled]
+            _, sides, keep, empty, long = _sorted_out(
+                chunk, tokenizer, target_tokenizer, max_length
             )
-            empty, long = _empty_and_long(source_lengths, target_lengths, max_length)
-            keep = ~(empty | long)
             count += len(chunk)
-            dropped_empty += len(chunk) - len(filled) + int(empty.sum())
-            dropped_long += int(long.sum())
-            columns[0].append(source_ids[np.repeat(keep, source_lengths)])
-            columns[1].append(source_lengths[keep])
-            columns[2].append(target_ids[np.repeat(keep, target_lengths)])
-            columns[3].append(target_lengths[keep])
+            dropped_empty += empty
+            dropped_long += long
+            for number, (ids, lengths) in enumerate(sides):
+                columns[2 * number].append(ids[np.repeat(keep, lengths)])
+                columns[2 * number + 1].append(lengths[keep])
             done(characters(chunk))
     if count == dropped_empty + dropped_long:
         raise ValueError(
@@ -169,10 +164,22 @@ def _encode(pairs, tokenizer, target_tokenizer, max_length):
     )
 
 
-def _empty_and_long(source_lengths, target_lengths, max_length):
-    """Two boolean arrays: pairs that are left out as empty, and as too long."""
-    empty = (source_lengths == 0) | (target_lengths == 0)
-    return empty, ~empty & (np.maximum(source_lengths, target_lengths) + 1 > max_length)
+def _sorted_out(pairs, tokenizer, target_tokenizer, max_length):
+    """Encodes pairs, and finds those that are kept.
+
+    Returns the pairs without a blank side; for each side their ids and lengths; booleans, True = a
+    pair is kept; and how many of `pairs` are empty, and too long.
+    """
+    filled = [(source, target) for source, target in pairs if source.strip() and target.strip()]
+    sides = [
+        _flat_ids(tokenizer, [source for source, _ in filled]),
+        _flat_ids(target_tokenizer, [target for _, target in filled]),
+    ]
+    lengths = np.stack([lengths for _, lengths in sides])
+    empty = (lengths == 0).any(axis=0)
+    long = ~empty & (lengths.max(axis=0) + 1 > max_length)
+    dropped = len(pairs) - len(filled) + int(empty.sum()), int(long.sum())
+    return filled, sides, ~(empty | long), *dropped
 
 
 def kept_pairs(
@@ -197,16 +204,14 @@ def kept_pairs(
     sources, references = zip(*kt.data.kept_pairs(valid, tokenizer))
     ```
     """
-    filled = [(source, target) for source, target in pairs if source.strip() and target.strip()]
-    _, source_lengths = _flat_ids(tokenizer, [source for source, _ in filled])
-    _, target_lengths = _flat_ids(target_tokenizer or tokenizer, [target for _, target in filled])
-    empty, long = _empty_and_long(source_lengths, target_lengths, max_length)
-    kept = [pair for pair, out in zip(filled, empty | long, strict=True) if not out]
-    if len(kept) < len(pairs):
+    filled, _, keep, empty, long = _sorted_out(
+        pairs, tokenizer, target_tokenizer or tokenizer, max_length
+    )
+    kept = list(itertools.compress(filled, keep))
+    if empty or long:
         progress.say(
-            f"validation leaves out {len(pairs) - len(kept):,} of {len(pairs):,} pairs: "
-            f"{len(pairs) - len(filled) + int(empty.sum()):,} with an empty side, "
-            f"{int(long.sum()):,} longer than {max_length} tokens"
+            f"validation leaves out {empty + long:,} of {len(pairs):,} pairs: {empty:,} with an "
+            f"empty side, {long:,} longer than {max_length} tokens"
         )
     return kept
 
@@ -244,11 +249,7 @@ def _cache_key(pairs, tokenizer, target_tokenizer, max_length):
 def read_encoded(path: str | os.PathLike) -> EncodedPairs | None:
     """Reads the pairs that `encode_pairs` kept in its `cache`, without their text.
 
-    Returns:
-        `EncodedPairs`, or None if there is no such file.
-
-    Raises:
-        ValueError: If the file is of another kind.
+    Returns None if there is no such file. Raises a ValueError if the file is of another kind.
     """
     return _load(Path(path))
 

@@ -87,7 +87,7 @@ class EncodedTexts:
         places = spread(len(members), rows)
         token_ids = np.zeros((rows, width), np.int32)
         token_ids[:, 1:], _ = filled_rows(
-            self.ids, self.offsets, members, places, (rows, width - 1), self.end_id
+            self.ids, self.offsets, self.end_id, members, places, (rows, width - 1)
         )
         token_ids[places, 0] = self.start_id
         return token_ids

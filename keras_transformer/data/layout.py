@@ -56,13 +56,9 @@ def static_bounds(lengths: np.ndarray, limit: int) -> np.ndarray:
 class Layout:
     """The batches of a corpus: `order()` arranges its pairs, `batch()` and `shapes()` read that.
 
-    Args:
-        encoded: `EncodedPairs`.
-        bounds: Ascending integers; bucket k holds pairs of up to `bounds[k]` tokens per side.
-        rows: Integers; the rows of a batch that begins in bucket k.
-        static: Whether batches are padded to their bound and to full rows, instead of to their
-            longest pair.
-        rows_multiple: Rows are padded to a multiple of it.
+    Bucket k holds pairs of up to `bounds[k]` tokens per side, and a batch that begins there has
+    `rows[k]` rows. `static` batches are padded to their bound and to full rows, others to their
+    longest pair and to a multiple of `rows_multiple`.
     """
 
     def __init__(

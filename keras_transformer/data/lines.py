@@ -53,13 +53,8 @@ def read_lines(path: str | os.PathLike) -> list[str]:
 def decode_line(line: bytes, number: int, path: str | os.PathLike | None = None) -> str:
     """Decodes one line of bytes, given without its "\\n".
 
-    Args:
-        line: The line.
-        number: Its number, from 1, for errors.
-        path: Its file, for errors; standard input unless given.
-
-    Raises:
-        ValueError: If it is not UTF-8. The message says what it looks like and how to convert it.
+    Raises a ValueError if it is not UTF-8, which says what it looks like and how to convert it. The
+    error names the line by its `number`, from 1, and its `path`, or standard input.
     """
     place = f"{path or 'standard input'}, line {number}"
     try:
@@ -73,21 +68,12 @@ def decode_line(line: bytes, number: int, path: str | os.PathLike | None = None)
 
 
 def arriving_lines(stream: BinaryIO, most: int) -> Iterator[tuple[list[str], int]]:
-    """Yields the lines of standard input as they arrive, without waiting for a full list.
+    """Yields lists of up to `most` lines as they arrive, and the number of their bytes.
 
     Lines are read as by `read_lines`. The lines before one that is not UTF-8 are yielded before the
     error. No other thread reads: a thread that waits for input would hold the lock of `stream` when
-    Python ends, which aborts the process.
-
-    Args:
-        stream: `sys.stdin.buffer`; read through its file descriptor if it has one.
-        most: How many lines are yielded at once, at most.
-
-    Yields:
-        A list of strings, and the number of their bytes.
-
-    Raises:
-        ValueError: If a line is not UTF-8.
+    Python ends, which aborts the process. So `stream`, which is `sys.stdin.buffer`, is read through
+    its file descriptor if it has one.
     """
     lines: list[str] = []
     size = number = 0

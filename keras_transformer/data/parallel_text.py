@@ -19,9 +19,6 @@ def read_parallel(
         source_path: UTF-8 text, one sentence per line; unpacked if the name ends with ".gz".
         target_path: The same for the targets.
 
-    Returns:
-        A list of `(source, target)` strings.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a file is empty or not UTF-8, or the numbers of lines differ.
@@ -93,9 +90,6 @@ def read_tsv(
         path: UTF-8 text; unpacked if the name ends with ".gz".
         source_column: Column of the source, from 0.
         target_column: Column of the target, from 0.
-
-    Returns:
-        A list of `(source, target)` strings.
 
     Raises:
         FileNotFoundError: If there is no such file.

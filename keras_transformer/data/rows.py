@@ -11,19 +11,15 @@ def spread(count: int, rows: int) -> np.ndarray:
 def filled_rows(
     ids: np.ndarray,
     offsets: np.ndarray,
+    end_id: int,
     members: np.ndarray,
     places: np.ndarray,
     shape: tuple[int, int],
-    end_id: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns sentences with their ends in an int32 array, and a mask, True = a token.
+    """Returns sentences with their ends in an int32 array of `shape`, and a mask, True = a token.
 
-    Args:
-        ids, offsets: Sentence i is `ids[offsets[i] : offsets[i + 1]]`.
-        members: The sentences, integers.
-        places: The row of each of them.
-        shape: Rows and columns of the array.
-        end_id: The id after each sentence.
+    Sentence i is `ids[offsets[i] : offsets[i + 1]]`. `members` are the numbers of the sentences,
+    and `places` the row of each.
     """
     begins, lengths = np.zeros(shape[0], np.int64), np.full(shape[0], -1)
     begins[places] = offsets[members]

@@ -22,7 +22,7 @@ def token_batches(
     meter: FeedMeter | None = None,
     **plan: Any,
 ) -> Any:
-    """Makes batches of pairs of texts: `encode_pairs`, `BatchPlan` and `.dataset()` in one line.
+    """Makes the endless batches of `fit`: `encode_pairs`, `BatchPlan` and `.dataset()` in one line.
 
     Args:
         pairs, tokenizer, target_tokenizer, max_length, cache: See `encode_pairs`.
@@ -30,10 +30,6 @@ def token_batches(
         subword_sampling: The `alpha` of a `SubwordSampling`, for example 0.1; None for none.
         meter: See `BatchPlan.dataset`.
         **plan: `seed`, `shapes`, `accumulate` and `rows_multiple` of `BatchPlan`.
-
-    Returns:
-        An endless dataset of `({"source_ids", "target_ids"}, labels, weights)`. `fit` needs
-        `steps_per_epoch` with it.
 
     Example:
 

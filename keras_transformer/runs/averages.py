@@ -35,18 +35,9 @@ def save(
 
 
 def nats_per_token(model: keras.Model, validation: Any, choices: Sequence[list]) -> list[float]:
-    """The validation loss of each choice of weights; the model keeps its own.
+    """The validation loss in nats per target token of each choice of weights, lists of arrays.
 
-    Args:
-        model: A compiled model with a `NatsPerToken` metric.
-        validation: What `model.evaluate` takes.
-        choices: Lists of arrays in the order of `model.weights`.
-
-    Returns:
-        A float for each choice, in nats per target token.
-
-    Raises:
-        ValueError: The model has no such metric.
+    The model keeps its own weights. Raises a ValueError if it has no `NatsPerToken` metric.
     """
     own, found = model.get_weights(), []
     try:

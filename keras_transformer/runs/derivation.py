@@ -44,13 +44,7 @@ def with_recorded(settings: TrainSettings) -> TrainSettings:
 def with_derived(
     settings: TrainSettings, pairs: list[tuple[str, str]], d_model: int
 ) -> tuple[TrainSettings, str]:
-    """The settings without gaps, and a line that says what was derived, empty if nothing was.
-
-    Args:
-        settings: The options; those that are derived may be None.
-        pairs: The pairs to train on.
-        d_model: The width of the model.
-    """
+    """The settings without gaps, and a line that says what was derived, empty if nothing was."""
     derived: dict[str, float] = {}
     if settings.vocabulary_size is None and settings.init_from is None:
         derived["vocabulary_size"] = vocabulary_size(pairs, settings.vocabulary_type)

@@ -69,10 +69,8 @@ def discard_prepared(
 ) -> None:
     """Removes what an earlier start made from other settings, before anything was trained.
 
-    Args:
-        path: The folder of the run.
-        different: The keys of the settings that differ.
-        vocabulary_from: The keys that the vocabulary is made from. None means all.
+    It does so if `different` settings are among those that the vocabulary is made from, or if
+    `vocabulary_from` is None.
     """
     if vocabulary_from is None or set(different) & set(vocabulary_from):
         for name in PREPARED:

@@ -5,19 +5,18 @@ RUN/
   settings.json    every option of the command, resolved; written once
   versions.json    a list with one entry per start: versions, backend, platform, changed settings
   model.json       the architecture as Keras JSON (no code, no pickle)
-  tokenizer.model  (written by the tokenizer)
+  tokenizer.model  the vocabulary, or source.model and target.model
   log.jsonl        one JSON object per line
   lock             held by the process that trains here
   averaged.npz     weights only, the mean of several checkpoints
   checkpoints/update-00001000/{weights.npz, state.npz, state.json}
 ```
 
-A checkpoint holds all that makes a resumed run equal, to the bit, to one that never stopped:
-`weights.npz` has `model.weights`; `state.npz` has every variable of the optimizer and the states of
-the seed generators (Keras' `save_weights` leaves them out, so that a resumed run draws other
-dropout masks); `state.json` has the caller's state, and the size and SHA-256 of the other two.
-On the torch backend, Keras' Dropout without a seed draws from torch's global generator, which `fit`
-itself advances. Give it a seed there (`Dropout(0.1, seed=1)`).
+A checkpoint makes a resumed run equal, to the bit, to one that never stopped. `weights.npz` has
+`model.weights`. `state.npz` has the variables of the optimizer and of the seed generators, which
+Keras' `save_weights` leaves out, so that dropout would differ. `state.json` has the caller's state,
+and the size and SHA-256 of the other two. On the torch backend, Keras' Dropout without a seed draws
+from torch's global generator, which `fit` advances too: give it a seed there.
 """
 
 import json
@@ -73,11 +72,10 @@ class RunDirectory:
         Args:
             path: The folder. It and its parents are made if they are missing.
             settings: Every option, resolved: JSON values, paths or NumPy scalars.
-            changeable: Keys that may differ on resuming, such as the number of updates, or paths
-                of a text whose SHA-256 is another key. `settings.json` keeps the first values,
-                `versions.json` records the new ones.
-            vocabulary_from: Keys that the vocabulary is made from. It is kept if only others
-                differ. All by default.
+            changeable: Keys that may differ on resuming, such as the number of updates.
+                `settings.json` keeps the first values, `versions.json` records the new ones.
+            vocabulary_from: Keys that the vocabulary is made from, by default all. It is kept if
+                only others differ.
 
         Returns:
             The run, locked against other trainers until `close()` or the end of the process.
@@ -183,12 +181,8 @@ class RunDirectory:
     def restore(self, model: keras.Model, checkpoint: Checkpoint) -> dict:
         """Puts weights, seed states and optimizer back into a built, compiled model.
 
-        Returns:
-            The state that was given to `save_checkpoint`.
-
-        Raises:
-            ValueError: If the model, the optimizer or the backend is not the one that was saved.
-                The model is then unchanged.
+        Returns the state that was given to `save_checkpoint`. Raises a ValueError, and leaves the
+        model as it is, if model, optimizer or backend are not those that were saved.
         """
         return checkpoints.restore_checkpoint(model, checkpoint)
 

@@ -41,9 +41,8 @@ class EventFile:
         """Writes Markdown for the page Text."""
         from tensorboard.plugins.text import metadata
 
-        tensor = {"dtype": "DT_STRING", "string_val": [markdown.encode()]}
         data = metadata.create_summary_metadata(display_name="", description="")
-        self.summary(step, [{"tag": tag, "tensor": tensor, "metadata": data}])
+        self._string(step, tag, markdown.encode(), data)
 
     def image(self, step: int, tag: str, figure: Any, dpi: float = 80) -> None:
         """Writes a matplotlib figure for the page Images."""
@@ -80,25 +79,12 @@ class EventFile:
         """Writes the page Custom Scalars: `{category: {chart: [regular expressions of tags]}}`."""
         from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
-        layout = layout_pb2.Layout(
-            category=[
-                layout_pb2.Category(
-                    title=category,
-                    chart=[
-                        layout_pb2.Chart(title=chart, multiline={"tag": tags})
-                        for chart, tags in charts.items()
-                    ],
-                )
-                for category, charts in categories.items()
-            ]
-        )
-        tensor = {"dtype": "DT_STRING", "string_val": [layout.SerializeToString()]}
-        value = {
-            "tag": metadata.CONFIG_SUMMARY_TAG,
-            "tensor": tensor,
-            "metadata": metadata.create_summary_metadata(),
-        }
-        self.summary(0, [value])
+        layout = layout_pb2.Layout()
+        for title, charts in categories.items():
+            page = [{"title": name, "multiline": {"tag": tags}} for name, tags in charts.items()]
+            layout.category.add(title=title, chart=page)
+        data = metadata.create_summary_metadata()
+        self._string(0, metadata.CONFIG_SUMMARY_TAG, layout.SerializeToString(), data)
 
     def graph(self, calls: Sequence[Any]) -> None:
         """Writes the layers and the data flow between them, from `visualization.shapes.run_once`.
@@ -124,6 +110,10 @@ class EventFile:
     def summary(self, step: int, values: Iterable[Any]) -> None:
         """Writes `Summary.Value`s, as messages or as dictionaries of their fields."""
         self._write(step=step, summary={"value": values})
+
+    def _string(self, step, tag, data, metadata):
+        tensor = {"dtype": "DT_STRING", "string_val": [data]}
+        self.summary(step, [{"tag": tag, "tensor": tensor, "metadata": metadata}])
 
     def close(self) -> None:
         self._writer.close()
