@@ -213,7 +213,7 @@ def test_jobs_count_all_of_their_work(monkeypatch, uncompiled, tmp_path):
     translator = kt.Translator(model, tokenizer)
     translator.EXTRA_LENGTH = 10
     # So little room that some translations are tried again.
-    monkeypatch.setattr("keras_transformer.decoding.translator.ROOM", 1)
+    monkeypatch.setattr("keras_transformer.decoding.shapes.ROOM", 1)
     translator.translate(["a b", "", "c"], beam_size=1, batch_size=1)
     translator.score([("a b", "x"), ("c", "y z")])
     corpus.generate(size=20, test_size=2)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_transformer import Translator, load_translator, visualization
-from keras_transformer.decoding import scoring
+from keras_transformer.decoding import scoring, shapes
 from keras_transformer.models import Transformer
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer, train_tokenizer
@@ -166,7 +166,7 @@ def test_order_and_batches_do_not_matter(translator, beam_of_3):
 
 # Fails if: a search that ran out of room counts as ended.
 def test_room_for_fewer_tokens_changes_nothing(translator, beam_of_3, monkeypatch):
-    monkeypatch.setattr("keras_transformer.decoding.translator.ROOM", 12)
+    monkeypatch.setattr("keras_transformer.decoding.shapes.ROOM", 12)
     found = translator.n_best(TEXTS, 3, beam_size=3, batch_size=4)
     longest = [max((len(each.ids) for each in row), default=0) for row in beam_of_3]
     assert min(filter(None, longest)) < 12 < max(longest)
@@ -181,8 +181,8 @@ def test_a_search_that_shrinks_finds_the_same(
     translator, greedy, beam_of_3, beam_size, monkeypatch
 ):
     """The search continues with a quarter of 16 rows, those with the longest translations."""
-    monkeypatch.setattr("keras_transformer.decoding.translator.REPAYS_FROM", 0)
-    monkeypatch.setattr("keras_transformer.decoding.translator.runs_on_processor", lambda: True)
+    monkeypatch.setattr("keras_transformer.decoding.shapes.REPAYS_FROM", 0)
+    monkeypatch.setattr("keras_transformer.decoding.shapes.runs_on_processor", lambda: True)
     few = set()
     search_ids = translator.search_ids
 
@@ -201,12 +201,12 @@ def test_a_search_that_shrinks_finds_the_same(
 # Fails if: accelerators shrink too; only the number of sentences counts.
 def test_many_alike_repay_more_compilation(translator, monkeypatch):
     weights = sum(np.size(each) for each in translator.models[0].get_weights())
-    monkeypatch.setattr("keras_transformer.decoding.translator.REPAYS_FROM", 1000 * 8 * weights)
-    monkeypatch.setattr("keras_transformer.decoding.translator.runs_on_processor", lambda: True)
-    assert translator._repays(1000, 8)
-    assert not translator._repays(999, 8)
-    monkeypatch.setattr("keras_transformer.decoding.translator.runs_on_processor", lambda: False)
-    assert not translator._repays(1000, 8)
+    monkeypatch.setattr("keras_transformer.decoding.shapes.REPAYS_FROM", 1000 * 8 * weights)
+    monkeypatch.setattr("keras_transformer.decoding.shapes.runs_on_processor", lambda: True)
+    assert shapes.repays(translator.models, 1000, 8)
+    assert not shapes.repays(translator.models, 999, 8)
+    monkeypatch.setattr("keras_transformer.decoding.shapes.runs_on_processor", lambda: False)
+    assert not shapes.repays(translator.models, 1000, 8)
 
 
 # Fails if: the coarse widths are never used, or always used; earlier calls are forgotten; beams do
@@ -214,7 +214,7 @@ def test_many_alike_repay_more_compilation(translator, monkeypatch):
 def test_few_sentences_share_a_width_and_many_have_their_own(translator, greedy, monkeypatch):
     if keras.backend.backend() == "torch":
         pytest.skip("nothing is compiled on torch")
-    module = "keras_transformer.decoding.translator."
+    module = "keras_transformer.decoding.shapes."
     monkeypatch.setattr(module + "runs_on_processor", lambda: True)
     monkeypatch.setattr(translator, "_searches", {})
     monkeypatch.setattr(translator, "_asked", collections.Counter())

@@ -15,5 +15,5 @@ def search_uncompiled(patch):
 
     patch.setattr("keras_transformer.decoding.translator.Translator.EXTRA_LENGTH", 3)
     patch.setattr(
-        "keras_transformer.decoding.translator.compile_with_weights", compile_with_weights
+        "keras_transformer.decoding.id_translator.compile_with_weights", compile_with_weights
     )

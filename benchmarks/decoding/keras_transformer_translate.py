@@ -11,7 +11,7 @@ import numpy as np
 from digits import Digits
 from loop import answers, load
 
-from keras_transformer.decoding import translator
+from keras_transformer.decoding import shapes
 from keras_transformer.decoding.translator import Translator
 
 
@@ -37,7 +37,7 @@ def prepare(config):
 
     def open_with(long_file=False, **options):
         def translate(sentences, beam_size, tokens, compared):
-            translator.REPAYS_FROM = 0 if long_file else math.inf
+            shapes.REPAYS_FROM = 0 if long_file else math.inf
             if tokens not in translators:
                 translators[tokens] = Fixed(model, digits, tokens)
             texts = [digits.decode(ids) for ids in sentences]

@@ -1,5 +1,6 @@
 """Sampling from a language model: by temperature, from the top k or the top p, through a cache."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,31 +8,40 @@ from keras import ops
 
 from keras_transformer import arguments
 from keras_transformer.decoding.search import IMPOSSIBLE
+from keras_transformer.ops import Tensor
 from keras_transformer.ops.compilation import compile_with_weights
 
 
 class SampleState(NamedTuple):
     """What `sample` carries from step to step."""
 
-    index: Any  # type: ignore[assignment]  # scalar: position of the newest ids
-    ids: object  # [B, length] prompt and what was drawn
-    cache: object  # nest of [B, ...]
+    index: Tensor  # type: ignore[assignment]  # scalar: position of the newest ids
+    ids: Tensor  # [B, length] prompt and what was drawn
+    cache: Any  # nest of [B, ...]
 
 
 def sample(
-    step, cache, prompts, prompt_lengths, uniforms, *, temperature=1.0, top_k=None, top_p=None
-):
+    step: Callable[[Tensor, Any, Tensor], tuple[Tensor, Any]],
+    cache: Any,
+    prompts: Tensor,
+    prompt_lengths: Tensor,
+    uniforms: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Tensor:
     """Draws token after token from the model's own distribution.
 
-    A pure function: what is random comes in as `uniforms`, one number a token.
+    A pure function: the random numbers are an argument, `uniforms`, with one number per token.
 
     Args:
         step: `(ids [B], cache, index) -> (logits [B, V], cache)`.
-        cache: nest of tensors [B, ...].
-        prompts: [B, length] integers, how each text begins.
-        prompt_lengths: [B] integers, at least 1; what stands in `prompts` beyond is ignored.
-        uniforms: [B, length] floats, even in [0, 1).
-        temperature, top_k, top_p: see `choose`.
+        cache: A nest of tensors [B, ...].
+        prompts: Integers [B, length], how each text begins.
+        prompt_lengths: Integers [B], at least 1. `prompts` are ignored beyond these lengths.
+        uniforms: Floats [B, length], uniformly distributed in [0, 1).
+        temperature, top_k, top_p: See `choose`.
 
     Returns:
         ids [B, length], each beginning with its prompt.
@@ -67,14 +77,23 @@ def sample(
     return SampleState(*ops.while_loop(unfinished, advance, start)).ids
 
 
-def choose(logits, uniforms, temperature=1.0, *, top_k=None, top_p=None):
-    """One id of each row of logits [B, V], by one number in [0, 1) a row: [B] -> [B].
+def choose(
+    logits: Tensor,
+    uniforms: Tensor,
+    temperature: float = 1.0,
+    *,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Tensor:
+    """Draws one id per row: logits [B, V] and numbers [B] in [0, 1) -> ids [B].
 
     Args:
-        temperature: divides the logits: below 1 the likely becomes likelier; 0 takes the highest.
-        top_k: only the k highest are drawn from.
-        top_p: only the fewest highest whose probabilities reach p together (Holtzman et al.,
-            2020), at that temperature and after `top_k`.
+        logits: Floats [B, V].
+        uniforms: Floats [B]; the same number draws the same id.
+        temperature: Divides the logits. Below 1 likely ids become likelier; 0 takes the likeliest.
+        top_k: Draws only from the k likeliest ids.
+        top_p: Draws only from the likeliest ids whose probabilities together reach p, as few as
+            possible (Holtzman et al., 2020), after `temperature` and `top_k`.
 
     Example:
 
@@ -92,24 +111,24 @@ def choose(logits, uniforms, temperature=1.0, *, top_k=None, top_p=None):
     shares = ops.softmax(scores / temperature, axis=-1)  # highest first
     reached = ops.cumsum(shares, axis=-1)
     if top_p is not None:
-        # Kept is what begins below p, so that the first always is.
+        # An id is kept if those before it do not reach p, so the first always is.
         shares = ops.where(reached - shares < top_p, shares, 0.0)
         reached = ops.cumsum(shares, axis=-1)
     drawn = ops.cast(uniforms, "float32")[:, None] * reached[:, -1:]
     place = ops.sum(ops.cast(reached <= drawn, "int32"), axis=-1)
-    last = ops.sum(ops.cast(shares > 0, "int32"), axis=-1) - 1  # rounding may lead beyond
+    last = ops.sum(ops.cast(shares > 0, "int32"), axis=-1) - 1  # rounding may lead past it
     return ops.take_along_axis(ids, ops.minimum(place, last)[:, None], axis=1)[:, 0]
 
 
 class Sampler:
-    """Goes on writing texts with a `CausalLanguageModel`.
+    """Continues texts with a `CausalLanguageModel`.
 
-    Compiled once for a shape; the weights are read anew at each call. A model of learned positions
-    sees at most as many tokens as it has of those: when these are full, it goes on from the later
-    half of them.
+    It is compiled once per shape, and reads the weights anew at each call. A model sees at most as
+    many tokens as it has learned positions. When they are full, the later half of the tokens moves
+    to the front, and the text continues there.
 
     Args:
-        model: a `CausalLanguageModel`.
+        model: A `CausalLanguageModel`.
 
     Example:
 
@@ -118,7 +137,7 @@ class Sampler:
     ```
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         missing = [
             name for name in ("embedding", "start_cache", "decode") if not hasattr(model, name)
         ]
@@ -128,22 +147,29 @@ class Sampler:
                 f"and decode. Got a {type(model).__name__} without {', '.join(missing)}."
             )
         self.model = model
-        self._compiled = {}
+        self._compiled: dict[Any, Any] = {}
 
-    def generate(self, prompts, length, temperature=1.0, *, top_k=None, top_p=None, seed=0):
-        """Each prompt, followed by `length` new ids.
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        length: int,
+        temperature: float = 1.0,
+        *,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> list[list[int]]:
+        """Returns each prompt, followed by `length` new ids.
 
         Args:
-            prompts: lists of ids, of one length, at least one each; 0 is padding and not allowed.
-            length: how many ids are drawn for each.
-            temperature, top_k, top_p: see `choose`.
-            seed: of what is drawn; the same one draws the same.
-
-        Returns:
-            A list of lists of ids, the prompts included.
+            prompts: Lists of ids, all of the same length, at least 1. Id 0 is padding and not
+                allowed.
+            length: How many ids are drawn for each prompt.
+            temperature, top_k, top_p: See `choose`.
+            seed: Seed of the random numbers. The same seed draws the same ids.
 
         Raises:
-            ValueError: for prompts that are empty or of several lengths, or options out of range.
+            ValueError: If prompts are empty or differ in length, or an option is out of range.
         """
         prompts = _checked_prompts(prompts, self.model.embedding.vocabulary_size)
         length = arguments.whole_number("length", length, least=0)
@@ -152,7 +178,7 @@ class Sampler:
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
                 "Prompts are one or more lists of ids of one length, at least 1; got lengths "
-                f"{sorted(lengths)}. Generate those of other lengths by themselves."
+                f"{sorted(lengths)}. Make one call for each length."
             )
         temperature = arguments.real_number("temperature", temperature)
         if top_k is not None:
@@ -162,7 +188,7 @@ class Sampler:
             raise ValueError(f"top_p is above 0 and at most 1, got {top_p}.")
         texts = [list(prompt) for prompt in prompts]
         wanted = len(texts[0]) + length
-        # The last id is drawn and not read: it needs no position.
+        # The last id is drawn but never read, so it needs no position.
         room = min((self.model.embedding.max_length or wanted) + 1, wanted)
         random = np.random.default_rng(seed)
         key = (len(texts), room, temperature, top_k, top_p)
@@ -171,7 +197,7 @@ class Sampler:
             def run(prompts, prompt_lengths, uniforms):
                 def step(ids, cache, index):
                     logits, cache = self.model.decode(ids[:, None], cache, index)
-                    padding = ops.arange(logits.shape[-1]) == 0  # is never drawn
+                    padding = ops.arange(logits.shape[-1]) == 0  # never drawn
                     return ops.where(padding, IMPOSSIBLE, logits[:, 0]), cache
 
                 cache = self.model.start_cache(len(texts), room - 1)

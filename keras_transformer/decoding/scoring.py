@@ -1,17 +1,27 @@
 """How probable given translations are: the parts of `Translator.score`, as pure functions."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
 import numpy as np
 
 from keras_transformer import arguments
 
-# Of a batch of `batch_size` pairs. The logits of longer ones would take rows x length x V floats.
+# Pairs with more tokens come in smaller batches, because logits take rows x length x V floats.
 LONGEST_OF_A_FULL_BATCH = 64
 
 
-def encode_pairs(pairs, encode_sources, target_tokenizer):
-    """Pairs of strings to pairs of ids, without start and end; a blank side has none.
+def encode_pairs(
+    pairs: Iterable[Any],
+    encode_sources: Callable[[list[str]], list[list[int]]],
+    target_tokenizer: Any,
+) -> list[tuple[list[int], list[int]]]:
+    """Pairs of strings -> pairs of ids, without start and end. A blank side has no ids.
 
-    `encode_sources` maps a list of texts to lists of ids. A target may also be a list of ids.
+    Args:
+        pairs: Pairs (source, target) of strings. A target may also be a list of ids.
+        encode_sources: Maps a list of texts to lists of ids.
+        target_tokenizer: The vocabulary of the target.
     """
     pairs = list(pairs)
     size = target_tokenizer.vocabulary_size
@@ -37,10 +47,10 @@ def encode_pairs(pairs, encode_sources, target_tokenizer):
     return list(zip(sources, targets, strict=True))
 
 
-def in_batches(ids, batch_size):
-    """Yields lists of positions in `ids`, longest pairs first, and each once.
+def in_batches(ids: Sequence[tuple[list[int], list[int]]], batch_size: int) -> Iterator[list[int]]:
+    """Yields lists of positions in `ids`, longest pairs first, and each position once.
 
-    A batch has `batch_size` pairs, or 1/4, 1/16 ... of that where they are long.
+    A batch has `batch_size` pairs, or 1/4, 1/16 ... of that if they are long.
     """
     order = sorted(range(len(ids)), key=lambda i: -max(map(len, ids[i])))
     first = 0
@@ -53,10 +63,16 @@ def in_batches(ids, batch_size):
         first += rows
 
 
-def arrays(ids, rows, width, tokenizer, target_tokenizer):
+def arrays(
+    ids: Sequence[tuple[list[int], list[int]]],
+    rows: int,
+    width: int,
+    tokenizer: Any,
+    target_tokenizer: Any,
+) -> tuple[np.ndarray, np.ndarray]:
     """Source ids [rows, width] with the end, and target ids [rows, width + 1] with start and end.
 
-    Rows past those of `ids` are padding.
+    Rows beyond those of `ids` are padding.
     """
     sources = np.zeros((rows, width), "int32")
     targets = np.zeros((rows, width + 1), "int32")
@@ -65,9 +81,3 @@ def arrays(ids, rows, width, tokenizer, target_tokenizer):
         framed = [target_tokenizer.start_id, *target, target_tokenizer.end_id]
         targets[row, : len(framed)] = framed
     return sources, targets
-
-
-def logits(model, sources, targets):
-    """Logits [rows, width, V] for all of `targets` but their start, teacher-forced."""
-    # The end is an input too, which changes nothing before it.
-    return model.decode(targets[:, :-1], *model.encode(sources))

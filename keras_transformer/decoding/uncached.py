@@ -1,16 +1,19 @@
-"""Any model from source and target ids to logits, with the methods of a search: without a cache."""
+"""Any model from source and target ids to logits, with the methods that a search calls."""
 
-from typing import NamedTuple
+import bisect
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_transformer import progress
+from keras_transformer.ops import Tensor
+from keras_transformer.ops.capabilities import used_missing_rows
 
 METHODS = ("encode", "start_cache", "decode", "source_embedding", "target_embedding")
 NAMES = ("source_ids", "target_ids")
-# A model is tried with as many tokens, to find how many positions it has.
+# To find how many positions a model has, it is tried with up to this many tokens.
 MOST = 512
 EXPECTED = (
     'A Translator takes a Keras model from {"source_ids": [B, S], "target_ids": [B, T]}, or from '
@@ -18,11 +21,11 @@ EXPECTED = (
 )
 
 
-def searchable(model):
-    """A model with the methods of a search: `model` itself, or an `Uncached` around it.
+def searchable(model: Any) -> Any:
+    """Returns `model` itself if it has the methods that a search calls, or an `Uncached` around it.
 
     Raises:
-        ValueError: For what is neither.
+        ValueError: If it is no Keras model either.
     """
     missing = [method for method in METHODS if not hasattr(model, method)]
     if not missing:
@@ -36,26 +39,26 @@ def searchable(model):
 
 
 class Side(NamedTuple):
-    """What a search asks of an embedding: sizes, None for one that is not known or has no limit."""
+    """The sizes that a search asks an embedding for. None: not known, or without a limit."""
 
     vocabulary_size: int | None
     max_length: int | None
 
 
 class Uncached:
-    """A model whose whole target is computed anew for each token; it says so once.
+    """A model that computes the whole target again for each token. It warns of that once.
 
-    The "cache" is what the model reads: the source and the target so far.
+    Its "cache" is what the model reads: the source, and the target so far.
 
     Args:
-        model: A Keras model of two inputs, source and target ids, to logits. Padding is 0, which
+        model: A Keras model from two inputs, source and target ids, to logits. Padding is 0, which
             the model masks by itself.
 
     Raises:
-        ValueError: For a model of other inputs or outputs.
+        ValueError: If the model has other inputs or outputs.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         self.model = model
         self._widths = (None, None)
         self._pack = self._packing()
@@ -71,25 +74,32 @@ class Uncached:
         )
 
     @property
-    def variables(self):
+    def variables(self) -> list[Any]:
         return self.model.variables
 
     @property
-    def weights(self):
+    def weights(self) -> list[Any]:
         return self.model.weights
 
-    def encode(self, source_ids):
-        """Source ids [B, S] -> themselves, and their mask [B, S]."""
+    def encode(self, source_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Source ids [B, S] -> the same ids, and their mask [B, S], True = real token."""
         return source_ids, ops.not_equal(source_ids, 0)
 
-    def start_cache(self, memory, length, beam_size=1):
-        """Room for `length` target ids of each hypothesis, beside its source."""
+    def start_cache(self, memory: Tensor, length: int, beam_size: int = 1) -> dict[str, Any]:
+        """Returns the source of each hypothesis, and room for `length` target ids."""
         sources = ops.repeat(memory, beam_size, axis=0)  # [R, S]
         targets = ops.zeros((ops.shape(sources)[0], length), dtype="int32")
         return {"self": [sources, targets]}
 
-    def decode(self, target_ids, memory, memory_mask, cache=None, index=0):
-        """Target ids [B, T] -> logits [B, T, V]; with a cache, of the newest ids [R, 1] alone."""
+    def decode(
+        self,
+        target_ids: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor,
+        cache: Any = None,
+        index: Tensor = 0,
+    ) -> Any:
+        """Target ids [B, T] -> logits [B, T, V]; with a cache only of the newest ids [R, 1]."""
         if cache is None:
             return self._logits(memory, target_ids)
         sources, targets = cache["self"]
@@ -108,7 +118,7 @@ class Uncached:
         return self.model(self._pack(*ids), training=False)
 
     def _packing(self):
-        """The function that makes the model's input of source and target ids."""
+        """Returns the function that makes the model's input from source and target ids."""
         count = len(getattr(self.model, "inputs", None) or NAMES)
         if count != 2:
             raise ValueError(f"{EXPECTED}. {self.model.name!r} has {count} input(s).")
@@ -138,7 +148,7 @@ class Uncached:
         for packing in (_as_dictionary, _as_list):
             try:
                 self.model(packing(*_ones(2, 2)), training=False)
-            except Exception as error:  # what a model raises is its own affair
+            except Exception as error:  # a model may raise anything
                 errors.append(str(error).splitlines()[0] if str(error) else repr(error))
             else:
                 return packing
@@ -148,7 +158,7 @@ class Uncached:
         )
 
     def _check_logits(self):
-        """The size of the target's vocabulary, from the outputs for a pair of 2 and 3 tokens."""
+        """Returns the size of the target's vocabulary, from the outputs for 2 and 3 tokens."""
         found, length = self._outputs(*_ones(2, 3)), self._widths[1] or 3
         shape = tuple(getattr(found, "shape", ()))
         if len(shape) != 3 or shape[1] != length:
@@ -165,38 +175,30 @@ class Uncached:
         return values.shape[-1]
 
     def _most(self, side):
-        """The most ids that the model takes on a side; None for at least `MOST`."""
+        """Returns how many ids the model takes on a side at most; None for `MOST` or more."""
         if self._widths[side] is not None:
             return self._widths[side]
-        least, most = 3, MOST  # it takes `least`
 
-        def takes(length):
-            return self._takes(*((length, 2) if side == 0 else (2, length)))
+        def refuses(length):
+            return not self._takes(*((length, 2) if side == 0 else (2, length)))
 
-        if takes(most):
-            return None
-        while most - least > 1:
-            middle = (least + most) // 2
-            least, most = (middle, most) if takes(middle) else (least, middle)
-        return least
+        found = bisect.bisect_left(range(MOST + 1), True, lo=4, key=refuses) - 1  # it takes 3
+        return None if found == MOST else found
 
     def _takes(self, *lengths):
         """Whether the model takes so many source and target ids."""
         try:
-            found = self._logits(*_ones(*lengths))
-        except Exception:  # too long for its positions, in whatever words
+            return not used_missing_rows(self._logits(*_ones(*lengths)))
+        except Exception:  # too long for its positions
             return False
-        # JAX gives NaN, not an error, for a position that an embedding does not have.
-        found = ops.convert_to_numpy(ops.cast(found, "float32"))
-        return keras.backend.backend() != "jax" or bool(np.isfinite(found).all())
 
 
-def _as_dictionary(source_ids, target_ids):
-    return dict(zip(NAMES, (source_ids, target_ids), strict=True))
+def _as_dictionary(*ids):
+    return dict(zip(NAMES, ids, strict=True))
 
 
-def _as_list(source_ids, target_ids):
-    return [source_ids, target_ids]
+def _as_list(*ids):
+    return list(ids)
 
 
 def _ones(*lengths):
@@ -204,7 +206,7 @@ def _ones(*lengths):
 
 
 def _widened(ids, width):
-    """Ids [B, T] filled up with padding to the width that an input has."""
+    """Pads ids [B, T] to the width of an input."""
     if width is None:
         return ids
     fill = ops.zeros((ops.shape(ids)[0], width - ops.shape(ids)[1]), dtype="int32")

@@ -1,0 +1,237 @@
+"""Ids to ids: the search with one model or an ensemble, compiled for a few shapes."""
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_transformer import arguments
+from keras_transformer.decoding import search, shapes
+from keras_transformer.decoding.uncached import searchable
+from keras_transformer.ops import Tensor, beams
+from keras_transformer.ops.capabilities import compiles_functions
+from keras_transformer.ops.compilation import compile_with_weights
+from keras_transformer.ops.crossentropy import token_nats
+from keras_transformer.ops.labels import check_special_ids
+from keras_transformer.ops.memory import keep_freed_memory
+
+
+class IdTranslator:
+    """Translates ids: the part of a `Translator`, with its arguments, that reads no text."""
+
+    # The paper's limit (section 6.1): source length + 50.
+    EXTRA_LENGTH = 50
+
+    def __init__(self, model: Any, tokenizer: Any, target_tokenizer: Any = None) -> None:
+        for each in (tokenizer, target_tokenizer or tokenizer):
+            _check_tokenizer(each)
+        models = list(model) if isinstance(model, list | tuple) else [model]
+        self.models = [searchable(each) for each in models]
+        self.tokenizer = tokenizer
+        self.target_tokenizer = target_tokenizer or tokenizer
+        for each in self.models:
+            for embedding, vocabulary in (
+                (each.source_embedding, self.tokenizer),
+                (each.target_embedding, self.target_tokenizer),
+            ):
+                size = embedding.vocabulary_size
+                if size is not None and vocabulary.vocabulary_size > size:
+                    raise ValueError(
+                        f"The tokenizer has {vocabulary.vocabulary_size} pieces and the model "
+                        f"{size}: this tokenizer is not the model's."
+                    )
+        target = self.target_tokenizer
+        check_special_ids(target.start_id, target.end_id, target.pad_id)
+        sizes = {each.target_embedding.vocabulary_size for each in self.models}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"An ensemble is one or more models of one vocabulary; got {len(self.models)} "
+                f"with target vocabularies of {sorted(sizes)} pieces."
+            )
+        keep_freed_memory()
+        self._searches: dict[Any, Any] = {}  # compiled functions
+        self._asked: collections.Counter[int] = collections.Counter()  # sentences of each width
+
+    def _search(self, sources, n, beam_size, length_penalty, whole):
+        """Returns up to `n` pairs for each source: target ids without the end, and their score.
+
+        With `whole` there is room for the longest target, otherwise for most. A source whose target
+        did not fit gets None.
+        """
+        width = self._width(max(map(len, sources)) + 1)
+        repays = shapes.repays(self.models, self._asked[width] * beam_size, width)
+        coarse = compiles_functions() and not repays
+        lengths = shapes.COARSE_LENGTHS if coarse else shapes.SOURCE_LENGTHS
+        source_ids, max_lengths = self.batch(sources, lengths)
+        rows, width = source_ids.shape
+        longest = self._longest_target(width)
+        length = longest if whole else min(longest, shapes.room_for(width))
+        few = rows // 4 if rows >= 16 and repays else None
+
+        def run(source_ids, max_lengths):
+            return self.search_ids(
+                source_ids, max_lengths, length, n, beam_size, length_penalty, few=few
+            )
+
+        compiled = self._compiled((n, beam_size, length_penalty, length, few), run)
+        ids, scores, done = map(ops.convert_to_numpy, compiled(source_ids, max_lengths))
+        return [
+            self._finished(ids[row, :n], scores[row, :n]) if done[row] else None
+            for row in range(len(sources))
+        ]
+
+    def _finished(self, ids, scores):
+        found = []
+        for row, score in zip(ids, scores, strict=True):
+            if score > search.IMPOSSIBLE / 2:
+                length = int(np.argmax(row == self.target_tokenizer.end_id))
+                found.append((row[:length].tolist(), float(score)))
+        return found
+
+    def batch(
+        self, sources: Sequence[Sequence[int]], lengths: Sequence[int] = shapes.SOURCE_LENGTHS
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lists of ids -> ids [B, S], ended and padded to a shape to compile, and limits [B].
+
+        `lengths` are the widths S to choose from; see `shapes.width_for`.
+        """
+        width = self._width(max(map(len, sources)) + 1, lengths)
+        rows = shapes.rows_for(len(sources))
+        source_ids = np.zeros((rows, width), "int32")
+        # Rows that only fill the shape end at once.
+        max_lengths = np.ones((rows,), "int32")
+        for row, ids in enumerate(sources):
+            source_ids[row, : len(ids) + 1] = [*ids, self.tokenizer.end_id]
+            max_lengths[row] = self._longest_target(len(ids))
+        return source_ids, max_lengths
+
+    def _width(self, longest, lengths=shapes.SOURCE_LENGTHS, sides=("source_embedding",)):
+        return shapes.width_for(longest, self.learned_positions(*sides), lengths)
+
+    def _longest_target(self, source_length):
+        learned = self.learned_positions("target_embedding")
+        longest = source_length + self.EXTRA_LENGTH
+        return longest if learned is None else min(longest, learned)
+
+    def learned_positions(self, *embeddings: str) -> int | None:
+        """The fewest positions that a member has learned; None for sinusoids, without a limit.
+
+        Args:
+            *embeddings: `"source_embedding"` or `"target_embedding"`, or both.
+        """
+        limits = [getattr(each, name).max_length for each in self.models for name in embeddings]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _compiled(self, key, function):
+        if key not in self._searches:
+            # Threads may come here at once, and must get one function.
+            self._searches.setdefault(key, compile_with_weights(function, *self.models))
+        return self._searches[key]
+
+    def search_ids(
+        self,
+        source_ids: Tensor,
+        max_lengths: Tensor,
+        length: Tensor,
+        n: int,
+        beam_size: int,
+        length_penalty: float | str,
+        watched_loop: Callable | None = None,
+        few: int | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The whole search as tensor operations, to be compiled or exported.
+
+        Args:
+            source_ids: Integers [B, S], with their ends, padded.
+            max_lengths: Integers [B], the greatest length of each target, with its end.
+            length: The room for targets. Like the shapes, it may be known only at run time.
+            n: How many hypotheses per source are wanted.
+            beam_size: Hypotheses per source, N.
+            length_penalty: See `translate`.
+            watched_loop: The `while_loop` of `beam_search`, which then also runs if N is 1.
+            few: See `greedy_search`.
+
+        Returns:
+            ids [B, N, length], scores [B, N], and booleans [B], True where the search has ended.
+        """
+        length_penalty = arguments.length_penalty(length_penalty)
+        penalty = (
+            search.average_penalty()
+            if length_penalty == "average"
+            else search.gnmt_penalty(length_penalty)
+        )
+        caches = []
+        for model in self.models:
+            memory, memory_mask = model.encode(source_ids)
+            cache = model.start_cache(memory, length, beam_size)
+            caches.append({**cache, "memory_mask": memory_mask})
+
+        def step(ids, caches, index):
+            logits, grown = [], []
+            for model, cache in zip(self.models, caches, strict=True):
+                mask = cache["memory_mask"]
+                found, cache = model.decode(ids[:, None], None, mask, cache, index)
+                logits.append(found[:, 0])
+                grown.append({**cache, "memory_mask": mask})
+            return _mean_of_probabilities(logits), grown
+
+        pad_id = self.target_tokenizer.pad_id
+        common = {
+            "length": length,
+            "start_id": self.target_tokenizer.start_id,
+            "end_id": self.target_tokenizer.end_id,
+            "pad_id": pad_id,
+            "few": few,
+            "keep": lambda caches, rows: [beams.of_sources(c, rows, beam_size) for c in caches],
+        }
+        if beam_size == 1 and watched_loop is None:
+            found, scores, done = search.greedy_search(step, caches, max_lengths, **common)
+            lengths = ops.sum(ops.cast(ops.not_equal(found, pad_id), "int32"), axis=1)
+            return found[:, None], (scores / penalty(lengths))[:, None], done
+        return search.beam_search(
+            step,
+            caches,
+            max_lengths,
+            beam_size=beam_size,
+            penalty=penalty,
+            n_best=n,
+            reorder=lambda caches, rows: [beams.of_sequences(each, rows) for each in caches],
+            while_loop=watched_loop or ops.while_loop,
+            **common,
+        )
+
+    def score_ids(self, source_ids: Tensor, target_ids: Tensor) -> Tensor:
+        """Source ids [B, S] and target ids [B, 1 + T] with start and end -> log-probabilities.
+
+        They are [B, T] in nats, of each token given those before it.
+        """
+        # The end is an input too, which changes nothing before it.
+        inputs = target_ids[:, :-1]
+        logits = [model.decode(inputs, *model.encode(source_ids)) for model in self.models]
+        return -token_nats(target_ids[:, 1:], _mean_of_probabilities(logits))
+
+
+def _check_tokenizer(tokenizer):
+    needed = ("vocabulary_size", "pad_id", "start_id", "end_id")
+    missing = [name for name in needed if not hasattr(tokenizer, name)]
+    if not missing:
+        return
+    advice = "Train one with kt.text.train_tokenizer"
+    if getattr(tokenizer, "proto", None):  # a SentencePiece tokenizer of keras_hub
+        advice = "If its pad id is 0, and it has a start and an end, pass kt.text.Tokenizer(proto)"
+    raise ValueError(
+        f"A {type(tokenizer).__name__} has no {', '.join(missing)}. A tokenizer of a Translator "
+        "has vocabulary_size, encode(texts) to lists of ids, decode(ids) to a string, pad_id "
+        f"(0), start_id and end_id. {advice}, or wrap yours in a class with these."
+    )
+
+
+def _mean_of_probabilities(logits):
+    """Logits [..., V] of the members of an ensemble -> those of the mean of their probabilities."""
+    if len(logits) == 1:
+        return logits[0]
+    log_probs = [ops.log_softmax(ops.cast(each, "float32"), axis=-1) for each in logits]
+    # Not divided by the number of members: softmax takes no notice of a constant factor.
+    return ops.logsumexp(ops.stack(log_probs), axis=0)
