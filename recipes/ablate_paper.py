@@ -32,7 +32,7 @@ from hparams_columns import write_hparams_columns
 
 import keras_transformer as kt
 from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
-from keras_transformer.runs.settings import positive
+from keras_transformer.runs.options import positive
 
 with without_notices():  # TensorFlow's
     import keras

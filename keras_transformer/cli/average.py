@@ -1,9 +1,9 @@
 """Average the weights of a run's checkpoints.
 
-Writes RUN/averaged.npz and compares it with the last weights on the validation text, of which the
-run keeps the ids. `translate`, `evaluate` and the other verbs then use the better of the two unless
---weights is given. The paper reports its results with the average of the last checkpoints (section
-6.1). `train` makes it by itself at its end."""
+Writes RUN/averaged.npz and compares it with the last weights on the validation text, whose ids the
+run keeps. `translate`, `evaluate` and the other verbs then use the better of the two, unless
+--weights is given. The paper's results come from the average of the last checkpoints (section 6.1).
+`train` makes it at its end."""
 
 import argparse
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Averages the checkpoints, and compares the average with the last weights."""
-    from keras_transformer.cli.ends import command, say_next
+    from keras_transformer.cli.ends import say_next, verb
     from keras_transformer.progress import say
     from keras_transformer.runs.run_directory import RunDirectory
 
@@ -45,21 +45,14 @@ def run(args: argparse.Namespace) -> None:
         )
     say_next(
         {
-            "Evaluate": command(
-                "keras-transformer", "evaluate", args.run, rest="--source F --reference F"
-            ),
-            "The last": command(
-                "keras-transformer",
-                "evaluate",
-                args.run,
-                rest="--weights last --source F --reference F",
-            ),
+            "Evaluate": verb("evaluate", args.run, rest="--source F --reference F"),
+            "The last": verb("evaluate", args.run, rest="--weights last --source F --reference F"),
         }
     )
 
 
 def _validation(run):
-    """A model and the validation data that `save_average` compares with; () without them."""
+    """Returns the model and the validation data for `save_average`; () without them."""
     from keras_transformer import data, losses, metrics
 
     encoded = data.read_encoded(run.path / VALIDATION)

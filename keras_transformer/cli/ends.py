@@ -1,6 +1,7 @@
 """How the command and the recipes end: with what to type next, or with what went wrong."""
 
 import contextlib
+import functools
 import io
 import os
 import shlex
@@ -80,3 +81,6 @@ def say_next(commands: dict[str, str]) -> None:
 def command(*words: object, rest: str = "") -> str:
     """A command to type: its words, quoted for a shell, and `rest` unquoted."""
     return f"{shlex.join(map(str, words))} {rest}".rstrip()
+
+
+verb = functools.partial(command, "keras-transformer")

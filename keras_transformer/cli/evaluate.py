@@ -1,19 +1,19 @@
-"""Translate a source file and score it against a reference: one JSON line a system.
+"""Translate a source file and score it against a reference: one JSON line per system.
 
   keras-transformer evaluate runs/en-de --source test.en --reference test.de
   keras-transformer evaluate runs/base runs/big --source test.en --reference test.de
   keras-transformer evaluate --hypotheses ours.de theirs.de --reference test.de
 
 prints BLEU, chrF and chrF++ with their sacreBLEU signatures, the share of exact matches, and the
-search's settings. References are scored as they are, against detokenised hypotheses; where the
-files are tokenised already (Multi30k, WMT's old sets), pass --tokenize none.
+search's settings. References are scored as they are, against detokenised hypotheses. If the files
+are already tokenised (Multi30k, WMT's old sets), pass --tokenize none.
 
-Several systems (runs first, then files of hypotheses) are compared with the first of them by
-sacreBLEU's paired bootstrap resampling: every line also has each score's mean and 95 % interval,
-and all but the first the p-value of the difference. 1,000 samples; the environment variable
-SACREBLEU_SEED is their seed, 12345 by default.
+Several systems (runs first, then files of hypotheses) are compared with the first one by
+sacreBLEU's paired bootstrap resampling. Every line then has each score's mean and 95 % interval,
+and each line after the first the p-value of the difference. There are 1,000 samples; the
+environment variable SACREBLEU_SEED is their seed, 12345 by default.
 
-Korean: --tokenize ko-mecab counts morphemes (13a counts words between spaces, and one wrong ending
+Korean: --tokenize ko-mecab counts morphemes (13a counts words between spaces, so one wrong ending
 or space is a wrong word). It and chrF hardly see wrong spaces; chrF++ and exact_match do."""
 
 import argparse
@@ -26,15 +26,15 @@ from keras_transformer.cli.options import add_search_arguments, translator_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("run", nargs="*", metavar="RUN", help="folders of runs")
-    parser.add_argument("--source", metavar="FILE", help="one sentence a line, for the runs")
-    parser.add_argument("--reference", required=True, metavar="FILE", help="one line a source")
+    parser.add_argument("--source", metavar="FILE", help="one sentence per line, for the runs")
+    parser.add_argument("--reference", required=True, metavar="FILE", help="one line per source")
     parser.add_argument(
         "--hypotheses",
         nargs="+",
         action="extend",
         default=[],
         metavar="FILE",
-        help="translations of other systems, one line a reference; name runs before them",
+        help="translations of other systems, one line per reference; name runs before them",
     )
     parser.add_argument(
         "--tokenize",
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from keras_transformer.files import refuse_existing, write_new_file
 
     _check(args)
-    # What can fail fails now, not after translating.
+    # Fail now rather than after translating.
     if args.output:
         refuse_existing(args.output)
     evaluation.bleu(["a"], ["a"], tokenize=args.tokenize)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     systems = runs | files  # name -> (hypotheses, settings)
     hypotheses = {name: lines for name, (lines, _) in systems.items()}
     if args.output:
-        lines = (line.replace("\n", " ") for line in hypotheses[args.run[0]])  # one a source
+        lines = (line.replace("\n", " ") for line in hypotheses[args.run[0]])  # one per source
         text = "".join(f"{line}\n" for line in lines)
         write_new_file(args.output, text)
     options = {
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _say_end(args, sources):
-    from keras_transformer.cli.ends import command, say_next
+    from keras_transformer.cli.ends import say_next, verb
     from keras_transformer.progress import say
 
     sys.stdout.flush()
@@ -106,22 +106,14 @@ def _say_end(args, sources):
         say(f"wrote the translations to {args.output}")
     if args.run:
         first = next((text for text in sources if text.strip()), "A sentence")
-        say_next({"Look at one": command("keras-transformer", "show", args.run[0], first)})
+        say_next({"Look at one": verb("show", args.run[0], first)})
 
 
 def _translate(args, run, translator, sources):
-    """A run's translations, and what made them."""
-    settings = {
-        "run": run,
-        "ensemble": args.ensemble,
-        "weights": translator.weights,
-        "beam_size": args.beam_size,
-        "length_penalty": args.length_penalty,
-    }
-    return (
-        translator.translate(sources, args.beam_size, args.length_penalty, args.batch_size),
-        settings,
-    )
+    """Returns a run's translations, and the settings that made them."""
+    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty}
+    lines = translator.translate(sources, *search.values(), args.batch_size)
+    return lines, {"run": run, "ensemble": args.ensemble, "weights": translator.weights, **search}
 
 
 def _check(args):

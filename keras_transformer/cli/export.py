@@ -1,13 +1,13 @@
-"""Write a trained model for engines that do without this package.
+"""Write a trained model for engines that do not need this package.
 
   keras-transformer export runs/en-de --format ctranslate2 --quantization int8 --output exports/ct2
   keras-transformer export runs/en-de --format saved_model --output exports/en-de/1
 
-ctranslate2: for the C++ engine CTranslate2, quick on CPUs, with 8-bit weights if you like; its
+ctranslate2: for the C++ engine CTranslate2, fast on CPUs, with 8-bit weights if you like; its
 search takes its options at each call. saved_model: strings in, strings out, for TensorFlow and
 TensorFlow Serving; the search is inside, with the beam size and length penalty given here.
 
-FOLDER/README.txt then tells how to translate with it. An existing FOLDER is never overwritten."""
+FOLDER/README.txt then says how to translate with it. An existing FOLDER is never overwritten."""
 
 import argparse
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_transformer.runs import settings
+from keras_transformer.runs import options
 
 if TYPE_CHECKING:
     from keras_transformer.decoding import Translator
@@ -22,7 +22,7 @@ def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse_option
 
 
-positive = parsed(settings.positive)
+positive = parsed(options.positive)
 
 
 @parsed
@@ -39,8 +39,8 @@ def penalty(text: str) -> float | str:
     return alpha
 
 
-def add_search_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the search, the same for `translate` and `evaluate`."""
+def add_beam_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that choose a result, the same wherever a search runs."""
     parser.add_argument("--beam-size", type=positive, default=4, help="1 is greedy search")
     parser.add_argument(
         "--length-penalty",
@@ -49,6 +49,11 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ALPHA",
         help="alpha of the GNMT penalty ((5 + length) / 6)^alpha, or 'average': score / length",
     )
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `translate` and `evaluate`."""
+    add_beam_arguments(parser)
     parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
     add_model_arguments(parser)
 
@@ -58,21 +63,21 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="WHICH",
-        help="average, best, last, or an update; by default the average, or the last where there "
-        "is none or the last were better in validation; several with commas (8000,9000) make an "
+        help="average, best, last, or an update; by default the average, or the last if there is "
+        "none or the last were better in validation; several with commas (8000,9000) make an "
         "ensemble",
     )
     parser.add_argument(
         "--ensemble",
         nargs="+",
         metavar="RUN",
-        help="decode with these runs too, of the same vocabulary, by the mean of probabilities; "
-        "give it after RUN",
+        help="decode with these runs too, which have the same vocabulary, by the mean of the "
+        "probabilities; give it after RUN",
     )
 
 
-def named(weights: str | int | list) -> str:
-    """The weights of a translator as a name: "last", or "3000, average" of an ensemble."""
+def named(weights: Any) -> str:
+    """Returns a translator's weights as a name: "last", or "3000, average" for an ensemble."""
     return ", ".join(map(str, weights)) if isinstance(weights, list) else str(weights)
 
 

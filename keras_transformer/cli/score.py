@@ -3,20 +3,20 @@
   keras-transformer score runs/en-de --source a.en --target a.de > scores.tsv
   keras-transformer score runs/en-de --tsv pairs.tsv --mean
 
-For filtering parallel text and for ranking the translations of others. One line for each pair, in
-order: log-probability TAB tokens. The log-probability of the target given the source is in nats,
-0 at most, the sum over the target's tokens with the end; tokens is their number. There is no length
-penalty. An empty side is its end token alone; training never sees such pairs, so their scores say
-little.
+To filter parallel text, or to rank translations from elsewhere. Each pair gives one line, in the
+same order: log-probability TAB tokens. The log-probability of the target given the source is in
+nats, at most 0, summed over the target's tokens with the end; tokens is their number. There is no
+length penalty. An empty side is only its end token; training never sees such pairs, so their scores
+say little.
 
-At the end stderr gets nats per token and perplexity of the whole, pairs with an empty side left
-out: of the validation text, the figure that training calls nats_per_token."""
+At the end stderr gets nats per token and perplexity of all pairs without an empty side. For the
+validation text, the former is what training calls nats_per_token."""
 
 import argparse
 import math
 import sys
 
-# Pairs scored between two writes: enough to sort by length, few enough to see it go on.
+# Pairs scored between two writes: enough to sort by length, few enough to show progress.
 PAIRS_AT_ONCE = 10_000
 
 
@@ -25,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from keras_transformer.cli.options import add_model_arguments, positive
 
     parser.add_argument("run", metavar="RUN", help="the run's folder")
-    parser.add_argument("--source", metavar="FILE", help="one sentence a line")
+    parser.add_argument("--source", metavar="FILE", help="one sentence per line")
     parser.add_argument("--target", metavar="FILE", help="its translations, line by line")
-    parser.add_argument("--tsv", metavar="FILE", help="in their place: both in one TSV file")
+    parser.add_argument("--tsv", metavar="FILE", help="instead of these two: both in one TSV file")
     parser.add_argument("--source-column", type=int, default=0, help="of the TSV, from 0")
     parser.add_argument("--target-column", type=int, default=1, help="of the TSV, from 0")
     parser.add_argument(
-        "--mean", action="store_true", help="log-probability per token in place of the sum"
+        "--mean", action="store_true", help="log-probability per token instead of the sum"
     )
     parser.add_argument(
         "--tokens",
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the score of each pair, or their mean."""
+    from keras_transformer.callbacks import perplexity
     from keras_transformer.cli.ends import beside_results, say_next
     from keras_transformer.cli.options import named, translator_of
     from keras_transformer.data.encoding import characters
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
             sys.stdout.flush()
     summary = f"{len(pairs) - empty:,} pairs, {tokens:,} target tokens"
     if tokens:
-        summary += f", {nats / tokens:.6f} nats per token, perplexity {_exp(nats / tokens):.4f}"
+        mean = nats / tokens
+        summary += f", {mean:.6f} nats per token, perplexity {perplexity(mean):.4f}"
     if empty:
         summary += f"; left out: {empty:,} with an empty side"
     say(f"{summary} (weights: {named(translator.weights)})")
@@ -97,7 +99,3 @@ def _tokens(tokenizer, target, log_probabilities):
     pieces = [*pieces, tokenizer.id_to_piece(tokenizer.end_id)]
     pairs = zip(pieces, log_probabilities, strict=True)
     return " ".join(f"{piece}:{log_probability:.4f}" for piece, log_probability in pairs)
-
-
-def _exp(nats):
-    return math.exp(nats) if nats < 700 else math.inf  # 700: the largest that a float holds

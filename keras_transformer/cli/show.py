@@ -3,33 +3,26 @@
   keras-transformer show runs/en-de "A man rides a horse ."
   keras-transformer show runs/en-de "A man rides a horse ." --target "Ein Mann reitet ein Pferd ."
 
-Writes a new folder with a page that opens in any browser, without a network, and its pictures as
-PNG: the tokens, what each layer and head attends to (over pieces or words), the alignment, the
-decoding step by step, the beam search as a tree, and the shape of every tensor."""
+Writes a new folder with a page for any browser, which needs no network, and its pictures as PNG:
+the tokens, what each layer and head attends to (over pieces or words), the alignment, the decoding
+step by step, the beam search as a tree, and the shape of every tensor."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from keras_transformer.cli.options import named, penalty, positive
+from keras_transformer.cli.options import add_beam_arguments, named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("sentence", help="the source sentence, in quotes")
-    parser.add_argument("--target", metavar="TEXT", help="a translation to look at, not to find")
+    parser.add_argument("--target", metavar="TEXT", help="look at this translation; no search")
     parser.add_argument(
         "--output", metavar="FOLDER", help="a new folder; by default RUN/show/1, 2, ..."
     )
-    parser.add_argument("--beam-size", type=positive, default=4, help="1 is greedy search")
-    parser.add_argument(
-        "--length-penalty",
-        type=penalty,
-        default=0.6,
-        metavar="ALPHA",
-        help="as in `keras-transformer translate`",
-    )
+    add_beam_arguments(parser)
     parser.add_argument(
         "--weights", metavar="WHICH", help="average, best, last, or an update; as in `translate`"
     )
@@ -61,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _next(folder):
-    """The first number that is free."""
+    """Returns the first number that no folder has."""
     folder.mkdir(exist_ok=True)
     taken = [int(each.name) for each in folder.iterdir() if each.name.isdigit()]
     return folder / str(max(taken, default=0) + 1)

@@ -6,11 +6,11 @@
   keras-transformer train --init-from runs/en-de --train-tsv ours.tsv --hold-out 100 \\
                           --run-dir runs/ours
 
-The run directory gets all that is needed to translate, resume and reproduce. The same command again
-resumes from the last checkpoint, also where the text has moved; --updates may be raised.
-Vocabulary, updates and warm-up follow from the size of the text unless given, and are printed
-first. Text may be gzipped (.gz). Lengths and budgets are in tokens (sub-words), progress in
-updates, losses in nats per target token."""
+The run directory gets all that is needed to translate, resume and reproduce. The same command
+continues at the last checkpoint, even if the text has moved; --updates may be raised. Unless given,
+vocabulary, updates and warm-up follow from the size of the text, and are printed first. Text may be
+gzipped (.gz). Lengths and budgets are in tokens (sub-words), progress in updates, losses in nats
+per target token."""
 
 import argparse
 import dataclasses
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trains, or with --dry-run says what would be trained."""
-    from keras_transformer.cli.ends import command, say_next
+    from keras_transformer.cli.ends import command, say_next, verb
     from keras_transformer.runs import training
 
     settings = TrainSettings(**{name: getattr(args, name) for name in OPTIONS})
@@ -59,13 +59,9 @@ def run(args: argparse.Namespace) -> None:
     training.train(settings)
     say_next(
         {
-            "Translate": command(
-                "keras-transformer", "translate", args.run_dir, rest="< source.txt"
-            ),
-            "Evaluate": command(
-                "keras-transformer", "evaluate", args.run_dir, rest="--source F --reference F"
-            ),
-            "Look at one": command("keras-transformer", "show", args.run_dir, rest='"A sentence"'),
+            "Translate": verb("translate", args.run_dir, rest="< source.txt"),
+            "Evaluate": verb("evaluate", args.run_dir, rest="--source F --reference F"),
+            "Look at one": verb("show", args.run_dir, rest='"A sentence"'),
             "TensorBoard": command("tensorboard", "--logdir", args.run_dir),
         }
     )

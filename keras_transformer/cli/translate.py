@@ -1,13 +1,13 @@
 """Translate lines from standard input to standard output.
 
-One line out for each line in, in order; an empty line stays empty. Lines are translated as they
+Each line gives one line, in the same order; an empty line stays empty. Lines are translated as they
 arrive, so a slow pipe gets its answers without waiting for the end.
 
   keras-transformer translate runs/en-de < source.txt > hypotheses.txt
   echo "A man rides a horse ." | keras-transformer translate runs/en-de --n-best 4
 
-With --n-best above 1 each line gives up to N lines, best first: number ||| hypothesis ||| score,
-numbers from 0, the score being the log-probability in nats divided by the length penalty."""
+With --n-best above 1 each line gives up to N lines, best first: number ||| hypothesis ||| score.
+Numbers start at 0; the score is the log-probability in nats divided by the length penalty."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ import time
 
 from keras_transformer.cli.options import add_search_arguments, named, positive, translator_of
 
-# Lines taken at once: enough to sort by length, few enough to answer soon.
+# How many lines are taken at once: enough to sort by length, few enough to answer soon.
 LINES_AT_ONCE = 2048
 
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Translates the lines of stdin as they arrive."""
-    from keras_transformer.cli.ends import beside_results, command, say_next
+    from keras_transformer.cli.ends import beside_results, say_next, verb
     from keras_transformer.data.lines import arriving_lines
     from keras_transformer.progress import say, work
 
@@ -65,13 +65,13 @@ def run(args: argparse.Namespace) -> None:
         f"compilation of {translator.compiled_shapes} shape(s)"
     )
     if first is not None:
-        say_next({"Look at one": command("keras-transformer", "show", args.run, first)})
+        say_next({"Look at one": verb("show", args.run, first)})
 
 
 def _bytes_left(stream):
-    """How long a file is from here on; None for a pipe."""
+    """Returns how many bytes of a file are left to read; None for a pipe."""
     try:
         status = os.fstat(stream.fileno())
-    except OSError:  # not of the operating system
+    except OSError:  # a stream of Python's
         return None
     return status.st_size - stream.tell() if stat.S_ISREG(status.st_mode) else None

@@ -1,80 +1,21 @@
 """Every option of a training, once: the command line, its help and what a run records follow."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
+from keras_transformer.runs.options import Option, group, positive, share
+
 # The groups of `keras-transformer train --help`.
-TEXT, VOCABULARY, MODEL = "text", "vocabulary", "model"
-FINE_TUNING, TRAINING, WATCHING = "fine-tuning", "training", "validation and checkpoints"
-
-
-def positive(value: str | int) -> int:
-    """A whole number from 1."""
-    if not str(value).isdigit() or int(value) < 1:
-        raise ValueError(f"expected a whole number above 0, got {value!r}")
-    return int(value)
-
-
-def share(value: str | float) -> float:
-    """A number above 0, at most 1."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 1:
-        raise ValueError(f"expected a number above 0, at most 1, got {value!r}")
-    return number
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """What is known about one field of `TrainSettings` beside its name and its default.
-
-    Args:
-        group: The heading it has in the help.
-        help: One line for the help.
-        parse: A function of the text on the command line; None for a flag.
-        choices: The values that are possible; empty if there are more than can be listed.
-        metavar: How the help names the value.
-        unless_init_from: The default of a run that does not start from an earlier one, which
-            brings its own.
-        changeable: Whether it may differ when the run is resumed. It then changes no update that
-            was already made.
-        derived: Whether it follows from the size of the text unless given (runs/derivation.py).
-        hparam: Whether TensorBoard's HParams table has a column for it.
-        recorded: Whether the run records it.
-    """
-
-    group: str
-    help: str
-    parse: Callable[[str], Any] | None = str
-    choices: tuple[str, ...] = ()
-    metavar: str | None = None
-    unless_init_from: Any = None
-    changeable: bool = False
-    derived: bool = False
-    hparam: bool = False
-    recorded: bool = True
-
-
-def option(
-    default: Any, group: str, help: str, parse: Callable[[Any], Any] | None = str, **known: Any
-) -> Any:
-    """A field of `TrainSettings`; `known` are further arguments of `Option`."""
-    known = {"option": Option(group, help, parse, **known)}
-    return dataclasses.field(default=default, metadata=known)
-
-
-def required(group: str, help: str, **known: Any) -> Any:
-    """A field of `TrainSettings` without a default."""
-    return dataclasses.field(metadata={"option": Option(group, help, **known)})
+text, vocabulary, model = map(group, ("text", "vocabulary", "model"))
+fine_tuning, training = map(group, ("fine-tuning", "training"))
+watching = group("validation and checkpoints")
+file = functools.partial(text, metavar="FILE", changeable=True)
 
 
 @dataclasses.dataclass(kw_only=True)
 class TrainSettings:
-    """The options of `keras-transformer train`, under the same names (`keras-transformer train
-    --help` explains each).
+    """The options of `keras-transformer train`, whose `--help` explains each.
 
     Example:
 
@@ -84,218 +25,161 @@ class TrainSettings:
     ```
     """
 
-    train_source: str | None = option(
-        None, TEXT, "one sentence per line", metavar="FILE", changeable=True
-    )
-    train_target: str | None = option(
-        None, TEXT, "its translations, line by line", metavar="FILE", changeable=True
-    )
-    train_tsv: str | None = option(
-        None, TEXT, "instead of these two: both in one TSV file", metavar="FILE", changeable=True
-    )
-    valid_source: str | None = option(
-        None, TEXT, "validation text", metavar="FILE", changeable=True
-    )
-    valid_target: str | None = option(
-        None, TEXT, "its translations", metavar="FILE", changeable=True
-    )
-    valid_tsv: str | None = option(
-        None, TEXT, "instead of these two: both in one TSV file", metavar="FILE", changeable=True
-    )
-    hold_out: int | None = option(
-        None,
-        TEXT,
+    train_source: str | None = file("one sentence per line")
+    train_target: str | None = file("its translations, line by line")
+    train_tsv: str | None = file("instead of these two: both in one TSV file")
+    valid_source: str | None = file("validation text")
+    valid_target: str | None = file("its translations")
+    valid_tsv: str | None = file("instead of these two: both in one TSV file")
+    hold_out: int | None = text(
         "without validation files: hold out N sources with all their translations; they are "
         "written to RUN/held_out.source.txt and RUN/held_out.target.txt",
-        positive,
+        parse=positive,
         metavar="N",
     )
-    source_column: int = option(0, TEXT, "column of the TSV, from 0", int, changeable=True)
-    target_column: int = option(1, TEXT, "column of the TSV, from 0", int, changeable=True)
-    max_length: int = option(256, TEXT, "longer pairs are dropped", positive)
+    source_column: int = text("column of the TSV, from 0", 0, int, changeable=True)
+    target_column: int = text("column of the TSV, from 0", 1, int, changeable=True)
+    max_length: int = text("longer pairs are dropped", 256, positive)
 
-    vocabulary_size: int | None = option(
-        None,
-        VOCABULARY,
+    vocabulary_size: int | None = vocabulary(
         "number of pieces; by default 260, the text's frequent characters, and 2 x sqrt(length of "
         "the text in characters), at most 32,000; for char and word at most 10,000",
-        positive,
+        parse=positive,
         metavar="V",
         derived=True,
     )
-    vocabulary_type: str | None = option(
-        None,
-        VOCABULARY,
-        "SentencePiece's",
-        choices=("bpe", "unigram", "char", "word"),
-        unless_init_from="bpe",
+    vocabulary_type: str | None = vocabulary(
+        "SentencePiece's", choices=("bpe", "unigram", "char", "word"), unless_init_from="bpe"
     )
-    normalization: str | None = option(
-        None,
-        VOCABULARY,
+    normalization: str | None = vocabulary(
         "identity is lossless, the others are SentencePiece's rules",
         choices=("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"),
         unless_init_from="identity",
     )
-    separate_vocabularies: bool | None = option(
-        None, VOCABULARY, "one per side instead of a shared one", None, unless_init_from=False
+    separate_vocabularies: bool | None = vocabulary(
+        "one per side instead of a shared one", parse=None, unless_init_from=False
     )
-    subword_sampling: float | None = option(
-        None,
-        VOCABULARY,
+    subword_sampling: float | None = vocabulary(
         "cut the text anew at random in each pass: BPE-dropout with bpe (0.1 for example, the "
         "share of merges left out), subword regularization with unigram",
-        share,
+        parse=share,
         metavar="ALPHA",
         hparam=True,
     )
 
-    preset: str | None = option(
-        None,
-        MODEL,
+    preset: str | None = model(
         "tiny, base, big, or another row of the paper's Table 3, such as A-heads-1 "
         "(keras_transformer.models.PRESETS lists them)",
         metavar="NAME",
         unless_init_from="tiny",
         hparam=True,
     )
-    num_layers: int | None = option(
-        None, MODEL, "number of layers in the encoder, and in the decoder", positive
+    num_layers: int | None = model(
+        "number of layers in the encoder, and in the decoder", parse=positive
     )
-    d_model: int | None = option(None, MODEL, "width of the model", positive)
-    num_heads: int | None = option(None, MODEL, "number of attention heads", positive)
-    d_ff: int | None = option(None, MODEL, "width inside the feed-forward layers", positive)
-    dropout: float | None = option(None, MODEL, "share dropped of each sub-layer's output", float)
-    attention_dropout: float | None = option(
-        None, MODEL, "share dropped of the attention weights", float
-    )
-    norm: str | None = option(
-        None, MODEL, "where layer normalisation stands; post in the paper", choices=("post", "pre")
+    d_model: int | None = model("width of the model", parse=positive)
+    num_heads: int | None = model("number of attention heads", parse=positive)
+    d_ff: int | None = model("width inside the feed-forward layers", parse=positive)
+    dropout: float | None = model("share dropped of each sub-layer's output", parse=float)
+    attention_dropout: float | None = model("share dropped of the attention weights", parse=float)
+    norm: str | None = model(
+        "where layer normalisation stands; post in the paper", choices=("post", "pre")
     )
 
-    init_from: str | None = option(
-        None,
-        FINE_TUNING,
+    init_from: str | None = fine_tuning(
         "start from the weights of an earlier run, with its vocabulary and architecture; update "
         "and optimizer begin anew, dropout may differ",
         metavar="RUN",
         changeable=True,
     )
-    init_weights: str | None = option(
-        None,
-        FINE_TUNING,
+    init_weights: str | None = fine_tuning(
         "average, best, last, or an update; by default the average, or the last where there is "
         "none or the last were better in validation",
         metavar="WHICH",
     )
 
-    run_dir: str = required(TRAINING, "folder of the run", metavar="RUN", changeable=True)
-    updates: int | None = option(
-        None,
-        TRAINING,
+    run_dir: str = training(
+        "folder of the run", dataclasses.MISSING, metavar="RUN", changeable=True
+    )
+    updates: int | None = training(
         "length of training; by default about 100 passes over the text, 300 to 10,000 updates",
-        positive,
+        parse=positive,
         changeable=True,
         derived=True,
     )
-    tokens_per_batch: int = option(
-        4096,
-        TRAINING,
-        "positions of a batch on either side, padding included",
-        positive,
-        hparam=True,
+    tokens_per_batch: int = training(
+        "positions of a batch on either side, padding included", 4096, positive, hparam=True
     )
-    accumulate: int = option(
-        1, TRAINING, "batches per update, added up as one big batch", positive, hparam=True
+    accumulate: int = training(
+        "batches per update, added up as one big batch", 1, positive, hparam=True
     )
-    shapes: str = option(
-        "auto",
-        TRAINING,
+    shapes: str = training(
         "static: at most 16 batch shapes, for XLA; auto: static where the step is compiled",
+        "auto",
         choices=("auto", "dynamic", "static"),
     )
-    warmup_steps: int | None = option(
-        None,
-        TRAINING,
+    warmup_steps: int | None = training(
         "in updates; by default a fifth of them, at most 4,000",
-        positive,
+        parse=positive,
         derived=True,
         hparam=True,
     )
-    learning_rate: float | None = option(
-        None,
-        TRAINING,
+    learning_rate: float | None = training(
         "highest rate; by default the paper's for --warmup-steps, or for 4,000 without that",
-        float,
+        parse=float,
         metavar="PEAK",
         derived=True,
         hparam=True,
     )
-    label_smoothing: float | None = option(
-        None, TRAINING, "by default the preset's, 0.1", float, hparam=True
+    label_smoothing: float | None = training(
+        "by default the preset's, 0.1", parse=float, hparam=True
     )
-    clip_norm: float | None = option(
-        None, TRAINING, "longer gradients are scaled down to this length", float, hparam=True
+    clip_norm: float | None = training(
+        "longer gradients are scaled down to this length", parse=float, hparam=True
     )
-    seed: int = option(1, TRAINING, "of weights, order, dropout and sampling", int, hparam=True)
-    precision: str = option(
-        "float32",
-        TRAINING,
+    seed: int = training("of weights, order, dropout and sampling", 1, int, hparam=True)
+    precision: str = training(
         "what the model computes in; weights stay in float32",
+        "float32",
         choices=("float32", "bfloat16", "float16"),
         hparam=True,
     )
-    jit: str = option("auto", TRAINING, "compile by XLA", choices=("auto", "on", "off"))
-    deterministic: bool = option(False, TRAINING, "bit-equal when repeated, slower", None)
-    dry_run: bool = option(
-        False,
-        TRAINING,
-        "print parameters, shapes and memory; train and write nothing",
-        None,
-        recorded=False,
+    jit: str = training("compile by XLA", "auto", choices=("auto", "on", "off"))
+    deterministic: bool = training("bit-equal when repeated, slower", False, None)
+    dry_run: bool = training(
+        "print parameters, shapes and memory; train and write nothing", False, None, recorded=False
     )
 
-    validate_every: int | None = option(
-        None,
-        WATCHING,
+    validate_every: int | None = watching(
         "validation and a checkpoint; by default after each pass over the data, 100 to 1,000 "
         "updates",
-        positive,
+        parse=positive,
         metavar="UPDATES",
     )
-    tokenize: str = option("13a", WATCHING, "sacreBLEU's tokenizer, for validation BLEU")
-    bleu_every: int | None = option(
-        None,
-        WATCHING,
+    tokenize: str = watching("sacreBLEU's tokenizer, for validation BLEU", "13a")
+    bleu_every: int | None = watching(
         "translate at every Nth validation; by default at each one once the validation loss is at "
         "most two thirds of what guessing by the tokens' frequencies reaches",
-        positive,
+        parse=positive,
         metavar="N",
         derived=True,
     )
-    keep_checkpoints: int = option(
-        10, WATCHING, "how many to keep, and the best one", positive, metavar="K", changeable=True
+    keep_checkpoints: int = watching(
+        "how many to keep, and the best one", 10, positive, metavar="K", changeable=True
     )
-    average: int = option(
-        10,
-        WATCHING,
+    average: int = watching(
         "average the last K of the second half at the end; 0: no average",
+        10,
         int,
         metavar="K",
         changeable=True,
     )
-    stop_early: str | None = option(
-        None,
-        WATCHING,
-        "stop when this no longer improves in validation",
-        choices=("bleu", "loss"),
-        changeable=True,
+    stop_early: str | None = watching(
+        "stop when this no longer improves in validation", choices=("bleu", "loss"), changeable=True
     )
-    patience: int = option(
-        10, WATCHING, "validations without a better one", positive, changeable=True
-    )
-    log_every: int = option(
-        50, WATCHING, "interval of the display", positive, metavar="UPDATES", changeable=True
+    patience: int = watching("validations without a better one", 10, positive, changeable=True)
+    log_every: int = watching(
+        "interval of the display", 50, positive, metavar="UPDATES", changeable=True
     )
 
     def __post_init__(self):
@@ -322,7 +206,7 @@ class TrainSettings:
 
     def record(self) -> dict[str, Any]:
         """The options as `settings.json` keeps them."""
-        return {name: getattr(self, name) for name, known in OPTIONS.items() if known.recorded}
+        return {name: getattr(self, name) for name in names_where(recorded=True)}
 
 
 OPTIONS: dict[str, Option] = {
