@@ -1,6 +1,7 @@
 """Tests of the floor plan: few names at the top, one training loop, type hints, light imports."""
 
 import ast
+import graphlib
 import os
 import re
 import subprocess
@@ -47,9 +48,47 @@ def test_the_loop_of_training_is_written_once():
         assert len(found) <= (name == "fit"), found
 
 
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    """The rooms that a file imports from, anywhere in it, but not for type checkers only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    blocks = [each for each in ast.walk(tree) if isinstance(each, ast.If)]
+    skipped = {n for each in blocks if "CHECKING" in ast.dump(each.test) for n in ast.walk(each)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node not in skipped:
+            package, _, rest = (node.module or "").partition(".")
+            if package == "keras_transformer":
+                yield from [rest.split(".")[0]] if rest else [each.name for each in node.names]
+
+
+def test_imports_run_downwards_in_the_floor_plan():
+    # Fails if: a room imports one above it, or two rooms of a floor import each other.
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("| floor |")[2]
+    rows = [line.split("|")[2] for line in table.split("\n\n")[0].splitlines()[2:]]
+    floors = [re.findall(r"`(\w+)(?:/|\.py)`", rooms) for rooms in rows]
+    floor = {name: number for number, rooms in enumerate(floors) for name in rooms}
+    assert len(floors) == 7 and {"cli", "decoding", "arguments"} <= set(floor)
+    others = {name: set() for name in floor}
+    for path in MODULES:
+        if room(path) in floor and path.name != "__main__.py":
+            others[room(path)] |= set(imported_rooms(path)) & set(floor) - {room(path)}
+    for name, imported in others.items():
+        assert not [each for each in imported if floor[each] < floor[name]], (name, imported)
+    graphlib.TopologicalSorter(others).prepare()  # raises an error that names a circle
+
+
+def test_rooms_above_ops_do_not_ask_keras_for_its_backend():
+    for path in MODULES:
+        if room(path) not in ("ops", "testing", "interop"):
+            assert "backend.backend()" not in path.read_text(encoding="utf-8"), path
+
+
 # Rooms whose public names do not have type hints yet.
 UNTYPED = {"arguments.py", "decoding", "evaluation", "interop", "layers", "ops"}
-UNTYPED |= {"datasets", "testing", "text", "visualization"}
+UNTYPED |= {"datasets", "testing", "visualization"}
 
 
 def public_functions():
