@@ -18,6 +18,7 @@ from keras_transformer.cli import ends
 from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
 from keras_transformer.datasets import korean_english as corpus
+from keras_transformer.runs import loading
 
 pytestmark = pytest.mark.tensorflow_only  # needs no backend
 
@@ -270,7 +271,7 @@ class SlowTranslator:
 def slow(clock, monkeypatch):
     """Runs a verb with a slow translator, and returns what it writes to stderr, a terminal."""
     translator = SlowTranslator(clock)
-    monkeypatch.setattr(kt.Translator, "load", lambda *arguments: translator)
+    monkeypatch.setattr(loading, "load_translator", lambda *arguments: translator)
     monkeypatch.setattr(translate_verb, "LINES_AT_ONCE", 2)
     monkeypatch.setattr(score_verb, "PAIRS_AT_ONCE", 2)
 
