@@ -1,22 +1,9 @@
 """Parallel text: files -> pairs -> ids -> token-budget batches with a bounded set of shapes.
 
-```
-read_parallel / read_tsv    files -> [(source, target), ...]; read_lines reads a single file
-write_parallel              pairs -> two files that read_parallel reads back
-text_sha256                 identifies texts, in any place
-report                      figures of pairs: duplicates, overlap with validation, lengths
-encode_pairs                pairs -> flat arrays of ids, once, cached in a file
-kept_pairs                  the pairs that encode_pairs keeps
-SubwordSampling             other pieces of the same text in each epoch (BPE-dropout)
-BatchPlan                   plan(seed, update) -> micro-batches; .dataset() is for `fit`
-token_batches               encode_pairs, BatchPlan and .dataset() in one line
-FeedMeter                   what feeding a training costs: padding, and waiting for batches
-WindowPlan                  windows of one long text, for language models
-ImagePlan                   labelled images, for image classifiers
-encode_texts                single texts -> flat arrays of ids
-MaskedPlan                  texts with hidden tokens, for masked language models
-LabelledPlan                texts and their classes
-```
+`read_parallel` and `read_tsv` read pairs, `report` describes them, `encode_pairs` makes ids of them
+once, and a `BatchPlan` makes batches of the ids: `plan(seed, update) -> micro-batches`.
+`token_batches` does the last two in one line. `WindowPlan`, `ImagePlan`, `MaskedPlan` and
+`LabelledPlan` are plans for a long text, for images and for single texts.
 """
 
 from keras_transformer.data.batches import BatchPlan

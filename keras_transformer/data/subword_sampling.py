@@ -11,11 +11,10 @@ from keras_transformer.text.subwords import Segmenter
 
 
 class SubwordSampling:
-    """Cuts the texts of a corpus into random pieces, anew for each epoch.
+    """Cuts the texts of a corpus into random pieces, other ones in each epoch.
 
     A model that sees "unfold" as `un fold`, `unf old` and `u n fold` learns how pieces are related,
-    and copes better with rare words (see `Tokenizer.sample`). Only training is sampled; validation
-    and translation use the best segmentation.
+    and copes better with rare words. Validation and translation use the best segmentation.
 
     Args:
         encoded: `EncodedPairs` of the corpus.
@@ -51,12 +50,10 @@ class SubwordSampling:
         }
 
     def draw(self, seed: Sequence[int], longest: int) -> EncodedPairs:
-        """Returns the corpus in a random segmentation, a pure function of the arguments.
+        """Returns the corpus in a random segmentation, a pure function of `seed`, integers from 0.
 
-        Args:
-            seed: Integers from 0.
-            longest: The longest side, in tokens with its start or end. A sentence that would be
-                longer keeps its best segmentation.
+        A sentence that would have more than `longest` tokens, with its start or end, keeps its best
+        segmentation.
         """
         arrays = {}
         for number, (side, segmenter) in enumerate(self._sides.items()):

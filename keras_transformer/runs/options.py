@@ -25,33 +25,18 @@ def share(value: str | float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What is known about one field of `TrainSettings` beside its name and its default.
+    """What is known about one field of `TrainSettings` beside its name and its default."""
 
-    Args:
-        group: The heading it has in the help.
-        help: One line for the help.
-        parse: A function of the text on the command line; None for a flag.
-        choices: The values that are possible; empty if there are more than can be listed.
-        metavar: How the help names the value.
-        unless_init_from: The default of a run that does not start from an earlier one, which
-            brings its own.
-        changeable: Whether it may differ when the run is resumed. It then changes no update that
-            was already made.
-        derived: Whether it follows from the size of the text unless given (runs/derivation.py).
-        hparam: Whether TensorBoard's HParams table has a column for it.
-        recorded: Whether the run records it.
-    """
-
-    group: str
+    group: str  # the heading that it has in the help
     help: str
-    parse: Callable[[str], Any] | None = str
-    choices: tuple[str, ...] = ()
-    metavar: str | None = None
-    unless_init_from: Any = None
-    changeable: bool = False
-    derived: bool = False
-    hparam: bool = False
-    recorded: bool = True
+    parse: Callable[[str], Any] | None = str  # of the text on the command line; None for a flag
+    choices: tuple[str, ...] = ()  # all possible values, if they can be listed
+    metavar: str | None = None  # how the help names the value
+    unless_init_from: Any = None  # the default without --init-from, whose run brings its own
+    changeable: bool = False  # may differ on resuming: it changes no update that was already made
+    derived: bool = False  # follows from the size of the text unless given (runs/derivation.py)
+    hparam: bool = False  # is a column of TensorBoard's HParams table
+    recorded: bool = True  # is in the run's settings.json
 
 
 def group(title: str) -> Callable[..., Any]:

@@ -18,8 +18,8 @@ def write_hparams(
 ) -> None:
     """Writes a finished run into TensorBoard's HParams table: its settings and its results.
 
-    Runs of one group, such as the seeds of one setting, share a row of the table, which shows the
-    means of their metrics.
+    Runs of one group, such as the seeds of one setting, share a row, with the means of their
+    metrics.
 
     Args:
         log_dir: The run's folder, the same as that of its `TensorBoard` callback.
