@@ -106,7 +106,7 @@ class Exact(models.LossPerLabel, keras.Model):
 
 
 def losses_without_weights():
-    """Compares with Keras' own loss: ours must depend on the devices as little as that one."""
+    """Returns the results of Keras' own loss, as a check of the test, and of our losses."""
     theirs = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     cases = (theirs, keras.Model), (SmoothedCrossentropy(0.1), keras.Model)
     return [without_weights(*case) for case in (*cases, (SmoothedCrossentropy(0.1), Exact))]
