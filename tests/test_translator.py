@@ -229,7 +229,7 @@ def test_few_sentences_share_a_width_and_many_have_their_own(translator, greedy,
         return search_ids(source_ids, *arguments, **options)
 
     monkeypatch.setattr(translator, "search_ids", watched)
-    for expected in ({16}, {8}):  # after the second call they are twice as many
+    for expected in ({16}, {8}):  # with the second call they are twice as many
         widths.clear()
         found = translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
         assert widths == expected
