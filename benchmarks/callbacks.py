@@ -54,7 +54,7 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         contestants = {
-            "alone": list,
+            "no callbacks": list,
             "TensorBoard": lambda: [TensorBoard(Path(folder) / "one")],
             "TensorBoard, Progress": lambda: [
                 TensorBoard(Path(folder) / "two"),
@@ -71,8 +71,8 @@ def main():
     report = {**cpu(), "versions": versions("tensorflow", "keras"), "command": sys.argv}
     report["seconds"] = seconds
     for name, each in seconds.items():
-        ratios = [a / b for a, b in zip(each, seconds["alone"], strict=True)]
-        share = f"{100 * (statistics.median(ratios) - 1):+.2f} %" if name != "alone" else ""
+        ratios = [a / b for a, b in zip(each, seconds["no callbacks"], strict=True)]
+        share = f"{100 * (statistics.median(ratios) - 1):+.2f} %" if name != "no callbacks" else ""
         print(f"{name:<24}{statistics.median(each):8.2f} s{min(each):8.2f} s  {share}")
     if args.output:
         Path(args.output).write_text(json.dumps(report, indent=1) + "\n")

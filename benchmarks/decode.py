@@ -188,15 +188,15 @@ def differences(cells):
 def print_cell(cell):
     count = cell["request"]["count"]
     print(f"\n{cell['size']} {cell['search']}, {cell['measurement']}: {count} sentences")
-    alone = cell["request"]["one_by_one"]
-    columns = ("", 21), ("target tokens/s", 17), ("ms/sentence" * alone, 15 * alone)
+    latency = cell["request"]["one_by_one"]
+    columns = ("", 21), ("target tokens/s", 17), ("ms/sentence" * latency, 15 * latency)
     columns += ("ours / this", 13), ("same ids", 10)
     print("".join(f"{name:>{width}}" for name, width in columns) + "  setting")
     ours = cell["contestants"].get(OURS)
     for name, result in cell["contestants"].items():
         speed = result["tokens_per_second"]
         line = f"{name:>21}{speed:17,.0f}"
-        line += f"{result['milliseconds']:15.1f}" if alone else ""
+        line += f"{result['milliseconds']:15.1f}" if latency else ""
         line += f"{ours['tokens_per_second'] / speed:13.2f}" if ours else f"{'':13}"
         line += f"{result['same'] / cell['compared']:10.1%}" if ours else f"{'':10}"
         print(
