@@ -424,7 +424,7 @@ def test_mcnemar_counts_the_throws_of_a_coin(first, second, both):
 
 
 # Fails if: McNemar's sum is computed in floats, which overflow.
-def test_shares_that_are_none_are_refused():
+def test_impossible_shares_are_refused():
     for right, count in ((3, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="right answers"):
             binomial_interval(right, count)
