@@ -58,8 +58,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
         super().__init__(name=name, reduction="sum", dtype=dtype)
         if not 0 <= label_smoothing < 1:
             raise ValueError(
-                f"label_smoothing is at least 0 and below 1, got {label_smoothing}. The paper has "
-                "0.1."
+                f"label_smoothing is at least 0 and below 1, got {label_smoothing}. Pass 0.1, as "
+                "in the paper."
             )
         self.label_smoothing = label_smoothing
         self.ignore_class = ignore_class

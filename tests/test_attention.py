@@ -71,6 +71,19 @@ def test_blocks_are_for_training_and_for_many_weights(given, few, monkeypatch):
     )
 
 
+# Fails if: a GPU's fused kernels are left out, or are used where weights are dropped or asked for.
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="has its own, in blocks")
+def test_fused_kernels_are_used_where_there_are_some(monkeypatch):
+    used = []
+    monkeypatch.setattr(attention_ops.attention_fused, "serves", lambda *heads: True)
+    for name in ("attention", "attend_fused"):
+        monkeypatch.setattr(attention_ops, name, spied(name, used))
+    layer = MultiHeadAttention(64, 4, dropout=0.3)
+    for given in ({}, {"training": True}, {"return_attention_weights": True}):
+        layer(X, causal=True, **given)
+    assert used == ["attend_fused", "attention", "attention"]
+
+
 # Fails if: the length of the output is taken from the mixed values. A TensorFlow function that was
 # traced for many lengths forgets their shape.
 @pytest.mark.tensorflow_only

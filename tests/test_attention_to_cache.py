@@ -70,21 +70,6 @@ def test_blocks_behind_what_is_written_are_not_read(index):
     assert np.isfinite(ops.convert_to_numpy(found)).all()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_summed_in_float32(dtype):
-    queries, keys, values = random_attention(1, 64)
-    arrays = [ops.cast(each, dtype) for each in (queries, keys, values)]
-    queries, keys, values = (ops.convert_to_numpy(ops.cast(each, "float32")) for each in arrays)
-    mask = permitted(1, 64, 63)
-    found = attend_to_cache(*arrays, ops.convert_to_tensor(mask), 63)
-    assert found.dtype == arrays[0].dtype
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(ops.cast(found, "float32")),
-        expected(queries, keys, values, mask),
-        atol=2e-2,
-    )
-
-
 # Fails if: eager steps are computed in blocks.
 def test_it_serves_a_compiled_step_on_a_processor_and_no_other(monkeypatch):
     queries, keys, _ = map(ops.convert_to_tensor, random_attention(1, 40))

@@ -9,7 +9,6 @@ import pytest
 from keras import ops
 
 from keras_transformer import layers, testing
-from keras_transformer.ops import attention as attention_ops
 
 B, T, S, D = 2, 5, 7, 13
 RANDOM = np.random.default_rng(1706)
@@ -736,26 +735,3 @@ def test_a_cache_of_a_length_known_later_is_that_of_a_length_known_now():
             np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5)
     graph = exported.get_concrete_function().graph.as_graph_def()
     assert not [node.op for node in graph.node if node.op.startswith("Xla")]
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("given", ["", "key_mask", "attention_mask", "key_mask attention_mask"])
-def test_fused_attention_equals_the_formula(monkeypatch, given, causal):
-    layer = layers.MultiHeadAttention(15, 3, dropout=0.3)
-    x = RANDOM.normal(size=(B, T, 15)).astype("float32")
-    mask = {"key_mask": MASK, "attention_mask": np.eye(T, dtype=bool)[:, ::-1] | MASK[:1]}
-    mask = {name: ops.convert_to_tensor(mask[name]) for name in given.split()}
-    expected, _ = layer(x, causal=causal, **mask, return_attention_weights=True)
-    fused, used = attention_ops.attend_fused, []
-
-    def counted(*args, **kwargs):
-        used.append(True)
-        return fused(*args, **kwargs)
-
-    monkeypatch.setattr(attention_ops.attention_fused, "serves", lambda *heads: True)
-    monkeypatch.setattr(attention_ops, "attend_fused", counted)
-    found = layer(x, causal=causal, **mask)
-    assert used or keras.backend.backend() == "tensorflow"  # TensorFlow computes in blocks instead
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(found), ops.convert_to_numpy(expected), atol=1e-5
-    )

@@ -183,16 +183,16 @@ def test_a_search_that_shrinks_finds_the_same(
     """The search continues with a quarter of 16 rows, those with the longest translations."""
     monkeypatch.setattr("keras_transformer.decoding.shapes.REPAYS_FROM", 0)
     monkeypatch.setattr("keras_transformer.decoding.shapes.runs_on_processor", lambda: True)
-    few = set()
+    shrunk_to = set()
     search_ids = translator.search_ids
 
     def watched(*arguments, **options):
-        few.add(options["few"])
+        shrunk_to.add(options["shrink_to"])
         return search_ids(*arguments, **options)
 
     monkeypatch.setattr(translator, "search_ids", watched)
     found = translator.n_best(TEXTS * 2, beam_size, beam_size=beam_size, batch_size=16)
-    assert few == {4}
+    assert shrunk_to == {4}
     for ours, expected in zip(found, (greedy if beam_size == 1 else beam_of_3) * 2, strict=True):
         assert [(h.text, h.ids) for h in ours] == [(h.text, h.ids) for h in expected]
         np.testing.assert_allclose([h.score for h in ours], [h.score for h in expected], rtol=1e-5)

@@ -68,14 +68,14 @@ class IdTranslator:
         rows, width = source_ids.shape
         longest = self._longest_target(width)
         length = longest if whole else min(longest, shapes.room_for(width))
-        few = rows // 4 if rows >= 16 and repays else None
+        shrink_to = rows // 4 if rows >= 16 and repays else None
 
         def run(source_ids, max_lengths):
             return self.search_ids(
-                source_ids, max_lengths, length, n, beam_size, length_penalty, few=few
+                source_ids, max_lengths, length, n, beam_size, length_penalty, shrink_to=shrink_to
             )
 
-        compiled = self._compiled((n, beam_size, length_penalty, length, few), run)
+        compiled = self._compiled((n, beam_size, length_penalty, length, shrink_to), run)
         ids, scores, done = map(ops.convert_to_numpy, compiled(source_ids, max_lengths))
         return [
             self._finished(ids[row, :n], scores[row, :n]) if done[row] else None
@@ -139,7 +139,7 @@ class IdTranslator:
         beam_size: int,
         length_penalty: float | str,
         watched_loop: Callable | None = None,
-        few: int | None = None,
+        shrink_to: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The whole search as tensor operations, to be compiled or exported.
 
@@ -151,7 +151,7 @@ class IdTranslator:
             beam_size: Hypotheses per source, N.
             length_penalty: See `translate`.
             watched_loop: The `while_loop` of `beam_search`, which then also runs if N is 1.
-            few: See `greedy_search`.
+            shrink_to: See `greedy_search`.
 
         Returns:
             ids [B, N, length], scores [B, N], and booleans [B], True where the search has ended.
@@ -183,8 +183,10 @@ class IdTranslator:
             "start_id": self.target_tokenizer.start_id,
             "end_id": self.target_tokenizer.end_id,
             "pad_id": pad_id,
-            "few": few,
-            "keep": lambda caches, rows: [beams.of_sources(c, rows, beam_size) for c in caches],
+            "shrink_to": shrink_to,
+            "shrink_cache": lambda caches, rows: [
+                beams.of_sources(c, rows, beam_size) for c in caches
+            ],
         }
         if beam_size == 1 and watched_loop is None:
             found, scores, done = search.greedy_search(step, caches, max_lengths, **common)

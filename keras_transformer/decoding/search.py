@@ -1,22 +1,27 @@
 """Greedy and beam search: pure functions over `step(ids, cache, index)` (paper, section 6.1).
 
 `step` takes the newest ids [R], the cache and the position of those ids, and returns logits [R, V]
-and the new cache. A cache is any nest of tensors with R rows each. All searches run as one loop
-that compiles under XLA: shapes are fixed, and rows that are done wait without changing.
+and the new cache. A cache is any nest of tensors with R rows each. Every search is one loop of
+fixed shapes, which XLA can compile: rows that are done wait without changing.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_transformer.ops import Tensor
 from keras_transformer.ops.beams import sequences_of, take_rows
+from keras_transformer.ops.search_loop import search_loop
 from keras_transformer.ops.top_k import highest, top_k
 
-# Below every sum of log-probabilities: the score of what is forbidden or not there.
+Step = Callable[[Tensor, Any, Tensor], tuple[Tensor, Any]]
+
+# Below every sum of log-probabilities: the score of what is forbidden or does not exist.
 IMPOSSIBLE = -1e9
 
 
-def gnmt_penalty(alpha=0.6):
+def gnmt_penalty(alpha: float = 0.6) -> Callable[[Tensor], Tensor]:
     """`((5 + length) / 6)^alpha` (Wu et al., 2016), the divisor of a log-probability.
 
     Args:
@@ -30,7 +35,7 @@ def gnmt_penalty(alpha=0.6):
     return lambda length: ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
 
 
-def average_penalty():
+def average_penalty() -> Callable[[Tensor], Tensor]:
     """`length`: hypotheses are compared by their log-probability per token."""
     return lambda length: ops.cast(length, "float32")
 
@@ -39,7 +44,7 @@ def _next_log_probs(logits, index, max_lengths, end_id, forbidden):
     """Log-probabilities [R, V] of the next ids; the last possible one is the end.
 
     They are normalised over the whole vocabulary, so that a hypothesis' score is its
-    teacher-forced log-probability; what may not follow is then made impossible.
+    teacher-forced log-probability. Only then what may not follow becomes impossible.
     """
     log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     tokens = ops.arange(logits.shape[-1], dtype="int32")[None, :]  # [1, V]
@@ -54,42 +59,43 @@ def _next_log_probs(logits, index, max_lengths, end_id, forbidden):
 class GreedyState(NamedTuple):
     """What greedy search carries from step to step."""
 
-    index: Any  # type: ignore[assignment]  # scalar: position of the ids that come next
-    max_lengths: object  # [B] never changes
-    ids: object  # [B, length] what was chosen, pad after the end
-    last: object  # [B] the newest ids
-    scores: object  # [B] sum of log-probabilities, nats
-    done: object  # [B] the end has been chosen
-    cache: object  # nest of [B, ...]
+    index: Tensor  # type: ignore[assignment]  # scalar: position of the ids that come next
+    max_lengths: Tensor  # [B] never changes
+    ids: Tensor  # [B, length] the chosen ids, pad after the end
+    last: Tensor  # [B] the newest ids
+    scores: Tensor  # [B] sum of log-probabilities, nats
+    done: Tensor  # [B] whether the end has been chosen
+    cache: Any  # nest of [B, ...]
 
 
 def greedy_search(
-    step,
-    cache,
-    max_lengths,
+    step: Step,
+    cache: Any,
+    max_lengths: Tensor,
     *,
-    length,
-    start_id,
-    end_id,
-    pad_id=0,
-    few=None,
-    keep=take_rows,
-):
-    """The most probable next token, again and again.
+    length: int,
+    start_id: int,
+    end_id: int,
+    pad_id: int = 0,
+    shrink_to: int | None = None,
+    shrink_cache: Callable[[Any, Tensor], Any] = take_rows,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Chooses the most probable next token, again and again.
 
     Args:
         step: `(ids [B], cache, index) -> (logits [B, V], cache)`.
-        cache: nest of tensors [B, ...].
-        max_lengths: [B] integers, most tokens of each row, the end counted. The last of them is
-            forced to be the end.
-        length: width of the result and most steps, fixed when compiled.
-        start_id, end_id, pad_id: start and pad are never chosen.
-        few: once no more rows than this are not done, those are searched alone. Fixed when
-            compiled, which takes longer, as there are two loops.
-        keep: `(cache, rows [few]) -> cache`, the cache of those rows.
+        cache: Nest of tensors [B, ...].
+        max_lengths: Integers [B], the greatest number of tokens in each row, the end counted. The
+            last of them is forced to be the end.
+        length: Width of the result and greatest number of steps, fixed when compiled.
+        start_id, end_id, pad_id: The ids of start, end and padding. Start and padding are never
+            chosen.
+        shrink_to: When at most this many rows are unfinished, the search continues with only those
+            rows. Fixed when compiled; compiling takes longer because there are two loops.
+        shrink_cache: `(cache, rows [shrink_to]) -> cache`, the cache of only those rows.
 
     Returns:
-        ids [B, length], pad after the end; log-probabilities [B] in nats; and booleans [B], True
+        Ids [B, length], pad after the end; log-probabilities [B] in nats; and booleans [B], True
         where the row ended, False where `length` was too short for it.
 
     Example:
@@ -109,87 +115,83 @@ def greedy_search(
         cache=cache,
     )
 
-    def advance(*state):
-        state = GreedyState(*state)
-        logits, cache = step(state.last, state.cache, state.index)
-        log_probs = _next_log_probs(
-            logits, state.index, state.max_lengths, end_id, (pad_id, start_id)
-        )
+    def advance(*values):
+        state = GreedyState(*values)
+        index = state.index
+        logits, cache = step(state.last, state.cache, index)
+        log_probs = _next_log_probs(logits, index, state.max_lengths, end_id, (pad_id, start_id))
         score, chosen = highest(log_probs)
         chosen = ops.where(state.done, pad_id, chosen)
         return state._replace(
-            index=state.index + 1,
-            ids=_write(state.ids, chosen, state.index),
+            index=index + 1,
+            ids=_write(state.ids, chosen, index),
             last=chosen,
             scores=state.scores + ops.where(state.done, 0.0, score),
             done=ops.logical_or(state.done, ops.equal(chosen, end_id)),
             cache=cache,
         )
 
-    state = _run(advance, state, length, few, keep)
+    state = search_loop(advance, state, length, shrink_to, shrink_cache)
     return state.ids, state.scores, state.done
 
 
 class BeamState(NamedTuple):
     """What beam search carries from step to step."""
 
-    index: Any  # type: ignore[assignment]  # scalar: position of the ids that come next
-    max_lengths: object  # [B] never changes
-    alive_ids: object  # [B, N, length] unfinished hypotheses, best first
-    alive_scores: object  # [B, N] sums of log-probabilities, nats
-    finished_ids: object  # [B, N, length] finished hypotheses, best first
-    finished_scores: object  # [B, N] log-probability / penalty(length); IMPOSSIBLE where none is
-    greedy: object  # [B] the beam of greedy search's hypothesis, -1 once it has ended or left
-    done: object  # [B] the search of the row is over
-    cache: object  # nest of [B * N, ...]
+    index: Tensor  # type: ignore[assignment]  # scalar: position of the ids that come next
+    max_lengths: Tensor  # [B] never changes
+    alive_ids: Tensor  # [B, N, length] unfinished hypotheses, best first
+    alive_scores: Tensor  # [B, N] sums of log-probabilities, nats
+    finished_ids: Tensor  # [B, N, length] finished hypotheses, best first
+    finished_scores: Tensor  # [B, N] log-probability / penalty(length); IMPOSSIBLE if there is none
+    greedy: Tensor  # [B] the beam of greedy search's hypothesis, -1 once it has ended or left
+    done: Tensor  # [B] whether the search of the row is over
+    cache: Any  # nest of [B * N, ...]
 
 
 def beam_search(
-    step,
-    cache,
-    max_lengths,
+    step: Step,
+    cache: Any,
+    max_lengths: Tensor,
     *,
-    length,
-    beam_size,
-    start_id,
-    end_id,
-    pad_id=0,
-    penalty=None,
-    n_best=1,
-    reorder=take_rows,
-    few=None,
-    keep=None,
-    while_loop=ops.while_loop,
-):
+    length: int,
+    beam_size: int,
+    start_id: int,
+    end_id: int,
+    pad_id: int = 0,
+    penalty: Callable[[Tensor], Tensor] | None = None,
+    n_best: int = 1,
+    reorder: Callable[[Any, Tensor], Any] = take_rows,
+    shrink_to: int | None = None,
+    shrink_cache: Callable[[Any, Tensor], Any] | None = None,
+    while_loop: Callable = ops.while_loop,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Beam search with a set of finished hypotheses and a length penalty (section 6.1).
 
-    Each step extends the N unfinished hypotheses and looks at the best 2N candidates. Those
-    among the best N that end go to the finished set, where their score is final; the best N that
-    do not end live on. A row is over as soon as none of the living can still enter the `n_best`:
-    their log-probability can only fall, so their score is at most
-    `log-probability / penalty(max_length)`. It is over earlier if N hypotheses have finished, all
-    at least as good as the leader at its present length, and greedy search's own hypothesis has
-    ended or left the beam. So the result is never worse than a greedy one that stayed in it.
+    Each step extends the N unfinished hypotheses and looks at the best 2N candidates. Those among
+    the best N that end go to the finished set, where their score is final. The best N that do not
+    end live on. A row is over as soon as no living hypothesis can enter the `n_best`: its
+    log-probability can only fall, so its score is at most `log-probability / penalty(max_length)`.
+    A row is over earlier if N hypotheses have finished, all at least as good as the leader at its
+    present length, and greedy search's own hypothesis has ended or left the beam. So the result is
+    never worse than a greedy one that stayed in the beam.
 
     Args:
         step: `(ids [B * N], cache, index) -> (logits [B * N, V], cache)`.
-        cache: nest of tensors [B * N, ...]; the N rows of a source stand together.
-        max_lengths: [B] integers, most tokens of each row, the end counted. The last of them is
-            forced to be the end.
-        length: width of the result, fixed when compiled.
+        cache: Nest of tensors [B * N, ...]; the N rows of a source are side by side.
         beam_size: N. 1 gives what `greedy_search` gives.
-        start_id, end_id, pad_id: start and pad are never chosen.
-        penalty: a function of the length, not falling, like `gnmt_penalty(0.6)` (the default) or
-            `average_penalty()`.
-        n_best: how many of the N results are wanted; the others may be incomplete.
-        reorder: `(cache, rows [B * N]) -> cache`, the cache of the sequences that live on. It may
-            leave what is large in place and note where things are (beams.py).
-        few, keep: see `greedy_search`; the rows are sources, by default with all their beams.
-        while_loop: what runs the search, `(unfinished, advance, state) -> state`; one that looks at
-            each `BeamState` on the way must not be compiled.
+        penalty: A function of the length that never falls, such as `gnmt_penalty(0.6)` (the
+            default) or `average_penalty()`.
+        n_best: How many of the N results are wanted; the others may be incomplete.
+        reorder: `(cache, rows [B * N]) -> cache`, the cache of the hypotheses that live on. It may
+            leave large tensors in place and only note where things are (ops/beams.py).
+        while_loop: Runs the search, `(unfinished, advance, state) -> state`. One that looks at each
+            `BeamState` on the way must not be compiled.
+        max_lengths, length, start_id, end_id, pad_id, shrink_to, shrink_cache: As in
+            `greedy_search`. The rows are sources; `shrink_cache` keeps all beams of a source.
 
     Returns:
-        ids [B, N, length], pad after the end, best first; scores [B, N],
+        Ids [B, N, length], pad after the end, best first; scores [B, N],
         log-probability / penalty(length); and booleans [B], True where the row is over, False where
         `length` was too short for it. A hypothesis that does not exist is pad and scores
         `IMPOSSIBLE`.
@@ -203,9 +205,8 @@ def beam_search(
     ```
     """
     penalty = gnmt_penalty() if penalty is None else penalty
-    rows = ops.shape(max_lengths)[0]
-    beams = beam_size
-    # Only the first beam is there at the start, or all would be the same.
+    rows, beams = ops.shape(max_lengths)[0], beam_size
+    # Only the first beam exists at the start, or all would be the same.
     first = ops.where(ops.arange(beams) == 0, 0.0, IMPOSSIBLE)
     state = BeamState(
         index=ops.convert_to_tensor(0, "int32"),
@@ -219,107 +220,69 @@ def beam_search(
         cache=cache,
     )
 
-    def advance(*state):
-        state = BeamState(*state)
+    def advance(*values):
+        state = BeamState(*values)
         index = state.index
         newest = ops.take(state.alive_ids, ops.maximum(index - 1, 0), axis=2)  # [B, N]
         newest = ops.where(index == 0, start_id, newest)
         logits, cache = step(ops.reshape(newest, (-1,)), state.cache, index)
-        vocabulary_size = logits.shape[-1]
+        size = logits.shape[-1]
         per_beam = ops.repeat(state.max_lengths, beams, axis=0)  # [B * N]
         log_probs = _next_log_probs(logits, index, per_beam, end_id, (pad_id, start_id))
-        scores = state.alive_scores[:, :, None] + ops.reshape(
-            log_probs, (-1, beams, vocabulary_size)
-        )
+        scores = state.alive_scores[:, :, None] + ops.reshape(log_probs, (-1, beams, size))
 
         # The best 2N candidates: even if N of them end, N live on.
-        scores, candidates = top_k(ops.reshape(scores, (-1, beams * vocabulary_size)), 2 * beams)
-        origins, tokens = candidates // vocabulary_size, candidates % vocabulary_size  # [B, 2N]
+        scores, candidates = top_k(ops.reshape(scores, (-1, beams * size)), 2 * beams)
+        origins, tokens = candidates // size, candidates % size  # [B, 2N]
         ids = _write(_pick(state.alive_ids, origins), tokens, index)  # [B, 2N, length]
         ends = ops.equal(tokens, end_id)
 
+        # Those among the best N that end join the finished: the best N of 3N.
         in_beam = ops.logical_and(ops.arange(2 * beams) < beams, scores > IMPOSSIBLE / 2)
-        finishes = ops.logical_and(
-            ops.logical_and(ends, in_beam), ops.logical_not(state.done)[:, None]
-        )
-        finished_scores = ops.concatenate(
-            [
-                state.finished_scores,
-                ops.where(finishes, scores / penalty(index + 1), IMPOSSIBLE),
-            ],
-            axis=1,
-        )  # [B, 3N]
+        finishes = ops.logical_and(ends, in_beam)
+        finishes = ops.logical_and(finishes, ops.logical_not(state.done)[:, None])
+        final = ops.where(finishes, scores / penalty(index + 1), IMPOSSIBLE)
+        finished_scores = ops.concatenate([state.finished_scores, final], axis=1)
         finished_ids = ops.concatenate([state.finished_ids, ids], axis=1)
         finished_scores, kept = ops.top_k(finished_scores, beams)
         finished_ids = _pick(finished_ids, kept)
 
+        # The best N that do not end live on.
         alive_scores, kept = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
         kept = ops.cast(kept, "int32")
-        alive_ids = _pick(ids, kept)
         # The best candidate of a beam is what greedy search chooses there.
         chosen = _first(ops.equal(origins, state.greedy[:, None]))
         lives = ops.logical_and(ops.equal(kept, chosen[:, None]), alive_scores > IMPOSSIBLE / 2)
         greedy = _first(lives)
         origins = ops.take_along_axis(origins, kept, axis=1)  # [B, N]
-        flat = ops.reshape(
-            origins + ops.arange(ops.shape(origins)[0], dtype="int32")[:, None] * beams, (-1,)
-        )
-        cache = reorder(cache, flat)
+        sources = ops.arange(ops.shape(origins)[0], dtype="int32")[:, None]
+        cache = reorder(cache, ops.reshape(origins + sources * beams, (-1,)))
 
+        # Is the row over?
         leader = alive_scores[:, 0]
         hopeless = finished_scores[:, n_best - 1] >= leader / penalty(state.max_lengths)
         last = finished_scores[:, beams - 1]
         full = ops.logical_and(last > IMPOSSIBLE / 2, last >= leader / penalty(index + 1))
         settled = ops.logical_and(full, greedy < 0)
-        dead = leader < IMPOSSIBLE / 2
-        done = ops.logical_or(ops.logical_or(hopeless, settled), dead)
+        over = ops.logical_or(ops.logical_or(hopeless, settled), leader < IMPOSSIBLE / 2)
         return state._replace(
             index=index + 1,
-            alive_ids=alive_ids,
+            alive_ids=_pick(ids, kept),
             alive_scores=alive_scores,
             finished_ids=finished_ids,
             finished_scores=finished_scores,
             greedy=greedy,
-            done=ops.logical_or(state.done, done),
+            done=ops.logical_or(state.done, over),
             cache=cache,
         )
 
-    if keep is None:
+    def all_beams(cache, sources):
+        return take_rows(cache, sequences_of(sources, beams))
 
-        def keep(cache, sources):
-            return take_rows(cache, sequences_of(sources, beams))
-
-    state = _run(advance, state, length, few, keep, while_loop)
-    # What stands where nothing has finished depends on how the backend sorts equal scores.
+    state = search_loop(advance, state, length, shrink_to, shrink_cache or all_beams, while_loop)
+    # The ids of a hypothesis that does not exist depend on how the backend sorts equal scores.
     real = state.finished_scores[:, :, None] > IMPOSSIBLE / 2
     return ops.where(real, state.finished_ids, pad_id), state.finished_scores, state.done
-
-
-def _run(advance, state, length, few, keep, while_loop=ops.while_loop):
-    """The state at the end of a search; once no more than `few` rows are left, of those alone."""
-
-    def until(enough):
-        def unfinished(*values):
-            values = state._make(values)
-            left = ops.sum(ops.cast(ops.logical_not(values.done), "int32"))
-            return ops.logical_and(values.index < length, left > enough)
-
-        return unfinished
-
-    if few is None:
-        return state._make(while_loop(until(0), advance, state))
-    first = state._make(while_loop(until(few), advance, state))
-    # Those not done are the first.
-    rows = ops.cast(ops.argsort(ops.cast(first.done, "int32")), "int32")[:few]
-    by_row = [name for name in state._fields if name not in ("index", "cache")]
-    taken = {name: take_rows(getattr(first, name), rows) for name in by_row}
-    last = first._replace(**taken, cache=keep(first.cache, rows))
-    last = state._make(while_loop(until(0), advance, last))
-    merged = {
-        name: ops.scatter_update(getattr(first, name), rows[:, None], getattr(last, name))
-        for name in by_row
-    }
-    return last._replace(**merged)
 
 
 def _write(ids, tokens, index):

@@ -1,4 +1,4 @@
-"""The paper's blocks, one file a block, each usable alone in any Keras model."""
+"""The paper's blocks, one file per block. Each works by itself in any Keras model."""
 
 from keras_transformer.layers.attention import MultiHeadAttention
 from keras_transformer.layers.decoder import Decoder, DecoderLayer

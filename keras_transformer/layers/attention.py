@@ -3,14 +3,13 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.ops import Tensor, masks
 from keras_transformer.ops.attention import attend
 from keras_transformer.ops.attention_to_cache import write
-from keras_transformer.ops.products import dense
+from keras_transformer.ops.products import dense, dense_each
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -24,36 +23,36 @@ class MultiHeadAttention(keras.layers.Layer):
     ```
 
     Self-attention is `layer(x)`, cross-attention `layer(x, memory)`. Softmax runs in float32 under
-    every dtype policy. A query with no permitted key gets an average of the values: finite, and to
-    be ignored. Four implementations give the same result: see `attend` in ops/attention.py.
+    every dtype policy. A query without any permitted key gets the average of the values. Four
+    implementations give the same result: see `attend` in ops/attention.py.
 
     Args:
-        d_model: Width of the output; a multiple of `num_heads` unless `key_dim` is given.
-        num_heads: Number of heads, h in the paper.
-        key_dim: Width of the queries and keys per head (d_k); `d_model / num_heads` unless given.
-        value_dim: Width of the values per head (d_v); `key_dim` unless given.
+        d_model: Width D of the output; a multiple of `num_heads` unless `key_dim` is given.
+        num_heads: Number of heads H; h in the paper.
+        key_dim: Width K of the queries and keys per head; `d_model / num_heads` unless given.
+        value_dim: Width V of the values per head; `key_dim` unless given.
         use_bias: Whether the four projections add a bias. The paper has none.
-        dropout: Share of attention weights that training drops. The paper drops none of them
-            (section 5.4 drops the sub-layer's output, which `EncoderLayer` does).
+        dropout: Share of the attention weights that training drops. The paper drops none of them:
+            section 5.4 drops the sub-layer's output, which `EncoderLayer` does.
 
     Call arguments:
         query: [B, T, D].
         key: [B, S, D]; `query` itself unless given.
         value: [B, S, D]; `key` itself unless given.
         attention_mask: Booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend; a size of 1
-            serves all. Integers are True unless 0. Floats must be known to be 0 and 1: inside a
+            broadcasts. Integers are True unless 0. Floats must be known to be 0 and 1: inside a
             compiled function cast them to booleans.
-        key_mask: Booleans [B, S], True = real key. Keras fills it in from the implicit mask of
-            `key`; one that is passed wins.
+        key_mask: Booleans [B, S], True = real key. Unless given, Keras takes the implicit mask of
+            `key`.
         causal: Whether position t sees only positions up to t (section 3.2.3).
         cache: `(keys, values)`, [B, H, K, S] and [B, H, S, V]. With `index`, the keys and values of
             `query` are written at positions `index, index + 1, ...`, and the positions up to there
-            are attended to. Without, they are those of a memory, from `project_memory`.
+            are attended to. Without, they are from a memory: see `project_memory`.
         index: Position of the first query in the cache, an integer or an integer scalar.
         return_attention_weights: Whether to return the weights too.
-        mask: Booleans [B, T]; the key mask of self-attention. Keras fills it in from the implicit
-            mask of `query`; one that is passed wins.
-        query_mask: Same as `mask`. Keras fills in this one if there are more tensors than `query`.
+        mask: Booleans [B, T], the key mask of self-attention. Unless given, Keras takes the
+            implicit mask of `query`.
+        query_mask: Same as `mask`, which Keras calls so if there are more tensors than `query`.
 
     Returns:
         [B, T, D]; followed by the weights [B, H, T, S] if they were asked for, and by the cache
@@ -65,7 +64,7 @@ class MultiHeadAttention(keras.layers.Layer):
     Example:
 
     ```python
-    attention = MultiHeadAttention(num_heads=8, d_model=512)
+    attention = MultiHeadAttention(d_model=512, num_heads=8)
     x = keras.random.normal((2, 7, 512))
     y, weights = attention(x, causal=True, return_attention_weights=True)
     y.shape, weights.shape  # (2, 7, 512), (2, 8, 7, 7)
@@ -84,14 +83,11 @@ class MultiHeadAttention(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if num_heads < 1 or d_model < 1:
-            raise ValueError(
-                f"num_heads and d_model are at least 1, got num_heads={num_heads}, "
-                f"d_model={d_model}."
-            )
+            raise ValueError(f"num_heads and d_model are at least 1, got {num_heads=}, {d_model=}.")
         if key_dim is None and d_model % num_heads:
             raise ValueError(
-                f"d_model={d_model} does not divide into num_heads={num_heads} heads. Choose "
-                "another number of heads, or pass key_dim, the width of a head."
+                f"{d_model=} does not divide into {num_heads=} heads. Choose another number of "
+                "heads, or pass key_dim, the width per head."
             )
         self.d_model = d_model
         self.num_heads = num_heads
@@ -172,8 +168,12 @@ class MultiHeadAttention(keras.layers.Layer):
             return_weights=return_attention_weights,
         )
 
-        # Merge.
-        outputs = [self._merge(mixed, ops.shape(query)[1])]
+        # Merge the heads: [B, T, D]. The length is the query's, since TensorFlow's functions may
+        # forget that of `mixed`.
+        mixed = ops.transpose(mixed, (0, 2, 1, 3))  # [B, T, H, V]
+        rows = ops.reshape(mixed, (-1, self.num_heads * self.value_dim))
+        rows = dense(rows, self.output_kernel, self.output_bias)
+        outputs = [ops.reshape(rows, (-1, ops.shape(query)[1], self.d_model))]
         if return_attention_weights:
             outputs.append(weights)
         if cache is not None:
@@ -190,14 +190,9 @@ class MultiHeadAttention(keras.layers.Layer):
         return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
     def project_memory(self, key: Tensor, value: Tensor = None) -> tuple[Tensor, Tensor]:
-        """The keys and values of a memory, to be computed once and passed as `cache`.
+        """The keys [B, H, K, S] and values [B, H, S, V] of a memory, to be passed as `cache`.
 
-        Args:
-            key: [B, S, D].
-            value: [B, S, D]; `key` unless given.
-
-        Returns:
-            Keys [B, H, K, S] and values [B, H, S, V], laid out as a step multiplies them.
+        They are laid out as a step multiplies them. `value` is `key` [B, S, D] unless given.
         """
         [keys] = self._project(key, "key")
         [values] = self._project(key if value is None else value, "value")
@@ -212,42 +207,15 @@ class MultiHeadAttention(keras.layers.Layer):
         )
 
     def _project(self, x, *names):
-        """The heads of x [B, S, D] by each named projection, in one product: [B, H, S, K]."""
+        """The heads of x [B, S, D] by each named projection: [B, H, S, K]."""
         kernels = [getattr(self, f"{name}_kernel") for name in names]
-        kernel, bias = kernels[0], getattr(self, f"{names[0]}_bias")
-        if len(names) > 1:
-            kernel = ops.concatenate([ops.convert_to_tensor(each) for each in kernels], axis=1)
-            if self.use_bias:
-                biases = [ops.convert_to_tensor(getattr(self, f"{name}_bias")) for name in names]
-                bias = ops.concatenate(biases)
-        length = ops.shape(x)[1]
-        rows = dense(ops.reshape(x, (-1, x.shape[-1])), kernel, bias)  # [B * S, ...]
-        ends = np.cumsum([each.shape[1] for each in kernels])
-        parts = ops.split(rows, ends[:-1].tolist(), axis=-1) if len(names) > 1 else [rows]
-        heads = []
-        for part in parts:
+        biases = [getattr(self, f"{name}_bias") for name in names]
+        length, heads = ops.shape(x)[1], []
+        for part in dense_each(ops.reshape(x, (-1, x.shape[-1])), kernels, biases):  # [B * S, ...]
             part = ops.reshape(part, (-1, length, self.num_heads, part.shape[-1] // self.num_heads))
             heads.append(ops.transpose(part, (0, 2, 1, 3)))
         return heads
 
-    def _merge(self, mixed, length):
-        """The output projection of all heads: [B, H, T, V] -> [B, T, D].
-
-        The length T is the query's, since TensorFlow's functions may forget that of `mixed`.
-        """
-        rows = ops.reshape(
-            ops.transpose(mixed, (0, 2, 1, 3)), (-1, self.num_heads * self.value_dim)
-        )
-        rows = dense(rows, self.output_kernel, self.output_bias)  # [B * T, D]
-        return ops.reshape(rows, (-1, length, self.d_model))
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "d_model": self.d_model,
-            "key_dim": self.key_dim,
-            "value_dim": self.value_dim,
-            "use_bias": self.use_bias,
-            "dropout": self.dropout,
-        }
+        names = "num_heads", "d_model", "key_dim", "value_dim", "use_bias", "dropout"
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

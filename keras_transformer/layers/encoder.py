@@ -1,12 +1,16 @@
 """The encoder (paper, section 3.1, left half of Figure 1)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 from keras_transformer.layers.attention import MultiHeadAttention
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.normalization import LayerNorm
-from keras_transformer.layers.quantization import quantized_dtype
 from keras_transformer.layers.residual import Residual
+from keras_transformer.ops import Tensor
+from keras_transformer.ops.quantization import quantized_dtype
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -19,39 +23,35 @@ class EncoderLayer(keras.layers.Layer):
     ```
 
     Args:
-        d_model: width D of input and output.
-        num_heads: number of attention heads H.
-        d_ff: width F of the feed-forward network.
-        dropout: share of each sub-layer's output dropped in training (section 5.4).
-        attention_dropout: share of attention weights dropped in training; none in the paper.
-        activation: the feed-forward network's non-linearity.
-        norm: `"post"` as in the paper, or `"pre"`; a stack of pre-norm layers ends with one more
-            normalisation, which `Encoder` adds.
-        epsilon: of the layer normalisation.
-        key_dim: width of the queries and keys of one head; `d_model / num_heads` by default.
-        value_dim: width of the values of one head; `key_dim` by default.
-        use_bias: whether the attention's projections add a bias; none in the paper.
+        d_model: Width D of input and output.
+        num_heads: Number of attention heads H.
+        d_ff: Width F of the feed-forward network.
+        dropout: Share of each sub-layer's output that training drops (section 5.4).
+        attention_dropout: Share of the attention weights that training drops; none in the paper.
+        activation: The feed-forward network's non-linearity, a name or a function.
+        norm: `"post"` as in the paper, or `"pre"`: see `Residual`.
+        epsilon: Added to the variance by the layer normalisation.
+        key_dim, value_dim, use_bias: As in `MultiHeadAttention`.
 
     Call arguments:
         inputs: [B, S, D].
-        attention_mask: booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend; padding is
-            masked besides. See `MultiHeadAttention`.
-        causal: whether position t sees only positions up to t.
-        mask: booleans [B, S], True = real token. Filled in by Keras from the implicit mask; one
-            that is passed wins. Not read when a cache is given.
-        cache: `(keys, values)` from `start_cache`: `inputs` are then the newest positions alone,
-            which see those before them in the cache, as with `causal=True`.
-        index: position of the first of `inputs`, with a cache.
-        return_attention_weights: whether to return the weights too.
-        inputs_mask: the same as `mask`; Keras fills in this one where there are more tensors than
-            `inputs`.
+        attention_mask: Booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend, beside the
+            mask of padding.
+        causal: Whether position t sees only positions up to t.
+        mask: Booleans [B, S], True = real token. Unless given, Keras takes the implicit mask of
+            `inputs`. Not read when a cache is given.
+        cache: `(keys, values)` from `start_cache`. Then `inputs` are only the newest positions.
+            They see those before them in the cache, as with `causal=True`.
+        index: Position of the first of `inputs` in the cache.
+        return_attention_weights: Whether to return the weights too.
+        inputs_mask: Same as `mask`, which Keras calls so if there are more tensors than `inputs`.
 
     Returns:
-        [B, S, D]; followed by the weights [B, H, S, S] if asked for, and by the updated cache if
-        one was given.
+        [B, S, D]; followed by the weights [B, H, S, S] if they were asked for, and by the updated
+        cache if one was given.
 
     Raises:
-        ValueError: for an unknown `norm` or sizes that do not fit.
+        ValueError: For an unknown `norm` or sizes that do not fit.
 
     Example:
 
@@ -64,19 +64,19 @@ class EncoderLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        d_model,
-        num_heads,
-        d_ff,
-        dropout=0.1,
-        attention_dropout=0.0,
-        activation="relu",
-        norm="post",
-        epsilon=1e-6,
-        key_dim=None,
-        value_dim=None,
-        use_bias=False,
-        **kwargs,
-    ):
+        d_model: int,
+        num_heads: int,
+        d_ff: int,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        activation: str | Callable = "relu",
+        norm: str = "post",
+        epsilon: float = 1e-6,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
+        use_bias: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.d_model = d_model
         self.num_heads = num_heads
@@ -112,35 +112,32 @@ class EncoderLayer(keras.layers.Layer):
     def _residual(self, name):
         return Residual(self.norm, self.dropout, self.epsilon, dtype=self.dtype_policy, name=name)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple) -> None:
         if inputs_shape[-1] != self.d_model:
             raise ValueError(
                 f"{type(self).__name__} adds its input to its output, so the input's width is "
                 f"d_model={self.d_model}, got shape {tuple(inputs_shape)}."
             )
-        for part in (
-            self.self_attention,
-            self.join_self_attention,
-            self.feed_forward,
-            self.join_feed_forward,
-        ):
-            part.build(inputs_shape)
+        self.self_attention.build(inputs_shape)
+        self.join_self_attention.build(inputs_shape)
+        self.feed_forward.build(inputs_shape)
+        self.join_feed_forward.build(inputs_shape)
         self.built = True
 
     def call(
         self,
-        inputs,
-        attention_mask=None,
-        causal=False,
-        mask=None,
-        cache=None,
-        index=0,
-        return_attention_weights=False,
-        inputs_mask=None,
-        training=None,
-    ):
+        inputs: Tensor,
+        attention_mask: Tensor = None,
+        causal: bool = False,
+        mask: Tensor = None,
+        cache: tuple[Tensor, Tensor] | None = None,
+        index: Tensor = 0,
+        return_attention_weights: bool = False,
+        inputs_mask: Tensor = None,
+        training: bool | None = None,
+    ) -> Any:
         mask = inputs_mask if mask is None else mask
-        # With a cache the keys are its positions, of which `mask` knows the newest alone.
+        # With a cache the keys are its positions. `mask` covers only the newest of them.
         keys = {"key_mask": mask} if cache is None else {"cache": cache, "index": index}
         update, *rest = as_tuple(
             self.self_attention(
@@ -156,12 +153,12 @@ class EncoderLayer(keras.layers.Layer):
         x = self._feed(x, training)
         return (x, *rest) if rest else x
 
-    def compute_output_shape(self, inputs_shape, memory_shape=None):
+    def compute_output_shape(self, inputs_shape: tuple, memory_shape: tuple | None = None) -> tuple:
         return tuple(inputs_shape)
 
     compute_output_spec = MultiHeadAttention.compute_output_spec
 
-    def start_cache(self, rows, length):
+    def start_cache(self, rows: int, length: int) -> tuple[Tensor, Tensor]:
         """An empty cache of `length` positions, see `MultiHeadAttention.start_cache`."""
         return self.self_attention.start_cache(rows, length)
 
@@ -169,25 +166,15 @@ class EncoderLayer(keras.layers.Layer):
         update = self.feed_forward(self.join_feed_forward.prepare(x), training=training)
         return self.join_feed_forward(x, update, training=training)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            **quantized_dtype(self),
-            "d_model": self.d_model,
-            "num_heads": self.num_heads,
-            "d_ff": self.d_ff,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            "activation": keras.activations.serialize(self.activation),
-            "norm": self.norm,
-            "epsilon": self.epsilon,
-            "key_dim": self.key_dim,
-            "value_dim": self.value_dim,
-            "use_bias": self.use_bias,
-        }
+    def get_config(self) -> dict[str, Any]:
+        names = ["d_model", "num_heads", "d_ff", "dropout", "attention_dropout", "activation"]
+        names += ["norm", "epsilon", "key_dim", "value_dim", "use_bias"]
+        config = {name: getattr(self, name) for name in names}
+        config["activation"] = keras.activations.serialize(self.activation)
+        return {**super().get_config(), **quantized_dtype(self), **config}
 
 
-def as_tuple(outputs):
+def as_tuple(outputs: Any) -> tuple:
     """What a layer returns, one tensor or several, as a tuple."""
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
@@ -197,24 +184,18 @@ class Encoder(keras.layers.Layer):
     """A stack of `num_layers` encoder layers; pre-norm stacks end with a normalisation.
 
     Args:
-        num_layers: number of layers L.
-        **layer: the arguments of `EncoderLayer`: d_model, num_heads, d_ff, dropout, ...
+        num_layers: Number of layers L.
+        **layer: The arguments of `EncoderLayer`: d_model, num_heads, d_ff, dropout, ...
 
     Call arguments:
         inputs: [B, S, D].
-        attention_mask: booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend.
-        causal: whether position t sees only positions up to t.
-        mask: booleans [B, S], True = real token. Filled in by Keras from the implicit mask; one
-            that is passed wins.
-        cache: L x (keys, values) from `start_cache`, see `EncoderLayer`.
-        index: position of the first of `inputs`, with a cache.
-        return_attention_weights: whether to return the weights of all layers too.
-        inputs_mask: the same as `mask`; Keras fills in this one where there are more tensors than
-            `inputs`.
+        cache: L x (keys, values) from `start_cache`.
+        return_attention_weights: Whether to return the weights of all layers too.
+        attention_mask, causal, mask, index, inputs_mask: As in `EncoderLayer`.
 
     Returns:
-        [B, S, D]; followed by the weights, L x [B, H, S, S], if asked for, and by the updated cache
-        if one was given.
+        [B, S, D]; followed by the weights, L x [B, H, S, S], if they were asked for, and by the
+        updated cache if one was given.
 
     Example:
 
@@ -226,7 +207,15 @@ class Encoder(keras.layers.Layer):
 
     layer_class = EncoderLayer
 
-    def __init__(self, num_layers, *, name=None, dtype=None, trainable=True, **layer):
+    def __init__(
+        self,
+        num_layers: int,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        **layer: Any,
+    ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         if num_layers < 1:
             raise ValueError(f"A stack has at least one layer, got num_layers={num_layers}.")
@@ -238,11 +227,10 @@ class Encoder(keras.layers.Layer):
         self.supports_masking = True
         self.final_norm = None
         if self.layers[0].norm == "pre":
-            self.final_norm = LayerNorm(
-                self.layers[0].epsilon, dtype=self.dtype_policy, name="final_norm"
-            )
+            epsilon = self.layers[0].epsilon
+            self.final_norm = LayerNorm(epsilon, dtype=self.dtype_policy, name="final_norm")
 
-    def build(self, inputs_shape, *memory_shape):
+    def build(self, inputs_shape: tuple, *memory_shape: Any) -> None:
         for layer in self.layers:
             layer.build(inputs_shape, *memory_shape)
         if self.final_norm is not None:
@@ -251,45 +239,44 @@ class Encoder(keras.layers.Layer):
 
     def call(
         self,
-        inputs,
-        attention_mask=None,
-        causal=False,
-        mask=None,
-        cache=None,
-        index=0,
-        return_attention_weights=False,
-        inputs_mask=None,
-        training=None,
-    ):
+        inputs: Tensor,
+        attention_mask: Tensor = None,
+        causal: bool = False,
+        mask: Tensor = None,
+        cache: list | None = None,
+        index: Tensor = 0,
+        return_attention_weights: bool = False,
+        inputs_mask: Tensor = None,
+        training: bool | None = None,
+    ) -> Any:
         mask = inputs_mask if mask is None else mask
-        keep = {"attention_mask": attention_mask, "causal": causal, "training": training}
-        keep["return_attention_weights"] = return_attention_weights
+        shared = {"attention_mask": attention_mask, "causal": causal, "training": training}
+        shared["return_attention_weights"] = return_attention_weights
         if cache is None:
-            return self._run([{"mask": mask}] * self.num_layers, inputs, **keep)
-        return self._run([{"cache": old, "index": index} for old in cache], inputs, **keep)
+            return self._run([{"mask": mask}] * self.num_layers, inputs, **shared)
+        return self._run([{"cache": old, "index": index} for old in cache], inputs, **shared)
 
-    def _run(self, each, x, *memory, **keep):
-        """The layers one after another: the output, and a list over layers of whatever else
-        they return. `each` has the arguments of each layer, `keep` those of all."""
-        others = []
+    def _run(self, each, x, *memory, **shared):
+        """Runs the layers in order. Returns the output, then one list per extra result.
+
+        `each` has the arguments of each layer, `shared` the arguments of all layers.
+        """
+        extra = []
         for layer, arguments in zip(self.layers, each, strict=True):
-            x, *rest = as_tuple(layer(x, *memory, **arguments, **keep))
-            others.append(rest)
+            x, *rest = as_tuple(layer(x, *memory, **arguments, **shared))
+            extra.append(rest)
         if self.final_norm is not None:
             x = self.final_norm(x)
-        lists = map(list, zip(*others, strict=True))
-        return (x, *lists) if others[0] else x
+        return (x, *map(list, zip(*extra, strict=True))) if extra[0] else x
 
-    def compute_output_shape(self, inputs_shape, memory_shape=None):
-        return tuple(inputs_shape)
-
+    compute_output_shape = EncoderLayer.compute_output_shape
     compute_output_spec = MultiHeadAttention.compute_output_spec
 
-    def start_cache(self, rows, length):
+    def start_cache(self, rows: int, length: int) -> list[tuple[Tensor, Tensor]]:
         """The caches of all layers, for `rows` sequences of up to `length` positions."""
         return [layer.start_cache(rows, length) for layer in self.layers]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         layer = self.layers[0].get_config()
         for key in ("name", "dtype", "trainable"):
             del layer[key]

@@ -1,11 +1,15 @@
 """The position-wise feed-forward network (paper, section 3.3)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
-from keras_transformer.layers.quantization import quantized_dtype
-from keras_transformer.ops.products import dense
+from keras_transformer.ops import Tensor
+from keras_transformer.ops.products import apply_dense
+from keras_transformer.ops.quantization import quantized_dtype
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -17,10 +21,10 @@ class FeedForward(keras.layers.Layer):
     ```
 
     Args:
-        d_model: Width of the output. None is the width of the input.
-        d_ff: Width of the inner layer (2,048 in the paper's base).
-        activation: name or function between the two maps; `"relu"` in the paper.
-        dropout: share of the inner layer dropped in training; the paper drops none of it.
+        d_model: Width D of the output. None is the width of the input.
+        d_ff: Width F of the inner layer; 2,048 in the paper's base.
+        activation: Name or function between the two maps; `"relu"` in the paper.
+        dropout: Share of the inner layer that training drops; the paper drops none of it.
 
     Call arguments:
         inputs: [B, T, D].
@@ -35,7 +39,14 @@ class FeedForward(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, d_model, d_ff, activation="relu", dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        d_model: int | None,
+        d_ff: int,
+        activation: str | Callable = "relu",
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.d_model = d_model
         self.d_ff = d_ff
@@ -44,7 +55,7 @@ class FeedForward(keras.layers.Layer):
         self.supports_masking = True
         self._dropout = Dropout(dropout, dtype=self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         d_model = self.d_model or input_shape[-1]
         self.inner = keras.layers.Dense(
             self.d_ff, activation=self.activation, dtype=self.dtype_policy, name="inner"
@@ -54,17 +65,17 @@ class FeedForward(keras.layers.Layer):
         self.outer.build((None, self.d_ff))
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [B * T, D]
-        x = _apply(self.inner, x)  # [B * T, F]
+        x = apply_dense(self.inner, x)  # [B * T, F]
         x = self._dropout(x, training=training)
-        x = _apply(self.outer, x)
+        x = apply_dense(self.outer, x)
         return ops.reshape(x, (-1, *ops.shape(inputs)[1:-1], x.shape[-1]))  # [B, T, D]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.d_model or input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             **quantized_dtype(self),
@@ -73,10 +84,3 @@ class FeedForward(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
         }
-
-
-def _apply(layer, x):
-    """What a `Dense` layer makes of [R, I]: `activation(x W + b)`."""
-    if layer.quantization_mode is not None:
-        return layer(x)  # only the layer knows what its integers stand for
-    return layer.activation(dense(x, layer.kernel, layer.bias))

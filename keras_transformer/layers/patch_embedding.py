@@ -1,20 +1,20 @@
 """Images as sequences of patches (Dosovitskiy et al., 2020, section 3.1)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_transformer.layers.positional_encoding import Positions
+from keras_transformer.ops import Tensor
 from keras_transformer.ops.products import dense
 
 
-def cut_patches(images, patch_size):
+def cut_patches(images: Tensor, patch_size: int) -> Tensor:
     """Squares of an image, row by row: [B, Y, X, C] -> [B, S, P * P * C], S = (Y / P) * (X / P).
 
-    The values of a patch are in the order of its rows, columns and channels.
-
-    Args:
-        images: [B, Y, X, C]; P divides Y and X.
-        patch_size: height and width P of a patch.
+    P = `patch_size` divides Y and X. The values of a patch are in the order of its rows, columns
+    and channels.
 
     Example:
 
@@ -35,25 +35,25 @@ class PatchEmbedding(Positions):
     x = Dropout([class; patch_1 W + b; ...; patch_S W + b] + PE)
     ```
 
-    To a Transformer an image is then a sequence of S "words". The map is that of a convolution
-    whose stride is the size of its kernel.
+    An image becomes a sequence of S vectors, like a sentence of S words. The map is a
+    convolution whose stride is the size of its kernel.
 
     Args:
-        patch_size: height and width P of a patch, which divides those of the image.
-        d_model: width D.
+        patch_size: Height and width P of a patch. P divides the height and width of the image.
+        d_model: Width D.
         positions: `"learned"`, `"sinusoidal"` (of the patch's number, row by row), or None.
-        class_token: whether a learned vector goes before the patches: what a Transformer makes of
-            it is the image as a whole.
-        dropout: share of the sum that is dropped in training.
+        class_token: Whether a learned vector goes before the patches. A Transformer's output there
+            describes the image as a whole.
+        dropout: Share of the sum that training drops.
 
     Call arguments:
-        inputs: numbers [B, Y, X, C]; bytes are read as they are, from 0 to 255.
+        inputs: Numbers [B, Y, X, C]; bytes are read as they are, from 0 to 255.
 
     Returns:
         [B, S, D], S = (Y / P) * (X / P); with a class token [B, 1 + S, D].
 
     Raises:
-        ValueError: for unknown `positions`, or images that patches do not divide.
+        ValueError: For unknown `positions`, or images that patches do not divide.
 
     Example:
 
@@ -64,13 +64,19 @@ class PatchEmbedding(Positions):
     """
 
     def __init__(
-        self, patch_size, d_model, positions="learned", class_token=True, dropout=0.0, **kwargs
-    ):
+        self,
+        patch_size: int,
+        d_model: int,
+        positions: str | None = "learned",
+        class_token: bool = True,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(positions, None, dropout, d_model, **kwargs)
         self.patch_size = patch_size
         self.class_token = class_token
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         sizes, patch = tuple(input_shape[1:]), self.patch_size
         if len(sizes) != 3 or None in sizes or sizes[0] % patch or sizes[1] % patch:
             raise ValueError(
@@ -90,8 +96,8 @@ class PatchEmbedding(Positions):
         self._build_positions()
         self.built = True
 
-    def call(self, inputs, training=None):
-        # The sizes are those of `build`: in `fit` a batch may come without.
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        # `build` knows the sizes of the image. In `fit` a batch may have unknown sizes.
         inputs = ops.cast(inputs, self.compute_dtype)  # bytes too
         inputs = ops.reshape(inputs, (-1, *self.input_spec.shape[1:]))
         x = ops.reshape(cut_patches(inputs, self.patch_size), (-1, self.kernel.shape[0]))
@@ -103,14 +109,10 @@ class PatchEmbedding(Positions):
             x = ops.concatenate([first, x], axis=1)  # [B, 1 + S, D]
         return self._with_positions(x, 0, training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         sizes = (size // self.patch_size for size in input_shape[1:3])
         return (input_shape[0], next(sizes) * next(sizes) + self.class_token, self.d_model)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "patch_size": self.patch_size,
-            "d_model": self.d_model,
-            "class_token": self.class_token,
-        }
+    def get_config(self) -> dict[str, Any]:
+        names = "patch_size", "d_model", "class_token"
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,9 +1,11 @@
-"""One vector for a text, from those of its tokens."""
+"""One vector for a text, from the vectors of its tokens."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_transformer.ops import masks
+from keras_transformer.ops import Tensor, masks
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -14,12 +16,12 @@ class MeanPooling(keras.layers.Layer):
     y = sum_t mask_t x_t / max(1, sum_t mask_t)
     ```
 
-    Unlike `keras.layers.GlobalAveragePooling1D` it gives 0, not NaN, for a row of padding alone,
-    and adds in float32 where inputs are half precision.
+    Unlike `keras.layers.GlobalAveragePooling1D`, it gives 0 instead of NaN for a row that is all
+    padding, and adds in float32 where the inputs are half precision.
 
     Call arguments:
         inputs: [B, S, D].
-        mask: booleans [B, S], True = real token; filled in by Keras from the implicit mask.
+        mask: Booleans [B, S], True = real token; the implicit mask of `inputs` unless given.
 
     Returns:
         [B, D].
@@ -32,14 +34,14 @@ class MeanPooling(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple) -> None:
         self.built = True
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))  # or float64
         if mask is None:
             return ops.cast(ops.mean(x, axis=1), inputs.dtype)
@@ -48,8 +50,8 @@ class MeanPooling(keras.layers.Layer):
         mean = ops.sum(x * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1.0)
         return ops.cast(mean, inputs.dtype)
 
-    def compute_mask(self, inputs, mask=None):
-        return None  # one vector a row: there is nothing to mask
+    def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
+        return None  # there is one vector per row, and nothing to mask
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple) -> tuple:
         return (inputs_shape[0], inputs_shape[-1])

@@ -2,12 +2,13 @@
 
 import math
 import warnings
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_transformer.layers.positional_encoding import Positions
-from keras_transformer.ops import masks, products
+from keras_transformer.ops import Tensor, masks, products
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -19,31 +20,31 @@ class PositionalEmbedding(Positions):
     logits = x E^T                                        with reverse=True
     ```
 
-    Called with `reverse=True` it turns the decoder's output into logits with the same matrix E: the
-    tied weights of section 3.4.
+    With `reverse=True` it turns the decoder's output into logits by the same matrix E: the tied
+    weights of section 3.4.
 
     Args:
-        vocabulary_size: number of tokens V.
-        d_model: width D.
+        vocabulary_size: Number of tokens V.
+        d_model: Width D.
         positions: `"sinusoidal"`, `"learned"` (row E of Table 3), or None for no positions.
-        max_length: number of learned positions; sinusoids have no limit.
-        dropout: share of the sum that is dropped in training.
-        pad_id: the id of padding.
-        mask_zero: whether padding is masked: the output there is 0 and layers that follow get the
-            implicit mask `ids != pad_id`.
+        max_length: Number of learned positions; sinusoids have no limit.
+        dropout: Share of the sum that training drops.
+        pad_id: The id of padding.
+        mask_zero: Whether padding is masked: the output there is 0, and the layers that follow get
+            the implicit mask `ids != pad_id`.
 
     Call arguments:
-        inputs: ids [B, T]; with `reverse=True` the decoder's output [B, T, D]. Ids are integers of
-            any kind, or floats that hold whole numbers, as for `keras.layers.Embedding`: Keras
-            makes those where nobody says a dtype. Vectors get positions from `PositionalEncoding`.
-        index: position of the first id, an integer or an integer scalar; for cached decoding.
-        reverse: whether to map from [B, T, D] to logits [B, T, V].
+        inputs: Ids [B, T]; with `reverse=True` the decoder's output [B, T, D]. Ids are integers, or
+            floats that hold whole numbers, as for `keras.layers.Embedding`: an input without a
+            dtype is float.
+        index: Position of the first id, an integer or an integer scalar; for cached decoding.
+        reverse: Whether to map from [B, T, D] to logits [B, T, V].
 
     Returns:
         [B, T, D], or logits [B, T, V].
 
     Raises:
-        ValueError: for unknown `positions`, learned ones without `max_length`, a sequence longer
+        ValueError: For unknown `positions`, learned ones without `max_length`, a sequence longer
             than `max_length`, or inputs that are not ids [B, T].
 
     Example:
@@ -57,15 +58,15 @@ class PositionalEmbedding(Positions):
 
     def __init__(
         self,
-        vocabulary_size,
-        d_model,
-        positions="sinusoidal",
-        max_length=None,
-        dropout=0.0,
-        pad_id=0,
-        mask_zero=True,
-        **kwargs,
-    ):
+        vocabulary_size: int,
+        d_model: int,
+        positions: str | None = "sinusoidal",
+        max_length: int | None = None,
+        dropout: float = 0.0,
+        pad_id: int = 0,
+        mask_zero: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(positions, max_length, dropout, d_model, **kwargs)
         self._require_max_length()
         self.vocabulary_size = vocabulary_size
@@ -75,15 +76,21 @@ class PositionalEmbedding(Positions):
         # Keras would cast ids that are floats to the compute dtype: bfloat16 has no 257.
         self.autocast = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.token_embeddings = self._embeddings(self.vocabulary_size, "token_embeddings")
         self._build_positions()
         self.built = True
 
-    def call(self, inputs, index=0, reverse=False, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        index: Tensor = 0,
+        reverse: bool = False,
+        training: bool | None = None,
+    ) -> Tensor:
         self._check_rank(inputs, reverse)
         if reverse:
-            return self._logits(ops.cast(inputs, self.compute_dtype))
+            return products.logits(ops.cast(inputs, self.compute_dtype), self.token_embeddings)
         ids = self._ids(inputs)  # [B, T]
         x = ops.cast(ops.take(self.token_embeddings, ids, axis=0), self.compute_dtype)
         x = x * math.sqrt(self.d_model)  # [B, T, D]
@@ -110,7 +117,7 @@ class PositionalEmbedding(Positions):
             return inputs
         exact = {"float16": 2**11, "bfloat16": 2**8}.get(dtype, self.vocabulary_size)
         if exact < self.vocabulary_size - 1:
-            # No error: Keras calls a nested model with such symbols to build what it loads.
+            # Only a warning: Keras calls a nested model with float symbols when it loads a file.
             warnings.warn(
                 f"The ids are {dtype}, which rounds whole numbers above {exact}, but "
                 f"vocabulary_size={self.vocabulary_size}. Give the ids as integers: begin the "
@@ -119,39 +126,25 @@ class PositionalEmbedding(Positions):
             )
         return ops.cast(inputs, "int32")
 
-    def _logits(self, x):
-        rows = ops.reshape(x, (-1, self.d_model))
-        if x.shape[1] == 1:
-            logits = products.logits(rows, self.token_embeddings)
-        else:
-            embeddings = ops.cast(self.token_embeddings, x.dtype)
-            logits = ops.matmul(rows, ops.transpose(embeddings))  # [B * T, V]
-        return ops.reshape(logits, (-1, ops.shape(x)[1], self.vocabulary_size))
-
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple) -> tuple:
         width = self.d_model if len(inputs_shape) == 2 else self.vocabulary_size
         return (*inputs_shape[:2], width)
 
-    def compute_output_spec(self, inputs, index=0, reverse=False, training=None):
-        # Spelled out, because on torch Keras infers the shape by calling `call` with a made-up
-        # length that may exceed max_length.
+    def compute_output_spec(
+        self, inputs: Any, index: Tensor = 0, reverse: bool = False, training: bool | None = None
+    ) -> keras.KerasTensor:
+        # Spelled out, as in `PositionalEncoding`.
         self._check_rank(inputs, reverse)
         if not reverse:
             self._check_length(inputs.shape[1], index)
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
         # Vectors on their way to logits keep the mask that they carry.
         if not self.mask_zero or len(inputs.shape) != 2:
             return mask
         return masks.padding_mask(self._ids(inputs), self.pad_id)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "d_model": self.d_model,
-            "max_length": self.max_length,
-            "pad_id": self.pad_id,
-            "mask_zero": self.mask_zero,
-        }
+    def get_config(self) -> dict[str, Any]:
+        names = "vocabulary_size", "d_model", "max_length", "pad_id", "mask_zero"
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,16 +1,18 @@
 """Positions for a sequence of vectors (paper, section 3.5)."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.ops import Tensor
 
 
-def sinusoids(length, d_model, index=0):
-    """The paper's positional encoding (section 3.5), sines and cosines interleaved.
+def sinusoids(length: int, d_model: int, index: Tensor = 0) -> Tensor:
+    """The paper's positional encoding (section 3.5), interleaved: [T, D] in float32.
 
     ```
     PE(pos, 2i)     = sin(pos / 10000^(2i / d_model))
@@ -18,12 +20,9 @@ def sinusoids(length, d_model, index=0):
     ```
 
     Args:
-        length: number of positions T.
-        d_model: width D.
-        index: the first position, an integer or an integer scalar.
-
-    Returns:
-        [T, D] in float32.
+        length: Number of positions T.
+        d_model: Width D.
+        index: The first position, an integer or an integer scalar.
 
     Example:
 
@@ -32,29 +31,35 @@ def sinusoids(length, d_model, index=0):
     positions = ops.cast(ops.arange(length, dtype="int32") + ops.cast(index, "int32"), "float32")
     columns = np.arange(d_model)
     frequencies = np.exp(-math.log(10_000.0) * (columns - columns % 2) / d_model)
-    # cos(x) = sin(x + pi/2): one sine over an interleaved angle gives both.
     angles = positions[:, None] * ops.convert_to_tensor(frequencies.astype("float32"))
     even = ops.convert_to_tensor((columns % 2 == 0)[None, :])
     return ops.where(even, ops.sin(angles), ops.cos(angles))
 
 
 class Positions(keras.layers.Layer):
-    """What the layers share that give positions to vectors: of tokens, of patches, of the user's.
+    """The base of the layers that add positions to vectors: of tokens, of patches, of the user's.
 
     Args:
         positions: `"sinusoidal"`, `"learned"` (row E of Table 3), or None for no positions.
-        max_length: number of learned positions; sinusoids have no limit.
-        dropout: share of the sum of vectors and positions that is dropped in training.
-        d_model: width D of the vectors; a layer that takes it from its input sets it in `build`.
+        max_length: Number of learned positions; sinusoids have no limit.
+        dropout: Share of the sum of vectors and positions that training drops.
+        d_model: Width D of the vectors; a layer that takes it from its input sets it in `build`.
     """
 
-    def __init__(self, positions, max_length, dropout, d_model=None, **kwargs):
+    def __init__(
+        self,
+        positions: str | None,
+        max_length: int | None,
+        dropout: float,
+        d_model: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if positions not in ("sinusoidal", "learned", None):
             raise ValueError(f"positions is 'sinusoidal', 'learned' or None, got {positions!r}.")
-        self.d_model = d_model
+        self.d_model: Any = d_model
         self.positions = positions
-        self.max_length = max_length
+        self.max_length: Any = max_length
         self.dropout = dropout
         self._dropout = Dropout(dropout, dtype=self.dtype_policy)
 
@@ -74,15 +79,14 @@ class Positions(keras.layers.Layer):
 
     def _with_positions(self, x, index, training):
         """Dropout(x + PE): [B, T, D] from position `index` on."""
-        if self.positions is not None:
-            x = x + ops.cast(self._positions(ops.shape(x)[1], index), x.dtype)
-        return self._dropout(x, training=training)
-
-    def _positions(self, length, index):
+        length = ops.shape(x)[1]
         if self.positions == "sinusoidal":
-            return sinusoids(length, self.d_model, index)  # [T, D]
-        self._check_length(length, index)
-        return ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
+            x = x + ops.cast(sinusoids(length, self.d_model, index), x.dtype)
+        elif self.positions == "learned":
+            self._check_length(length, index)
+            vectors = ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
+            x = x + ops.cast(vectors, x.dtype)
+        return self._dropout(x, training=training)
 
     def _check_length(self, length, index):
         if self.positions != "learned" or not isinstance(length, int) or not isinstance(index, int):
@@ -94,7 +98,7 @@ class Positions(keras.layers.Layer):
                 "larger max_length."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "positions": self.positions, "dropout": self.dropout}
 
 
@@ -106,25 +110,25 @@ class PositionalEncoding(Positions):
     y_t = Dropout(x_t + PE(t))
     ```
 
-    For sequences that are vectors already: time series, audio, embeddings of your own. For token
-    ids, `PositionalEmbedding` does the same after it has looked up their vectors. Nothing is
-    scaled: the factor sqrt(d_model) of section 3.4 belongs to the token embeddings.
+    It is for sequences that are vectors already: time series, audio, embeddings of your own. Token
+    ids go into `PositionalEmbedding`, which looks up their vectors first and multiplies them by
+    sqrt(d_model) (section 3.4). Here nothing is multiplied.
 
     Args:
         positions: `"sinusoidal"`, or `"learned"` (row E of Table 3).
-        max_length: number of learned positions; sinusoids have no limit.
-        dropout: share of the sum that is dropped in training.
+        max_length: Number of learned positions; sinusoids have no limit.
+        dropout: Share of the sum that training drops.
 
     Call arguments:
-        inputs: floats [B, S, D]. Their implicit mask is handed on.
-        index: position of the first of `inputs`, an integer or an integer scalar; for cached
+        inputs: Floats [B, S, D]. The output keeps their implicit mask.
+        index: Position of the first of `inputs`, an integer or an integer scalar; for cached
             decoding.
 
     Returns:
         [B, S, D].
 
     Raises:
-        ValueError: for unknown `positions`, learned ones without `max_length`, a sequence longer
+        ValueError: For unknown `positions`, learned ones without `max_length`, a sequence longer
             than `max_length`, or inputs that are not [B, S, D].
 
     Example:
@@ -137,12 +141,18 @@ class PositionalEncoding(Positions):
     ```
     """
 
-    def __init__(self, positions="sinusoidal", max_length=None, dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        positions: str = "sinusoidal",
+        max_length: int | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(positions, max_length, dropout, **kwargs)
         self._require_max_length()
         self.supports_masking = True
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple) -> None:
         if len(inputs_shape) != 3 or inputs_shape[-1] is None:
             raise ValueError(
                 "PositionalEncoding adds positions to vectors [B, S, D] with a known width D, got "
@@ -153,17 +163,19 @@ class PositionalEncoding(Positions):
         self._build_positions()
         self.built = True
 
-    def call(self, inputs, index=0, training=None):
+    def call(self, inputs: Tensor, index: Tensor = 0, training: bool | None = None) -> Tensor:
         return self._with_positions(ops.cast(inputs, self.compute_dtype), index, training)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple) -> tuple:
         return tuple(inputs_shape)
 
-    def compute_output_spec(self, inputs, index=0, training=None):
+    def compute_output_spec(
+        self, inputs: Any, index: Tensor = 0, training: bool | None = None
+    ) -> keras.KerasTensor:
         # Spelled out, because on torch Keras infers the shape by calling `call` with a made-up
         # length that may exceed max_length.
         self._check_length(inputs.shape[1], index)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "max_length": self.max_length}

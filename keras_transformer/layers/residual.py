@@ -1,9 +1,12 @@
 """The residual connection and normalisation around every sub-layer (paper, sections 3.1, 5.4)."""
 
+from typing import Any
+
 import keras
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.normalization import LayerNorm
+from keras_transformer.ops import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -15,12 +18,12 @@ class Residual(keras.layers.Layer):
     norm="pre":   x + Dropout(Sublayer(LayerNorm(x)))     needs one more LayerNorm after the stack
     ```
 
-    Used in two halves, with the sub-layer between them: `join(x, sublayer(join.prepare(x)))`.
+    It is used in two halves, with the sub-layer between them: `join(x, sublayer(join.prepare(x)))`.
 
     Args:
         norm: `"post"` or `"pre"`.
-        dropout: share of the sub-layer's output dropped in training.
-        epsilon: added to the variance by the normalisation.
+        dropout: Share of the sub-layer's output that training drops.
+        epsilon: Added to the variance by the normalisation.
 
     Call arguments:
         inputs: [B, T, D], the sub-layer's input before `prepare`.
@@ -30,7 +33,7 @@ class Residual(keras.layers.Layer):
         [B, T, D].
 
     Raises:
-        ValueError: for another `norm`.
+        ValueError: For another `norm`.
 
     Example:
 
@@ -40,7 +43,9 @@ class Residual(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, norm="post", dropout=0.0, epsilon=1e-6, **kwargs):
+    def __init__(
+        self, norm: str = "post", dropout: float = 0.0, epsilon: float = 1e-6, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if norm not in ("post", "pre"):
             raise ValueError(f"norm is 'post' (the paper) or 'pre', got {norm!r}.")
@@ -51,25 +56,21 @@ class Residual(keras.layers.Layer):
         self.layer_norm = LayerNorm(epsilon, dtype=self.dtype_policy, name="layer_norm")
         self._dropout = Dropout(dropout, dtype=self.dtype_policy)
 
-    def build(self, inputs_shape, update_shape=None):
+    def build(self, inputs_shape: tuple, update_shape: tuple | None = None) -> None:
         self.layer_norm.build(inputs_shape)
         self.built = True
 
-    def prepare(self, inputs):
+    def prepare(self, inputs: Tensor) -> Tensor:
         """What the sub-layer reads: the input, normalised first if `norm="pre"`."""
         return self.layer_norm(inputs) if self.norm == "pre" else inputs
 
-    def call(self, inputs, update, training=None):
+    def call(self, inputs: Tensor, update: Tensor, training: bool | None = None) -> Tensor:
         x = inputs + self._dropout(update, training=training)
         return self.layer_norm(x) if self.norm == "post" else x
 
-    def compute_output_shape(self, inputs_shape, update_shape=None):
+    def compute_output_shape(self, inputs_shape: tuple, update_shape: tuple | None = None) -> tuple:
         return tuple(inputs_shape)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "norm": self.norm,
-            "dropout": self.dropout,
-            "epsilon": self.epsilon,
-        }
+    def get_config(self) -> dict[str, Any]:
+        names = "norm", "dropout", "epsilon"
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

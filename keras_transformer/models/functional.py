@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras.dtype_policies import DTypePolicyMap
 
-from keras_transformer.layers.quantization import quantized_dtype
 from keras_transformer.models.services import Services
+from keras_transformer.ops.quantization import quantized_dtype
 
 
 class FunctionalModel(Services):

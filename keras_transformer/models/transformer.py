@@ -113,13 +113,12 @@ class Transformer(Inspection, FunctionalModel):
         else:
             source = embedding(vocabulary_size, name="source_embedding")
             target = embedding(target_vocabulary_size, name="target_embedding")
+        decoder_layers = num_decoder_layers or num_layers
         layers = {
             "source_embedding": source,
             "target_embedding": target,
             "encoder": Encoder(num_layers, dtype=dtype, name="encoder", **block),
-            "decoder": Decoder(
-                num_decoder_layers or num_layers, dtype=dtype, name="decoder", **block
-            ),
+            "decoder": Decoder(decoder_layers, dtype=dtype, name="decoder", **block),
             "logits": None,
         }
         if not tie_logits:
@@ -185,11 +184,8 @@ class Transformer(Inspection, FunctionalModel):
         return logits if cache is None else (logits, cache)
 
     def start_cache(self, memory: Tensor, length: int, beam_size: int = 1) -> Any:
-        """Returns a cache for decoding targets of up to `length` tokens.
+        """A cache for targets of up to `length` tokens; `memory` is from `encode`.
 
-        Args:
-            memory: [B, S, D] from `encode`.
-            length: The greatest number of tokens in a target.
-            beam_size: Targets per source N; the ids given to `decode` are then [B * N, T].
+        With `beam_size` N there are N targets per source: `decode` then takes ids [B * N, T].
         """
         return self.decoder.start_cache(memory, length, beam_size)

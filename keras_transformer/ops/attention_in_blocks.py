@@ -1,12 +1,10 @@
 """Attention that never holds all its weights at once, on the TensorFlow backend.
 
-The weights of T queries over S keys take T * S numbers a head, and their gradients as many. Here
-the queries go through in blocks of `ROWS`, each with all its keys, so that a block's softmax is
-whole and exact; the gradient computes a block's weights again. What is kept is queries, keys,
-values and result: memory grows with T + S. Where XLA compiles for a processor and no length is
-known when it is traced, all goes in one piece, see `attend`.
-
-There is no second derivative.
+The weights of T queries over S keys are T * S numbers per head, and so are their gradients. Here
+the queries are processed in blocks of `ROWS`, each with all keys, so a block's softmax is exact.
+The gradient computes the weights of a block again. Only queries, keys, values and the result are
+kept, so memory grows with T + S. If XLA compiles for a CPU and the lengths are not known when it
+traces, everything is computed in one piece. There is no second derivative.
 """
 
 import functools
@@ -21,8 +19,8 @@ from keras_transformer.ops.random_bits import kept_share
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
-ROWS = 128  # most queries of a block
-# Most weights, B * H * T * S, that are computed in one piece and kept for the gradient: 128 MiB.
+ROWS = 128  # The greatest number of queries in a block.
+# Up to this many weights, B * H * T * S (128 MiB), are computed in one piece and kept.
 ONE_PIECE = 2**25
 
 
@@ -35,17 +33,26 @@ def serves(queries: Tensor, keys: Tensor, training: bool | None) -> bool:
     return bool(training) or None in sizes or math.prod(sizes) > ONE_PIECE
 
 
-def attend_in_blocks(queries, keys, values, key_mask, attention_mask, causal, rate, seed):
-    """`softmax(Q K^T) V` for scaled queries.
+def attend_in_blocks(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    key_mask: Tensor,
+    attention_mask: Tensor,
+    causal: bool,
+    rate: float,
+    seed: Tensor,
+) -> Tensor:
+    """Same as `attention`, in blocks or in one piece, with the gradient written out.
 
     Args:
-        queries: [B, H, T, K].
+        queries: [B, H, T, K], scaled.
         keys: [B, H, S, K].
         values: [B, H, S, V].
-        key_mask, attention_mask, causal: as of `MultiHeadAttention`.
-        rate: share of the weights dropped.
-        seed: two integers that `rate` > 0 draws from; block i draws from the second plus i, so
-            that what is dropped does not depend on the path taken.
+        key_mask, attention_mask, causal: As in `Masks`.
+        rate: Share of the weights that is dropped.
+        seed: Two integers, or None if `rate` is 0. Block i draws from the first and the second plus
+            i, so that blocks and one piece drop the same weights.
 
     Returns:
         [B, H, T, V].
@@ -57,8 +64,8 @@ def attend_in_blocks(queries, keys, values, key_mask, attention_mask, causal, ra
     if None not in sizes:
         return _attend(*arguments, one_piece=math.prod(sizes) <= ONE_PIECE)
     if compiled_by_xla():
-        # It would compile both ways. On processors it makes blocks slow: three times the time of a
-        # whole training step at 18 positions.
+        # XLA would compile both ways. On a CPU its blocks are slow: a whole training step took
+        # three times as long at 18 positions.
         return _attend(*arguments, one_piece=not compiles_each_shape())
     return _one_function()(*arguments)
 
@@ -88,8 +95,8 @@ def _attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed,
         """0 or a large negative number, to be added to the scores of `count` queries."""
         some = attention_mask
         if some is not None:
-            # A mask of one row is one for all queries; rows past the end are never used.
-            chosen = tf.minimum(tf.range(first, first + count), tf.shape(some)[-2] - 1)
+            # A mask of one row serves all queries; rows past the end are never used.
+            chosen = tf.minimum(first + tf.range(count), tf.shape(some)[-2] - 1)
             some = tf.gather(some, chosen, axis=-2)
         causal_mask = masks.causal_mask(count, key_length, first) if causal else None
         permitted = masks.combine_masks(key_mask, some, causal_mask)
@@ -124,7 +131,7 @@ def _attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed,
         mixed.set_shape([*queries.shape[:3], values.shape[3]])
 
         def gradient(upstream):
-            # The sum over keys of weight times its gradient, by what the weights made.
+            # The sum over keys of each weight times its gradient, computed from the result.
             share = tf.reduce_sum(
                 tf.cast(upstream, "float32") * tf.cast(mixed, "float32"), axis=-1, keepdims=True
             )
@@ -140,7 +147,7 @@ def _attend(queries, keys, values, key_mask, attention_mask, causal, rate, seed,
                     parts = _gradients(queries, keys, values, again, drop, upstream, share)
                     of_keys += tf.cast(parts[1], "float32")
                     of_values += tf.cast(parts[2], "float32")
-                    # With one head the addition may broadcast, for all that its shape tells.
+                    # With one head TensorFlow cannot rule out that the addition broadcasts.
                     of_keys.set_shape(keys.shape)
                     of_values.set_shape(values.shape)
                     return parts[0], of_keys, of_values
@@ -181,7 +188,7 @@ def _dropped(weights, drop, dtype):
 
 
 def _gradients(queries, keys, values, weights, drop, upstream, share):
-    """Gradients of queries, keys and values; `share` is the sum of weights times theirs."""
+    """Gradients of queries, keys and values; `share`: the sum over keys of weight * gradient."""
     of_values = tf.matmul(_dropped(weights, drop, values.dtype), upstream, transpose_a=True)
     of_weights = tf.matmul(upstream, values, transpose_b=True)
     if drop is not None:
@@ -197,8 +204,8 @@ def _count(length, rows):
 def _over_blocks(step, rows, tensors, sums=()):
     """`step(first, *sums, *blocks) -> (result, *sums)` on blocks of rows, one after another.
 
-    `tensors` are [B, H, T, ...] and a block [B, H, rows, ...], the last one filled up with zeros;
-    the results are joined to [B, H, T, ...].
+    `tensors` are [B, H, T, ...]. A block is [B, H, rows, ...]; the last one is filled with zeros.
+    The results are joined to [B, H, T, ...].
     """
     length = tf.shape(tensors[0])[2]
     count = _count(length, rows)
@@ -212,7 +219,7 @@ def _over_blocks(step, rows, tensors, sums=()):
         return block + 1, results.write(block, result), *sums
 
     results = tf.TensorArray(tensors[0].dtype, size=count)
-    # One at a time: blocks at work side by side would hold their weights side by side.
+    # One block at a time, or the weights of several blocks would be in memory.
     _, results, *sums = tf.while_loop(
         lambda block, *_: block < count, one, (0, results, *sums), parallel_iterations=1
     )

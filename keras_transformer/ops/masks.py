@@ -1,9 +1,10 @@
 """Attention masks: booleans, True = may attend, made here and nowhere else.
 
-A mask says which *keys* a query may look at. Padded queries are computed like any other, and nobody
-reads the result, so they need no mask (section 3.2.3 masks only illegal keys).
+A mask says which *keys* a query may attend to. Padded queries are computed like any other and their
+result is not used, so they need no mask (section 3.2.3 masks only illegal keys).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -38,15 +39,12 @@ def padding_mask(ids: Tensor, pad_id: int = 0) -> Tensor:
 
 
 def causal_mask(length: int, key_length: int | None = None, index: Tensor = 0) -> Tensor:
-    """Query position i may attend to key positions up to `index + i` (section 3.2.3).
+    """Query position i may attend to key positions up to `index + i` (section 3.2.3): [T, S].
 
     Args:
         length: Number of query positions T.
         key_length: Number of key positions S; T unless given.
         index: Position of the first query among the keys, an integer or an integer scalar.
-
-    Returns:
-        [T, S] booleans.
 
     Example:
 
@@ -69,20 +67,15 @@ def combine_masks(
 
     Returns:
         Booleans of rank 2 to 4, or None if every key may be attended to.
-
-    Raises:
-        ValueError: If a mask has another rank.
     """
-    combined = None
+    given = []
     if key_mask is not None:
-        _check_key_mask_rank(key_mask)
-        combined = booleans(key_mask)[:, None, None, :]
+        given.append(checked_key_mask(key_mask)[:, None, None, :])
     if attention_mask is not None:
-        pairs = over_heads(attention_mask)
-        combined = pairs if combined is None else ops.logical_and(combined, pairs)
-    if causal is None:
-        return combined
-    return causal if combined is None else ops.logical_and(combined, causal)
+        given.append(over_heads(attention_mask))
+    if causal is not None:
+        given.append(causal)
+    return functools.reduce(ops.logical_and, given) if given else None
 
 
 def attention_bias(mask: Tensor) -> Tensor:
@@ -93,7 +86,7 @@ def attention_bias(mask: Tensor) -> Tensor:
     return (1.0 - ops.cast(mask, "float32")) * FORBIDDEN
 
 
-def checked_key_mask(mask: Tensor, batch_size: Any, keys: Any) -> Tensor:
+def checked_key_mask(mask: Tensor, batch_size: Any = None, keys: Any = None) -> Tensor:
     """A mask of the real keys as booleans, if it fits.
 
     Args:
@@ -103,7 +96,11 @@ def checked_key_mask(mask: Tensor, batch_size: Any, keys: Any) -> Tensor:
     Raises:
         ValueError: If the mask has another shape, or holds floats that are no mask.
     """
-    _check_key_mask_rank(mask)
+    if len(mask.shape) != 2:
+        raise ValueError(
+            f"A key mask has shape [batch, keys], got rank {len(mask.shape)}: "
+            f"{tuple(mask.shape)}. Pass a mask over pairs as `attention_mask`."
+        )
     if not _fits(mask.shape, (batch_size, keys)):
         raise ValueError(
             f"A key mask has shape [batch, keys], here {(batch_size, keys)}, got "
@@ -117,7 +114,7 @@ def checked_attention_mask(mask: Tensor, scores: tuple[Any, ...]) -> Tensor:
     """A mask over pairs of query and key as booleans of rank 4, if it fits.
 
     Args:
-        mask: Booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend; a size of 1 serves all.
+        mask: Booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend; a size of 1 broadcasts.
             Integers are True unless 0; for floats see `booleans`.
         scores: `(B, H, T, S)`; None, or a symbol under JAX, for an unknown size.
 
@@ -130,7 +127,7 @@ def checked_attention_mask(mask: Tensor, scores: tuple[Any, ...]) -> Tensor:
         raise ValueError(
             f"attention_mask has shape {tuple(mask.shape)}, which does not fit {queries} queries "
             f"and {keys} keys. Its shape is [T, S] = {(queries, keys)}, [B, T, S] = "
-            f"{(batch_size, queries, keys)} or [B, H, T, S] = {scores}; a size of 1 serves all. A "
+            f"{(batch_size, queries, keys)} or [B, H, T, S] = {scores}; a size of 1 broadcasts. A "
             "mask [B, S] of the real tokens, as tokenizers return it, is passed as `mask=` "
             "(`key_mask=` in MultiHeadAttention, `memory_mask=` for a decoder's memory)."
         )
@@ -140,12 +137,8 @@ def checked_attention_mask(mask: Tensor, scores: tuple[Any, ...]) -> Tensor:
 def booleans(mask: Tensor) -> Tensor:
     """A mask as booleans: True where it is not 0.
 
-    Floats are accepted only if they are known to be 0 and 1. The cast would turn a mask that is to
-    be added to scores (0 = may attend, -1e9 = may not) upside down.
-
-    Raises:
-        ValueError: If the mask holds other floats, or floats that are known only when a compiled
-            function runs.
+    Floats must be known to be 0 and 1, and not only when a compiled function runs. The cast would
+    turn a mask that is to be added to scores (0 = may attend, -1e9 = may not) upside down.
     """
     mask = ops.convert_to_tensor(mask)
     dtype = keras.backend.standardize_dtype(mask.dtype)
@@ -162,11 +155,7 @@ def booleans(mask: Tensor) -> Tensor:
 
 
 def over_heads(attention_mask: Tensor) -> Tensor:
-    """An attention mask of rank 2 to 4 as booleans of rank 4, which broadcast to [B, H, T, S].
-
-    Raises:
-        ValueError: If the mask has another rank.
-    """
+    """An attention mask of rank 2 to 4 as booleans of rank 4, which broadcast to [B, H, T, S]."""
     rank = len(attention_mask.shape)
     if rank not in (2, 3, 4):
         raise ValueError(
@@ -186,11 +175,3 @@ def _fits(shape, expected):
         for size, wanted in zip(shape, expected, strict=True)
         if isinstance(size, int) and isinstance(wanted, int)
     )
-
-
-def _check_key_mask_rank(mask):
-    if len(mask.shape) != 2:
-        raise ValueError(
-            f"A key mask has shape [batch, keys], got rank {len(mask.shape)}: "
-            f"{tuple(mask.shape)}. Pass a mask over pairs as `attention_mask`."
-        )

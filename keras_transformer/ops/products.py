@@ -1,10 +1,14 @@
 """Matrix products, laid out for how they run; each is equal to the plain product."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 from keras import ops
 
 from keras_transformer.ops import Tensor
 
-# A product with few rows is split into parts, one with a single row only if the matrix is large.
+# At most _FEW rows are multiplied in _PARTS, a single row only if the matrix has _LARGE numbers.
 _PARTS, _FEW, _LARGE = 4, 8, 2**17
 
 
@@ -34,6 +38,31 @@ def dense(x: Tensor, kernel: Tensor, bias: Tensor = None) -> Tensor:
     return x if bias is None else x + ops.cast(bias, x.dtype)
 
 
+def dense_each(x: Tensor, kernels: Sequence[Any], biases: Sequence[Any]) -> Sequence[Tensor]:
+    """Same as `plain_dense(x, kernel, bias)` of each pair, by one product of all.
+
+    Args:
+        x: [R, I].
+        kernels: Variables or tensors [I, O]; O may differ.
+        biases: One [O] for each kernel, or None for each.
+    """
+    if len(kernels) == 1:
+        return [dense(x, kernels[0], biases[0])]
+    kernel = ops.concatenate([ops.convert_to_tensor(each) for each in kernels], axis=1)
+    bias = None
+    if biases[0] is not None:
+        bias = ops.concatenate([ops.convert_to_tensor(each) for each in biases])
+    ends = np.cumsum([each.shape[1] for each in kernels])
+    return ops.split(dense(x, kernel, bias), ends[:-1].tolist(), axis=-1)
+
+
+def apply_dense(layer: Any, x: Tensor) -> Tensor:
+    """Same as `layer(x)` of a Keras `Dense` layer, by `dense`: [R, I] -> [R, O]."""
+    if layer.quantization_mode is not None:
+        return layer(x)  # only the layer knows what its integers stand for
+    return layer.activation(dense(x, layer.kernel, layer.bias))
+
+
 def batched(x: Tensor, matrices: Tensor) -> Tensor:
     """Same as `ops.matmul`: [B, H, T, I] and [B, H, I, O] -> [B, H, T, O].
 
@@ -48,22 +77,28 @@ def batched(x: Tensor, matrices: Tensor) -> Tensor:
 
 
 def plain_logits(x: Tensor, embeddings: Tensor) -> Tensor:
-    """`x E^T`: [R, D] and [V, D] -> [R, V]."""
-    return ops.matmul(x, ops.transpose(ops.cast(embeddings, x.dtype)))
+    """`x E^T`: [B, T, D] and [V, D] -> [B, T, V]."""
+    rows = ops.reshape(x, (-1, x.shape[-1]))
+    found = ops.matmul(rows, ops.transpose(ops.cast(embeddings, x.dtype)))
+    return ops.reshape(found, (-1, ops.shape(x)[1], embeddings.shape[0]))
 
 
 def logits(x: Tensor, embeddings: Tensor) -> Tensor:
-    """Same as `plain_logits`, for the few rows of a decoding step.
+    """Same as `plain_logits`, faster for a single position: a decoding step.
 
     XLA on the CPU is slow at multiplying by a transposed matrix: 48 ms instead of 10 ms for 64
     rows, 512 and 37,000. So the result is transposed instead. Parts keep XLA from undoing that.
     """
-    embeddings = ops.cast(embeddings, x.dtype)
+    if x.shape[1] != 1:
+        return plain_logits(x, embeddings)
     size, width = embeddings.shape
-    rows = x.shape[0]
-    if rows is None or rows > _FEW or size % _PARTS:
-        return ops.transpose(ops.matmul(embeddings, ops.transpose(x)))
-    parts = ops.reshape(embeddings, (_PARTS, size // _PARTS, width))
-    columns = ops.broadcast_to(ops.transpose(x)[None], (_PARTS, width, rows))
-    found = ops.matmul(parts, columns)  # [parts, V / parts, R]
-    return ops.reshape(ops.transpose(found, (2, 0, 1)), (rows, size))
+    rows = ops.reshape(x, (-1, width))  # [R, D]
+    embeddings, count = ops.cast(embeddings, x.dtype), rows.shape[0]
+    if count is None or count > _FEW or size % _PARTS:
+        found = ops.transpose(ops.matmul(embeddings, ops.transpose(rows)))
+    else:
+        parts = ops.reshape(embeddings, (_PARTS, size // _PARTS, width))
+        columns = ops.broadcast_to(ops.transpose(rows)[None], (_PARTS, width, count))
+        found = ops.matmul(parts, columns)  # [parts, V / parts, R]
+        found = ops.reshape(ops.transpose(found, (2, 0, 1)), (count, size))
+    return ops.reshape(found, (-1, 1, size))

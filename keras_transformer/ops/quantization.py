@@ -1,25 +1,27 @@
 """Quantised layers in configurations: which `Dense` layers inside a layer were quantised."""
 
+from typing import Any
+
 import keras
 from keras.dtype_policies import DTypePolicyMap
 
 
-def quantized_dtype(layer, policy=None):
-    """What the configuration of a layer says of the quantised layers in it: `{"dtype": ...}`.
+def quantized_dtype(layer: keras.Layer, policy: Any = None) -> dict[str, Any]:
+    """The entry `{"dtype": ...}` of a layer's configuration that names the quantised layers in it.
 
-    Keras' `quantize` changes the dtype policy of each `Dense` layer. The layers around it hand
-    their own policy down, so that becomes a `DTypePolicyMap` from the paths of those layers.
+    Keras' `quantize` changes the dtype policy of each `Dense` layer. A loaded layer makes its parts
+    with its own policy, so that becomes a `DTypePolicyMap` from the paths of the quantised layers.
 
     Args:
         layer: A layer or a model.
         policy: The policy that its layers were made with; `layer.dtype_policy` unless given.
 
     Returns:
-        A dictionary that is empty if nothing is quantised.
+        The entry, or an empty dictionary if nothing is quantised.
 
     Raises:
-        ValueError: For an `activation_quantizer` that a policy does not name, so that it would be
-            another one after loading.
+        ValueError: For an `activation_quantizer` that is not Keras' default. A policy does not name
+            it, so it would be lost in a file.
     """
     policy = layer.dtype_policy if policy is None else policy
     policies = {}
@@ -34,7 +36,7 @@ def quantized_dtype(layer, policy=None):
     return {"dtype": keras.dtype_policies.serialize(DTypePolicyMap(policy, policies))}
 
 
-def at_path(policy, path):
+def at_path(policy: Any, path: str) -> Any:
     """The policy of the layer at a path."""
     return policy[path] if isinstance(policy, DTypePolicyMap) else policy
 
