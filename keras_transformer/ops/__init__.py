@@ -1,6 +1,6 @@
 """Everything that exists because a machine is slow or a backend differs.
 
-Each fast function stands beside its plain definition, and tests say that both are equal.
+Each fast function is beside its plain definition, and tests/test_ops.py compares the two.
 """
 
 from typing import Any

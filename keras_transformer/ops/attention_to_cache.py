@@ -1,6 +1,6 @@
 """Attention of the newest positions to a cache, of which only the filled part is read.
 
-A compiled search has room for its longest result, and most results fill little of it. On a CPU, a
+A compiled search has room for its longest result, and most results fill little of it. On a CPU a
 step of many rows spends its time reading that room. So only the filled part is read, in blocks. The
 softmax is exact: the sums so far are scaled to the highest score so far before each block is added
 (Milakov and Gimelshein, 2018).

@@ -1,39 +1,49 @@
 """Functions of a model, compiled without freezing its weights; what XLA compiles."""
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_transformer.ops import Tensor
 
-def compile_with_weights(function, *models):
-    """`function` of arrays, compiled once per shape, that reads the weights at each call.
 
-    On JAX the weights are arguments of the compiled function: one that closed over the model would
-    go on using those of its first call. A model whose variables are replaced, as `quantize` does,
-    is compiled anew.
+def compile_with_weights(function: Callable, *models: keras.Model) -> Any:
+    """Returns `function`, compiled once per shape, which reads the weights at each call.
+
+    On JAX the weights are arguments of the compiled function. Otherwise it would continue to use
+    the weights of its first call. If a model's variables are replaced, as `quantize` does, the
+    function is compiled again.
 
     Args:
-        function: a function of arrays that calls `models`, without side effects.
-        models: the Keras models whose variables it reads.
+        function: A function of arrays that calls `models`, without side effects.
+        *models: The Keras models whose variables it reads.
 
     Returns:
-        A function of the same arguments; its `shapes` are those that were compiled so far (none on
-        torch, where nothing is).
-    """
-    held, compiled, compiling = None, None, threading.Lock()
+        A function of the same arguments. Its attribute `shapes` holds the shapes that were compiled
+        so far; on PyTorch it is empty, because nothing is compiled.
 
-    def call(*arrays):
+    Raises:
+        ValueError: When it is called on another backend than TensorFlow, JAX and PyTorch.
+    """
+    held: list | None = None
+    compiled: Any = None
+    compiling = threading.Lock()
+
+    def call(*arrays: Any) -> Any:
         nonlocal held, compiled
         variables = [variable for model in models for variable in model.variables]
         with compiling:
             if held is None or list(map(id, held)) != list(map(id, variables)):
                 held, compiled = variables, _compiled(function, variables)
-                call.shapes = compiled.shapes
+                call.shapes = compiled.shapes  # type: ignore[attr-defined]
             current = compiled
         return current(*arrays)
 
-    call.shapes = ()
+    call.shapes = ()  # type: ignore[attr-defined]
     return call
 
 
@@ -48,7 +58,7 @@ def _compiled(function, variables):
         compiled, tracing = {}, threading.Lock()
 
         def call(*arrays):
-            # One compiled function a shape, kept here: calling `traced` itself would warn.
+            # One compiled function per shape, kept here: calling `traced` itself would warn.
             shapes = _shapes(arrays)
             tensors = [tf.constant(array) for array in arrays]
             with tracing:
@@ -82,10 +92,12 @@ def _compiled(function, variables):
 
         eager.shapes = ()
         return eager
-    raise ValueError(f"No compiled search on the {backend} backend: use tensorflow, jax or torch.")
+    raise ValueError(
+        f"Nothing can be compiled on the {backend} backend of Keras. Use tensorflow, jax or torch."
+    )
 
 
-def compiles_each_shape():
+def compiles_each_shape() -> bool:
     """Whether `compile(jit_compile="auto")` means XLA here, which compiles every shape anew."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -95,8 +107,8 @@ def compiles_each_shape():
     return backend == "jax"
 
 
-def runs_on_processor():
-    """Whether XLA compiles for a processor here, since no accelerator is visible."""
+def runs_on_processor() -> bool:
+    """Whether XLA compiles for a CPU here, because no accelerator is visible."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -104,15 +116,15 @@ def runs_on_processor():
     return keras.backend.backend() == "tensorflow" and not compiles_each_shape()
 
 
-def compiled_by_xla():
-    """Whether what TensorFlow traces at this moment will be compiled by XLA."""
+def compiled_by_xla() -> bool:
+    """Whether XLA will compile the function that TensorFlow traces at this moment."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util  # no public name for it
 
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
-def values_of(tensor):
+def values_of(tensor: Tensor) -> np.ndarray | None:
     """The numbers of a tensor as a NumPy array, or None while a backend traces a function of it."""
     backend = keras.backend.backend()
     if backend == "tensorflow":

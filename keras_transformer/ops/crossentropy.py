@@ -31,7 +31,7 @@ def plain_token_nats(labels: Tensor, logits: Tensor, label_smoothing: float = 0.
 
 
 def token_nats(labels: Tensor, logits: Tensor) -> Tensor:
-    """Same as `plain_token_nats` without smoothing; in a training step it shares the loss' work."""
+    """Same as `plain_token_nats` without smoothing; a training step shares the loss's softmax."""
     logits = ops.cast(logits, "float32")
     if _passes_are_fused():
         highest, total = _exponentials(logits)
@@ -56,7 +56,7 @@ def smoothed_token_nats(labels: Tensor, logits: Tensor, label_smoothing: float) 
 
 
 def _passes_are_fused():
-    """True where a compiler fuses operations on the same elements. PyTorch takes the same way."""
+    """Whether a compiler fuses operations on the same elements. PyTorch takes the same way."""
     return keras.backend.backend() != "tensorflow" or compiled_by_xla()
 
 
@@ -116,7 +116,7 @@ def _by_softmax(labels, label_smoothing):
 
 @functools.cache
 def _slopes(label_smoothing):
-    """The gradient by the logits [R, V] of softmax [R, V], labels [R] and the loss' gradient [R].
+    """The gradient by the logits [R, V], from softmax [R, V], labels [R] and upstream gradient [R].
 
     The gradient is updated in place at the label positions, to avoid a copy. It is a separate
     tf.function because TensorFlow merges equal tensors inside a graph; an in-place update would

@@ -15,7 +15,7 @@ def with_gradient(function: Callable[..., tuple[Tensor, Callable]]) -> Callable[
 
     Args:
         function: Maps tensors to `(value, gradient)`. `gradient(upstream)` maps the gradient of the
-            value to that of the tensor, or to a tuple of those of all tensors.
+            value to the gradient of the tensor, or to a tuple with one gradient per tensor.
 
     Example:
 

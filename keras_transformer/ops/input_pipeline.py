@@ -61,8 +61,8 @@ def _metered(batch, numbers, meter) -> Iterator[Any]:
 def _metered_dataset(dataset, meter):
     import tensorflow as tf
 
-    # The parts of a zip are asked one after the other, by the thread that asks for the whole.
-    # Not tf.timestamp, which is forbidden in deterministic mode.
+    # A zip asks its parts one after the other, in one thread: a clock, a batch, a clock again.
+    # tf.timestamp is forbidden in deterministic mode.
     def now(_):
         return np.float64(time.perf_counter())
 
@@ -93,8 +93,8 @@ class _OnePass(keras.utils.PyDataset):
 
 
 def _tf_dataset(numbers, batch, first):
-    # Not Dataset.from_generator: it calls Python when an iterator dies. That fails, with noise and
-    # late, in a process that ends with a live one (after Ctrl-C in fit, for example).
+    # Dataset.from_generator calls Python when an iterator is freed. That fails noisily in a process
+    # that ends while an iterator is alive, for example after Ctrl-C in fit.
     import tensorflow as tf
 
     example = batch(first)
@@ -109,8 +109,8 @@ def _tf_dataset(numbers, batch, first):
             tensor.set_shape([None] * array.ndim)
         return tree.pack_sequence_as(example, found)
 
-    # There is nothing to tune. The tuning thread wakes after 10, 20, 40, ... ms, up to a minute,
-    # and a pass ends only when it wakes: a validation of 3 s would take 5.
+    # There is nothing to tune. The tuning thread sleeps for 10, 20, 40, ... ms, up to a minute, and
+    # a pass ends only when it wakes: a validation of 3 s would take 5 s.
     options = tf.data.Options()
     options.autotune.enabled = False
     return numbers.map(load).prefetch(4).with_options(options)

@@ -1,7 +1,7 @@
 """The private methods of Keras that this package overrides, and the checks that they still work.
 
-Any release of Keras may rename a private method or stop calling it. Our override would then be
-ignored without a word, and training would be subtly wrong. So importing fails if a method is
+A release of Keras may rename a private method or stop calling it. Keras would then ignore our
+override without a message, and training would be subtly wrong. So importing fails if a method is
 missing, and the first update fails if Keras did not call it.
 """
 

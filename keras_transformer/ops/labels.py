@@ -3,12 +3,14 @@
 import keras
 from keras import ops
 
+from keras_transformer.ops import Tensor
 
-def integer_labels(y_true, logits):
+
+def integer_labels(y_true: Tensor, logits: Tensor) -> Tensor:
     """Labels as int32 of the logits' shape without V. A last axis of 1 is dropped, as in Keras.
 
     Raises:
-        ValueError: for labels of another rank, for example one-hot labels.
+        ValueError: For labels of another rank, for example one-hot labels.
     """
     labels = ops.convert_to_tensor(y_true)
     rank = len(logits.shape) - 1
@@ -24,10 +26,10 @@ def integer_labels(y_true, logits):
     return ops.cast(labels, "int32")
 
 
-def counts(labels, logits, ignore_class):
+def counts(labels: Tensor, logits: Tensor, ignore_class: int | None) -> Tensor:
     """True where a label counts: int32 labels [B, T] and logits [B, T, V] -> booleans [B, T].
 
-    `ignore_class` alone decides. A Keras mask of the logits would also drop the first label of a
+    Only `ignore_class` decides. A Keras mask of the logits would also drop the first label of a
     target that begins with the padding's id. With `ignore_class=None` there is no label of padding,
     so the mask decides, as in Keras; without a mask every label counts.
     """
@@ -37,14 +39,14 @@ def counts(labels, logits, ignore_class):
     return ops.ones_like(labels, dtype="bool") if mask is None else mask
 
 
-def label_weights(labels, real, sample_weight=None):
-    """What each label counts in a sum: float32 [B, T], 0 where it is not `real`.
+def label_weights(labels: Tensor, real: Tensor, sample_weight: Tensor = None) -> Tensor:
+    """The weight of each label in a sum: float32 [B, T], 0 where it is not `real`.
 
     Args:
         labels: int32 [B, T].
-        real: booleans [B, T] from `counts`.
-        sample_weight: [B, T], [B, T, 1], or [B] with one weight for each row. None: 1 / (number of
-            labels that count), so that the sum is their mean, over all replicas.
+        real: Booleans [B, T] from `counts`.
+        sample_weight: [B, T], [B, T, 1], or [B] with one weight for each row. None is 1 / (number
+            of labels that count), so that the sum is their mean, over all replicas.
     """
     real = ops.cast(real, "float32")
     if sample_weight is None:
@@ -57,7 +59,7 @@ def label_weights(labels, real, sample_weight=None):
     return weights * real
 
 
-def replicas():
+def replicas() -> int:
     """How many replicas share the step that is being computed; 1 outside `tf.distribute`.
 
     JAX distributes the tensors of one computation, so its sums are over all devices already.
@@ -70,8 +72,8 @@ def replicas():
     return context.num_replicas_in_sync if context else 1
 
 
-def sum_over_replicas(value):
-    """The sum of a value that each replica of the step has its own part of."""
+def sum_over_replicas(value: Tensor) -> Tensor:
+    """The sum of a value over all replicas of the step."""
     if replicas() == 1:
         return value
     import tensorflow as tf
@@ -79,11 +81,11 @@ def sum_over_replicas(value):
     return tf.distribute.get_replica_context().all_reduce("SUM", value)
 
 
-def check_special_ids(start_id, end_id, pad_id=0):
+def check_special_ids(start_id: int, end_id: int, pad_id: int = 0) -> None:
     """Refuses a start or an end that is padding too: its position would count nowhere.
 
     Raises:
-        ValueError: where one of them is `pad_id`.
+        ValueError: If one of them is `pad_id`.
     """
     if start_id == pad_id:
         raise ValueError(

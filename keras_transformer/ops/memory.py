@@ -2,23 +2,25 @@
 
 import ctypes
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 # Of glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> bool:
     """Lets the process keep the memory of large tensors instead of returning it to the system.
 
     A training step on the CPU frees tensors of hundreds of megabytes (the logits and their
-    gradients) and asks for the same again in the next step. By default glibc gives such blocks
-    back to the system at once, and each comes back as tens of thousands of page faults, each page
-    filled with zeros: on a virtual machine that can cost more than the arithmetic. It concerns
-    the whole process, so importing the package does not do it; training a `Transformer`, making a
-    `Translator` and the commands do.
+    gradients) and needs as much again in the next step. By default glibc returns such blocks to the
+    system at once. Getting one back costs tens of thousands of page faults, which can take longer
+    than the arithmetic on a virtual machine. The setting holds for the whole process, so importing
+    the package does not change it. Training a `Transformer`, making a `Translator` and the commands
+    do.
 
     Returns:
-        Whether it took effect: True on Linux with glibc, False elsewhere (where nothing is done).
+        Whether it took effect: True on Linux with glibc. Elsewhere nothing is done.
 
     Example:
 
@@ -33,25 +35,25 @@ def keep_freed_memory():
     if mallopt is None:  # another C library
         return False
     settings = (
-        (_M_MMAP_MAX, 0),  # large blocks come from the heap, ...
+        (_M_MMAP_MAX, 0),  # Large blocks come from the heap, ...
         (_M_TRIM_THRESHOLD, 2**31 - 1),  # ... which does not shrink, ...
-        (_M_TOP_PAD, 256 * 2**20),  # ... grows in large steps, ...
-        (_M_ARENA_MAX, 1),  # ... and is one: those of other threads are limited to 64 MiB
+        (_M_TOP_PAD, 256 * 2**20),  # ... and grows in large steps.
+        (_M_ARENA_MAX, 1),  # All threads share one heap: others are limited to 64 MiB.
     )
     return all([mallopt(*setting) for setting in settings])
 
 
-def training_step_bytes(model, shapes):
-    """Estimated bytes that training needs at the largest of the shapes, beside the program's own.
+def training_step_bytes(model: Any, shapes: Iterable[tuple[int, int, int]]) -> int:
+    """Estimates the bytes that training adds to the process at the largest of the shapes.
 
-    Weights, gradients and two moments; and what the backward pass needs again, counted from the
-    layers' own tensors: per position about 14 (encoder) or 24 (decoder) vectors of width D and 3 of
-    width F a layer, three copies of the attention weights, and three of the logits, all float32. On
-    the CPU the process was seen to grow by 0.9 to 1.4 times that (TensorFlow, six shapes).
+    They hold weights, gradients, two moments and the tensors of the backward pass. Per layer and
+    position those are about 14 (encoder) or 24 (decoder) vectors of width D and 3 of width F, and
+    three copies of the attention weights; and three copies of the logits. All are float32. On a CPU
+    the process grew by 0.9 to 1.4 times the estimate (TensorFlow, six shapes).
 
     Args:
-        model: a `Transformer`.
-        shapes: an iterable of (rows, source length, target length).
+        model: A `Transformer`.
+        shapes: An iterable of (rows, source length, target length).
 
     Returns:
         The estimate, in bytes.
@@ -61,7 +63,7 @@ def training_step_bytes(model, shapes):
     encoder_layers, decoder_layers = model.encoder.num_layers, model.decoder.num_layers
     vocabulary = model.output_shape[-1]
 
-    def activations(rows, source, target):
+    def activations(rows: int, source: int, target: int) -> int:
         encoded = source * (14 * d_model + 3 * d_ff) + 3 * heads * source * source
         decoded = target * (24 * d_model + 3 * d_ff) + 3 * heads * target * (target + source)
         floats = encoder_layers * encoded + decoder_layers * decoded + 3 * target * vocabulary

@@ -19,8 +19,8 @@ def normalize(
 ) -> Tensor:
     """Same as `plain_normalize`, with fewer passes over memory on TensorFlow.
 
-    The normalised x serves the backward pass. Automatic differentiation computes it again, in
-    several steps: on one CPU core a training step of `tiny` took 5 % longer.
+    The backward pass uses the normalised x again. Automatic differentiation would compute it once
+    more, in several steps: on one CPU core a training step of `tiny` took 5 % longer.
 
     Args:
         inputs: [..., D].

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_transformer.ops import Tensor
 
-_PART = 128  # Most scores of a part of `top_k`.
+_PART = 128  # The greatest number of scores in a part of `top_k`.
 
 
 def plain_highest(scores: Tensor) -> tuple[Tensor, Tensor]:

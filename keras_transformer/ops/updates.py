@@ -1,4 +1,4 @@
-"""What an optimizer's update computes, as few passes over the gradients as each backend allows."""
+"""The arithmetic of an optimizer's update, with as few passes over the gradients as possible."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,13 +41,15 @@ def is_plain_tensorflow() -> bool:
 
 
 def dense(gradients: Sequence[Any]) -> list[Tensor]:
-    """TensorFlow's gradients as tensors. That of an embedding may list a row more than once."""
+    """TensorFlow's gradients as tensors. An embedding's gradient may list a row more than once."""
     import tensorflow as tf
 
     return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
-def fused_adam(variable: Any, m: Any, v: Any, gradient: Tensor, epsilon: float, **scalars: Tensor):
+def fused_adam(
+    variable: Any, m: Any, v: Any, gradient: Tensor, epsilon: float, **scalars: Tensor
+) -> None:
     """Adam's update as one operation of TensorFlow, which reads and writes each array once.
 
     Args:

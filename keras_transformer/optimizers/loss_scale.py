@@ -13,8 +13,8 @@ from keras_transformer.optimizers.paper_adam import PaperAdam, is_traced
 class LossScale(keras.optimizers.LossScaleOptimizer):
     """Keras' dynamic loss scale for float16 around `PaperAdam`, with skipped updates counted.
 
-    When a scaled gradient overflows, Keras skips the update without a trace: the schedule stands
-    still while the data moves on. Here a skipped update counts as an update, in the schedule and in
+    When a scaled gradient overflows, Keras skips the update silently, and the schedule waits while
+    the data moves on. Here a skipped update counts as an update, in the schedule and in
     `skipped_updates`.
 
     Args:
