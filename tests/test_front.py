@@ -31,6 +31,122 @@ def test_the_package_stays_small():
     assert lines <= 18_000
 
 
+# Fails if: a layer grows by ten lines; README leaves out a file; its number is not the limit.
+def test_the_papers_own_part_is_as_short_as_the_readme_says():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## The paper's own part")[2].partition("\n## ")[0]
+    found = {}
+    for cell in re.findall(r"^\| (.*?) \|", section, re.M)[1:]:
+        if path := re.search(r"\]\((keras_transformer/.+?)\)", cell):
+            function = re.search(r"`(\w+)` in", cell)
+            found[path[1]] = lines_of(ROOT / path[1], function and function[1])
+    rooms = ("layers", "models/transformer.py", "models/functional.py", "losses.py")
+    rooms += ("ops/crossentropy.py", "optimizers/schedules.py", "decoding/search.py")
+    rooms += ("ops/attention.py", "ops/masks.py")
+    assert set(found) == {f"keras_transformer/{room}" for room in rooms}
+    assert re.search(r"at most ([\d,]+) lines", section)[1] == "2,500"
+    assert sum(found.values()) <= 2_500, found
+
+
+def lines_of(path, function=None):
+    """The number of lines of a file, of all files in a folder, or of one function."""
+    files = path.glob("*.py") if path.is_dir() else [path]
+    texts = [each.read_text(encoding="utf-8") for each in files]
+    if function is None:
+        return sum(len(text.splitlines()) for text in texts)
+    [node] = [node for node in ast.parse(texts[0]).body if getattr(node, "name", None) == function]
+    return node.end_lineno - node.lineno + 1
+
+
+def floors():
+    """{room: its floor, counted from the top} by the table in CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    plan = text.partition("## The floor plan")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| [a-z ]+ \| (`.*?`) \|", plan, re.M)
+    return {
+        room.removesuffix("/").removesuffix(".py"): floor
+        for floor, row in enumerate(rows)
+        for room in re.findall(r"`(.+?)`", row)
+    }
+
+
+def imports():
+    """{module of the package: the modules of the package that it imports, also in functions}."""
+    paths = {}
+    for path in MODULES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        paths[name.removesuffix(".__init__")] = path
+    graph = {}
+    for module, path in paths.items():
+        named = set()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []  # never runs
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                named |= {each.name for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{path} imports relatively"
+                full = {f"{node.module}.{each.name}" for each in node.names}
+                named |= {name if name in paths else node.module for name in full}
+        graph[module] = named & set(paths) - {module, "keras_transformer"}
+    del graph["keras_transformer"]  # it loads every room when that is first used
+    return graph
+
+
+def room_of(module):
+    return "cli" if module.endswith("__main__") else module.split(".")[1]
+
+
+# Fails if: ops/ imports a layer inside a function; two modules import each other; a room is not in
+# the table.
+def test_imports_run_downwards_and_never_in_a_circle():
+    floor, graph = floors(), imports()
+    assert set(floor) == {room_of(module) for module in graph}
+    upwards = [
+        f"{module} imports {other}"
+        for module, others in graph.items()
+        for other in others
+        if floor[room_of(other)] < floor[room_of(module)]
+    ]
+    assert not upwards, "\n".join(upwards)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+    rooms = {room: set() for room in floor}
+    for module, others in graph.items():
+        rooms[room_of(module)] |= {room_of(each) for each in others} - {room_of(module)}
+    graphlib.TopologicalSorter(rooms).prepare()
+
+
+# These make a TensorFlow graph, whatever the backend.
+NEED_TENSORFLOW = {"interop/saved_model.py", "text/in_graph.py"}
+# These still name a backend themselves.
+NAME_A_BACKEND = {f"testing/{name}.py" for name in ("running", "masking", "replicas")}
+
+
+# Fails if: a layer asks Keras for its backend, or imports TensorFlow inside a function.
+def test_only_ops_names_a_backend():
+    found = []
+    for path in MODULES:
+        place = path.relative_to(PACKAGE).as_posix()
+        if place.startswith("ops/") or place in NEED_TENSORFLOW | NAME_A_BACKEND:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [each.name for each in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                asks = isinstance(node, ast.Attribute) and node.attr == "backend"
+                names = [ast.unparse(node)] if asks else []
+            for name in names:
+                libraries = ("tensorflow", "tensorflow_text", "jax", "torch")
+                asked = ("keras.backend.backend", "keras.config.backend", "backend.backend")
+                if name.split(".")[0] in libraries or name in asked:
+                    found.append(f"{place}:{node.lineno} {name}")
+    assert not found, "\n".join(found)
+
+
 def test_the_loop_of_training_is_written_once():
     # Fails if: a recipe or a verb calls `model.fit` or writes checkpoints by itself.
     homes = [*MODULES, *(ROOT / "recipes").glob("*.py")]
@@ -48,46 +164,8 @@ def test_the_loop_of_training_is_written_once():
         assert len(found) <= (name == "fit"), found
 
 
-def room(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported_rooms(path):
-    """The rooms that a file imports from, anywhere in it, but not for type checkers only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    blocks = [each for each in ast.walk(tree) if isinstance(each, ast.If)]
-    skipped = {n for each in blocks if "CHECKING" in ast.dump(each.test) for n in ast.walk(each)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node not in skipped:
-            package, _, rest = (node.module or "").partition(".")
-            if package == "keras_transformer":
-                yield from [rest.split(".")[0]] if rest else [each.name for each in node.names]
-
-
-def test_imports_run_downwards_in_the_floor_plan():
-    # Fails if: a room imports one above it, or two rooms of a floor import each other.
-    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("| floor |")[2]
-    rows = [line.split("|")[2] for line in table.split("\n\n")[0].splitlines()[2:]]
-    floors = [re.findall(r"`(\w+)(?:/|\.py)`", rooms) for rooms in rows]
-    floor = {name: number for number, rooms in enumerate(floors) for name in rooms}
-    assert len(floors) == 7 and {"cli", "decoding", "arguments"} <= set(floor)
-    others = {name: set() for name in floor}
-    for path in MODULES:
-        if room(path) in floor and path.name != "__main__.py":
-            others[room(path)] |= set(imported_rooms(path)) & set(floor) - {room(path)}
-    for name, imported in others.items():
-        assert not [each for each in imported if floor[each] < floor[name]], (name, imported)
-    graphlib.TopologicalSorter(others).prepare()  # raises an error that names a circle
-
-
-def test_rooms_above_ops_do_not_ask_keras_for_its_backend():
-    for path in MODULES:
-        if room(path) not in ("ops", "testing", "interop"):
-            assert "backend.backend()" not in path.read_text(encoding="utf-8"), path
-
-
 # Rooms whose public names do not have type hints yet.
-UNTYPED = {"arguments.py", "decoding", "evaluation", "interop", "layers", "ops"}
+UNTYPED = {"arguments.py", "evaluation", "interop"}
 UNTYPED |= {"datasets", "testing", "visualization"}
 
 

@@ -7,8 +7,10 @@ import json
 
 import numpy as np
 
-from keras_transformer import progress, visualization
+from keras_transformer import progress
 from keras_transformer.files import new_folder
+from keras_transformer.visualization.attention import attention, token_probabilities
+from keras_transformer.visualization.fonts import korean_font
 
 LETTERS = (
     "B sentences, S source tokens, T steps of the decoder, D = d_model, F = d_ff, V pieces in the "
@@ -53,16 +55,16 @@ def draw(explanation):
     figures = {}
     for kind, (queries, keys) in axes.items():
         for number, weights in enumerate(explanation.weights[kind], start=1):
-            figures[f"{kind}-layer-{number}.png"] = visualization.attention(
+            figures[f"{kind}-layer-{number}.png"] = attention(
                 weights, queries, keys, f"{titles[kind]}, layer {number}"
             )
-    figures["alignment.png"] = visualization.attention(
+    figures["alignment.png"] = attention(
         explanation.weights["cross"][-1].mean(axis=0),
         [f"→ {piece}" for piece in explanation.output_pieces],
         source,
         "each step of the decoder, last layer, mean of heads",
     )
-    figures["probabilities.png"] = visualization.token_probabilities(
+    figures["probabilities.png"] = token_probabilities(
         explanation.output_pieces, np.exp(explanation.log_probabilities)
     )
     return figures
@@ -150,7 +152,7 @@ def _font(characters):
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
-    font = TTFont(visualization.korean_font())
+    font = TTFont(korean_font())
     wanted = {ord(each) for each in characters if ord(each) > 127} & set(font.getBestCmap())
     options = subset.Options(flavor="woff", layout_features=[], notdef_outline=True)
     options.drop_tables += ["TSI0", "TSI1", "TSI2", "TSI3", "TSI5"]  # a font editor's notes
