@@ -159,7 +159,7 @@ class IdTranslator:
         length_penalty = arguments.length_penalty(length_penalty)
         penalty = (
             search.average_penalty()
-            if length_penalty == "average"
+            if isinstance(length_penalty, str)  # "average"
             else search.gnmt_penalty(length_penalty)
         )
         caches = []
