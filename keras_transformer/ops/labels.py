@@ -1,6 +1,10 @@
 """Which labels count in a loss or a metric, and how much each of them counts."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_transformer.ops import Tensor
@@ -79,6 +83,35 @@ def sum_over_replicas(value: Tensor) -> Tensor:
     import tensorflow as tf
 
     return tf.distribute.get_replica_context().all_reduce("SUM", value)
+
+
+def sum_on_replicas(
+    strategy: Any, function: Callable[..., Tensor], arrays: Sequence[np.ndarray]
+) -> Tensor:
+    """Returns the sum of what a function gives on each of the N replicas of a TensorFlow strategy.
+
+    Args:
+        strategy: A `tf.distribute.MirroredStrategy` or a similar one.
+        function: Maps tensors to a scalar.
+        arrays: Arrays [N, ...], whose entry n is an argument on replica n.
+
+    Raises:
+        ValueError: On another backend than TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("A tf.distribute strategy needs the TensorFlow backend of Keras.")
+    import tensorflow as tf
+
+    def parts(array: np.ndarray) -> Any:
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(array[context.replica_id_in_sync_group])
+        )
+
+    @tf.function(autograph=False)
+    def added_up(*arguments: Any) -> Tensor:
+        return strategy.reduce("SUM", strategy.run(function, arguments), axis=None)
+
+    return added_up(*map(parts, arrays))
 
 
 def check_special_ids(start_id: int, end_id: int, pad_id: int = 0) -> None:

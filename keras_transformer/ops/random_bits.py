@@ -1,5 +1,6 @@
 """Dropout with cheap random numbers."""
 
+import contextlib
 import functools
 
 import keras
@@ -61,3 +62,15 @@ def kept_share(shape: Tensor, rate: float, seed: Tensor, dtype: str) -> Tensor:
     halves = tf.reshape(tf.bitcast(bits, "int16"), [-1])[:size]  # evenly from -32,768
     kept = tf.cast(halves >= dropped - _STEPS // 2, dtype)
     return tf.reshape(kept * tf.cast(_STEPS / (_STEPS - dropped), dtype), shape)
+
+
+def generator_restored() -> contextlib.AbstractContextManager:
+    """Restores PyTorch's global generator after the block.
+
+    Keras draws dropout from it there, and from the states of its seed generators elsewhere.
+    """
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.random.fork_rng()

@@ -1,7 +1,7 @@
-"""Correctness certificates: what must hold of any Transformer, to run on a model of your own.
+"""Correctness certificates: laws of any Transformer, to test a model of your own.
 
-Each takes a model (a layer, a loss, a search) and raises an `AssertionError` that says what broke,
-where first, and what usually causes it. They work on any Keras model, not only on this package's.
+Each takes a model, a layer, a loss or a search of any Keras code. If a law does not hold, it raises
+an `AssertionError` that says what broke, where it broke first, and what usually causes it.
 
 ```python
 ids = kt.testing.random_inputs(vocabulary_size=100)
@@ -10,24 +10,21 @@ kt.testing.certify(model, vocabulary_size=100)  # all of them
 ```
 """
 
-from keras_transformer.testing.caching import assert_cached_equals_uncached
 from keras_transformer.testing.certificate import certify, random_inputs
-from keras_transformer.testing.losses import assert_ignores_padding
+from keras_transformer.testing.losses import assert_ignores_padding, assert_replicas_add_up
 from keras_transformer.testing.masking import (
     assert_finite_when_masked,
     assert_honours_implicit_masks,
     assert_padding_invariant,
 )
-from keras_transformer.testing.quantization import assert_quantizes
-from keras_transformer.testing.replicas import assert_replicas_add_up
-from keras_transformer.testing.saving import assert_saves_and_loads
+from keras_transformer.testing.saving import assert_quantizes, assert_saves_and_loads
 from keras_transformer.testing.searches import assert_beam_keeps_greedy, assert_scores_are_final
 from keras_transformer.testing.sequences import (
     assert_batch_invariant,
     assert_causal,
     assert_source_sensitive,
 )
-from keras_transformer.testing.wiring import assert_wired
+from keras_transformer.testing.wiring import assert_cached_equals_uncached, assert_wired
 
 __all__ = [
     "assert_batch_invariant",

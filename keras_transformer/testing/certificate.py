@@ -1,6 +1,9 @@
 """All certificates that apply to a model, in one call."""
 
+import functools
 import types
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,11 +12,17 @@ from keras import ops
 from keras_transformer.decoding import search
 from keras_transformer.decoding.translator import Translator
 from keras_transformer.models import Transformer
-from keras_transformer.testing import caching, losses, masking, saving, searches, sequences, wiring
+from keras_transformer.testing import losses, masking, saving, searches, sequences, wiring
 
 
-def random_inputs(vocabulary_size, rows=3, source_length=7, target_length=5, seed=0):
-    """`{"source_ids": [B, S], "target_ids": [B, T]}` of random real ids; some rows end in padding.
+def random_inputs(
+    vocabulary_size: int,
+    rows: int = 3,
+    source_length: int = 7,
+    target_length: int = 5,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Returns `{"source_ids": [B, S], "target_ids": [B, T]}` of random ids; rows end in padding.
 
     Example:
 
@@ -35,26 +44,32 @@ def random_inputs(vocabulary_size, rows=3, source_length=7, target_length=5, see
     return inputs
 
 
-def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
-    """Runs every certificate that applies to a sequence-to-sequence model, one line each.
+def certify(
+    model: Any,
+    vocabulary_size: int,
+    *,
+    loss_weights: Callable[[np.ndarray], Any] | None = None,
+    jit: bool = False,
+) -> list[str]:
+    """Runs every certificate that applies to a sequence-to-sequence model, and prints a line each.
 
-    The wiring and the cache are certified if the model has `encode`, `start_cache` and `decode`;
-    the loss if the model is compiled with a `keras.losses.Loss`; the search if the model is a
+    The wiring and the cache are tested if the model has `encode`, `start_cache` and `decode`; the
+    loss if the model is compiled with a `keras.losses.Loss`; the search if the model is a
     `Transformer`.
 
     Args:
-        model: a Keras model from `{"source_ids": [B, S], "target_ids": [B, T]}` to logits
+        model: A Keras model from `{"source_ids": [B, S], "target_ids": [B, T]}` to logits
             [B, T, V]; 0 is padding.
-        vocabulary_size: ids below this are known to source and target.
-        loss_weights: a function from labels [B, T] to the `sample_weight` that training gives the
-            loss; not given, the loss is to ignore padding by itself.
-        jit: whether outputs are computed under XLA as well, where the backend has it.
+        vocabulary_size: Source and target know the ids below this number.
+        loss_weights: A function from labels [B, T] to the `sample_weight` that training gives the
+            loss. Unless given, the loss must ignore padding by itself.
+        jit: Whether outputs are computed under XLA as well, on backends that have it.
 
     Returns:
         The names of what was checked.
 
     Raises:
-        AssertionError: with all certificates that failed.
+        AssertionError: If a certificate fails; with the messages of all that did.
 
     Example:
 
@@ -63,35 +78,33 @@ def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
     ```
     """
     inputs = random_inputs(vocabulary_size)
-    checks = {
-        "causal": lambda: sequences.assert_causal(model, inputs, jit=jit),
-        "causal in training": lambda: sequences.assert_causal(
-            model, inputs, training=True, jit=jit
-        ),
-        "padding-invariant": lambda: masking.assert_padding_invariant(model, inputs, jit=jit),
-        "finite when masked": lambda: masking.assert_finite_when_masked(model, inputs, jit=jit),
-        "batch-invariant": lambda: sequences.assert_batch_invariant(model, inputs, jit=jit),
-        "batch-invariant in training": lambda: sequences.assert_batch_invariant(
-            model, inputs, training=True, jit=jit
-        ),
-        "source-sensitive": lambda: sequences.assert_source_sensitive(model, inputs, jit=jit),
-        "saves and loads": lambda: saving.assert_saves_and_loads(model, inputs),
+    plain, training = {"jit": jit}, {"jit": jit, "training": True}
+    certificates: dict[str, tuple[Callable, dict]] = {
+        "causal": (sequences.assert_causal, plain),
+        "causal in training": (sequences.assert_causal, training),
+        "padding-invariant": (masking.assert_padding_invariant, plain),
+        "finite when masked": (masking.assert_finite_when_masked, plain),
+        "batch-invariant": (sequences.assert_batch_invariant, plain),
+        "batch-invariant in training": (sequences.assert_batch_invariant, training),
+        "source-sensitive": (sequences.assert_source_sensitive, plain),
+        "saves and loads": (saving.assert_saves_and_loads, {}),
     }
-    if all(hasattr(model, method) for method in caching.PROTOCOL):
-        checks["wired by its own methods"] = lambda: wiring.assert_wired(model, inputs)
-        checks["cached equals uncached"] = lambda: caching.assert_cached_equals_uncached(
-            model, inputs, jit=jit
-        )
+    if all(hasattr(model, method) for method in wiring.PROTOCOL):
+        certificates["wired by its own methods"] = wiring.assert_wired, {}
+        certificates["cached equals uncached"] = wiring.assert_cached_equals_uncached, plain
+    checks = {
+        name: functools.partial(certificate, model, inputs, **options)
+        for name, (certificate, options) in certificates.items()
+    }
     if isinstance(getattr(model, "loss", None), keras.losses.Loss):
-        checks["loss ignores padding"] = lambda: losses.assert_ignores_padding(
-            model.loss, weights=loss_weights
+        checks["loss ignores padding"] = functools.partial(
+            losses.assert_ignores_padding, model.loss, weights=loss_weights
         )
     if isinstance(model, Transformer):
-        checks["scores are final"] = lambda: _certify_search(
-            searches.assert_scores_are_final, model, inputs, vocabulary_size
-        )
-        checks["beam keeps greedy"] = lambda: _certify_search(
-            searches.assert_beam_keeps_greedy, model, inputs, vocabulary_size, beam_size=3
+        of_search = functools.partial(_certify_search, model, inputs["source_ids"], vocabulary_size)
+        checks["scores are final"] = functools.partial(of_search, searches.assert_scores_are_final)
+        checks["beam keeps greedy"] = functools.partial(
+            of_search, searches.assert_beam_keeps_greedy, beam_size=3
         )
 
     failures = []
@@ -108,18 +121,18 @@ def certify(model, vocabulary_size, *, loss_weights=None, jit=False):
     return list(checks)
 
 
-def _certify_search(certificate, model, inputs, vocabulary_size, **options):
-    """A certificate of the translator's own search, to a few tokens beyond the source."""
+def _certify_search(model, source_ids, vocabulary_size, certificate, **options):
+    """Runs a certificate on the translator's own search, to a few tokens beyond the source."""
     ids = {"pad_id": 0, "start_id": 1, "end_id": 2}
     tokenizer = types.SimpleNamespace(vocabulary_size=vocabulary_size, **ids)
     translator = Translator(model, tokenizer)
     translator.EXTRA_LENGTH = 3
-    penalty = search.gnmt_penalty(0.6)
 
     def beam_of_3(source_ids):
-        limits = np.full(len(source_ids), source_ids.shape[1] + 3, "int32")
-        arrays = ops.convert_to_tensor(source_ids), ops.convert_to_tensor(limits)
         length = source_ids.shape[1] + 3
-        return translator.search_ids(*arrays, length, 3, 3, 0.6)[:2]  # on ids alone
+        limits = np.full(len(source_ids), length, "int32")
+        arrays = ops.convert_to_tensor(source_ids), ops.convert_to_tensor(limits)
+        return translator.search_ids(*arrays, length, 3, 3, 0.6)[:2]  # only on ids
 
-    certificate(beam_of_3, model, inputs["source_ids"], **ids, penalty=penalty, **options)
+    penalty = search.gnmt_penalty(0.6)
+    certificate(beam_of_3, model, source_ids, **ids, penalty=penalty, **options)

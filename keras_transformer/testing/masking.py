@@ -1,44 +1,53 @@
-"""Padding: it changes nothing, and a row of nothing else is finite, its gradients too."""
+"""Padding changes nothing, and rows of only padding give finite outputs and gradients."""
+
+import functools
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_transformer.ops.gradients import gradients_by_weights
 from keras_transformer.testing import running
 
 # Distinct, so that rows are not taken for columns.
 COLUMNS, ROWS = 3, 2
 
 
-def assert_padding_invariant(model, inputs, *, target=None, pad_id=0, jit=False, tolerance=None):
-    """More padding, as columns at the right or as rows, changes the output of no real token.
+def assert_padding_invariant(
+    model: Any,
+    inputs: Any,
+    *,
+    target: str | int | None = None,
+    pad_id: int = 0,
+    jit: bool = False,
+    tolerance: float | None = None,
+) -> None:
+    """Requires that more padding, as columns or rows, changes the output of no real token.
 
     Args:
-        model: a Keras model, or any function of `inputs`, with one output [B, T, ...] or [B, ...].
-        inputs: example inputs, of which at least one holds ids [B, T]: an array, or a list or a
-            dictionary of them. Boolean masks [B, T] beside them grow with False.
-        target: the input whose positions are those of the output, a key or an index. By default
-            `"target_ids"`, the last of a list, or the only one.
-        pad_id: the id of padding.
-        jit: whether the model is compiled by XLA, where the backend has it.
-        tolerance: the largest difference that is none; by default what rounding in the model's
-            compute dtype explains.
+        model: A Keras model, or any function of `inputs`, with one output [B, T, ...] or [B, ...].
+        inputs: Example inputs: an array, or a list or a dictionary of arrays. At least one holds
+            ids [B, T]. Boolean masks [B, T] beside them are extended by False.
+        target: The input whose positions are those of the output, a key or an index. Unless given
+            it is `"target_ids"`, or the last input.
+        pad_id: The id of padding.
+        jit: Whether XLA compiles the model, on backends that have it.
+        tolerance: The largest difference that is accepted. Unless given it is what rounding in the
+            model's compute dtype explains.
 
     Raises:
-        AssertionError: with the first value that padding changed, and what usually causes it.
+        AssertionError: If padding changes an output; with the first difference.
 
     Example:
 
     ```python
-    ids = {"source_ids": np.array([[5, 6, 3]]), "target_ids": np.array([[2, 7, 4, 9]])}
-    kt.testing.assert_padding_invariant(model, ids)
+    kt.testing.assert_padding_invariant(model, kt.testing.random_inputs(vocabulary_size=100))
     ```
     """
-    run, arrays, expected = running.runner(model, inputs, jit=jit)
-    sides = _sides(arrays)
-    target = running.choose(arrays, target, "target")
-    real = running.real_positions(arrays, target, expected, pad_id)
-    tolerance = running.rounding(model, expected) if tolerance is None else tolerance
+    run = running.Runner(model, inputs, jit=jit, tolerance=tolerance)
+    arrays, sides = run.arrays, _sides(run.arrays)
+    real = run.real_positions(run.choose(target, "target"), pad_id)
 
     def padded(names, rows, columns):
         widths = {name: (0, columns if name in names else 0) for name in arrays}
@@ -52,20 +61,20 @@ def assert_padding_invariant(model, inputs, *, target=None, pad_id=0, jit=False,
         }
 
     masks = [name for name, array in arrays.items() if array.dtype.kind == "b" and array.ndim == 2]
-    ways = [([name, *_masks_of(arrays, masks, name)], 0, COLUMNS) for name in sides]
+    ways = [
+        ([name, *(mask for mask in masks if arrays[mask].shape == arrays[name].shape)], 0, COLUMNS)
+        for name in sides
+    ]
     if len(sides) > 1:
         ways.append(([*sides, *masks], 0, COLUMNS))
     ways.append(([], ROWS, 0))
     for names, rows, columns in ways:
         how = f"{columns} more pad columns in {' and '.join(names)}" if columns else ""
         how = how or f"{rows} more rows of padding alone"
-        actual = running.run_changed(run, padded(names, rows, columns), how)
-        actual = actual[tuple(slice(n) for n in expected.shape[:2])]
-        running.require_same(
-            actual,
-            expected,
-            tolerance,
-            real,
+        actual = run.run_changed(padded(names, rows, columns), how)
+        run.require_same(
+            actual[tuple(slice(n) for n in run.expected.shape[:2])],
+            real=real,
             what=f"Padding matters: {how} changed the output of real tokens.",
             causes="a mask that does not reach the attention, its keys or the cross-attention's "
             "memory (Keras drops implicit masks where a plain operation is used); the source's "
@@ -74,7 +83,7 @@ def assert_padding_invariant(model, inputs, *, target=None, pad_id=0, jit=False,
         )
 
 
-def _sides(arrays):
+def _sides(arrays: running.Arrays) -> list[str]:
     sides = [name for name, array in arrays.items() if running.is_ids(array)]
     if not sides:
         kinds = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in arrays.items())
@@ -85,123 +94,96 @@ def _sides(arrays):
     return sides
 
 
-def _masks_of(arrays, masks, name):
-    return [mask for mask in masks if arrays[mask].shape == arrays[name].shape]
+def assert_finite_when_masked(
+    model: Any, inputs: Any, *, pad_id: int = 0, gradients: bool = True, jit: bool = False
+) -> None:
+    """Requires finite outputs and gradients for a row of only padding, on one side or on all.
 
-
-def assert_finite_when_masked(model, inputs, *, pad_id=0, gradients=True, jit=False):
-    """A row of nothing but padding, on one side or on all, gives finite outputs and gradients.
-
-    Such rows fill a batch up to its shape. Weighted with 0 in the loss they still spoil the whole
-    update if they are NaN, for 0 times NaN is NaN.
+    Such rows fill a batch up to its shape. Their weight in the loss is 0, but 0 times NaN is NaN,
+    so NaN there would spoil the whole update.
 
     Args:
-        model: a Keras model, or any function of `inputs`, with one output [B, ...].
-        inputs: example inputs, of which at least one holds ids [B, T]: an array, or a list or a
-            dictionary of them.
-        pad_id: the id of padding.
-        gradients: whether to look at the gradients of the mean squared output by the trainable
-            weights as well; only of Keras models and layers.
-        jit: whether the outputs are computed under XLA, where the backend has it.
+        model, inputs, pad_id, jit: As in `assert_padding_invariant`.
+        gradients: Whether to check the gradients of the mean squared output by the trainable
+            weights as well. Only for Keras models and layers.
 
     Raises:
-        AssertionError: with the first value that is not finite, and what usually causes it.
+        AssertionError: If a value is not finite; with the first one.
 
     Example:
 
     ```python
-    ids = {"source_ids": np.array([[5, 6, 3]]), "target_ids": np.array([[2, 7, 4, 9]])}
-    kt.testing.assert_finite_when_masked(model, ids)
+    kt.testing.assert_finite_when_masked(model, kt.testing.random_inputs(vocabulary_size=100))
     ```
     """
-    run, arrays, _ = running.runner(model, inputs, jit=jit)
-    _, pack = running.named(inputs)
-    sides = _sides(arrays)
-    causes = (
-        "a softmax over scores that are all -inf (a large finite number gives an average instead); "
-        "a mean divided by the number of real tokens, 0 here; NaN replaced by 0 after the softmax, "
-        "which leaves NaN in the gradient"
-    )
+    run = running.Runner(model, inputs, jit=jit)
+    sides = _sides(run.arrays)
+    variables = model.trainable_variables if isinstance(model, keras.layers.Layer) else []
     for names in [[name] for name in sides] + [sides] * (len(sides) > 1):
-        blank = {name: array.copy() for name, array in arrays.items()}
+        blank = {name: array.copy() for name, array in run.arrays.items()}
         for name in names:
             blank[name][0] = pad_id
         which = f"row 0 of {' and '.join(names)} all padding"
-        output = running.run_changed(run, blank, which)
-        _require_finite(output, f"The output is not finite with {which}.", causes)
-        if gradients and isinstance(model, keras.layers.Layer):
-            for path, gradient in _gradients(model, pack(blank)):
-                what = f"The gradient of {path} is not finite with {which}; the output is."
-                _require_finite(gradient, what, causes)
+        output = run.run_changed(blank, which)
+        _require_finite(output, f"The output is not finite with {which}.")
+        if not (gradients and variables):
+            continue
+        inputs = run.pack({name: ops.convert_to_tensor(array) for name, array in blank.items()})
+        found = gradients_by_weights(functools.partial(_mean_square, model, inputs), variables)
+        for variable, gradient in zip(variables, found, strict=True):
+            if gradient is not None:
+                _require_finite(
+                    ops.convert_to_numpy(ops.cast(gradient, "float32")),
+                    f"The gradient of {variable.path} is not finite with {which}; the output is.",
+                )
 
 
-def _require_finite(array, what, causes):
+def _mean_square(model: Any, inputs: Any) -> Any:
+    return ops.mean(ops.square(ops.cast(model(inputs, training=False), "float32")))
+
+
+def _require_finite(array: np.ndarray, what: str) -> None:
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        difference = f"{array[where]} at {list(where)}; {(~finite).sum()} of {array.size} values"
-        raise AssertionError(running.failure(what, difference, causes))
+        running.fail(
+            what,
+            "a softmax over scores that are all -inf (a large finite number gives an average "
+            "instead); a mean divided by the number of real tokens, 0 here; NaN replaced by 0 "
+            "after the softmax, which leaves NaN in the gradient",
+            f"{array[where]} at {list(where)}; {(~finite).sum()} of {array.size} values",
+        )
 
 
-def _gradients(model, inputs):
-    """(path, gradient) of the mean squared output by each trainable weight that it depends on."""
-    variables = model.trainable_variables
-    if not variables:
-        return
-    backend = keras.backend.backend()
-
-    def loss(output):
-        return ops.mean(ops.square(ops.cast(output, "float32")))
-
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            value = loss(model(inputs, training=False))
-        gradients = tape.gradient(value, [v.value for v in variables])
-        gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
-    elif backend == "jax":
-        import jax
-
-        others = [v.value for v in model.non_trainable_variables]
-
-        def stateless(weights):
-            return loss(model.stateless_call(weights, others, inputs, training=False)[0])
-
-        gradients = jax.grad(stateless)([v.value for v in variables])
-    else:
-        import torch
-
-        value = loss(model(inputs, training=False))
-        gradients = torch.autograd.grad(value, [v.value for v in variables], allow_unused=True)
-    for variable, gradient in zip(variables, gradients, strict=True):
-        if gradient is not None:
-            yield variable.path, ops.convert_to_numpy(ops.cast(gradient, "float32"))
-
-
-def assert_honours_implicit_masks(layer, inputs, masks, *, options=None):
-    """A mask that a tensor carries does what the same mask does as an argument, which wins.
+def assert_honours_implicit_masks(
+    layer: Any,
+    inputs: dict[str, np.ndarray],
+    masks: dict[str, tuple[str, np.ndarray]],
+    *,
+    options: dict[str, np.ndarray] | None = None,
+) -> None:
+    """Requires that a mask that a tensor carries does the same as the mask as an argument.
 
     ```
     layer(x carrying m, **options) == layer(x, mask=m, **options)      for every choice of options
     layer(x carrying another, mask=m, **options) == the same
     ```
 
-    Keras fills in `mask` while a layer is called with one tensor, and `<argument>_mask` as soon as
-    there is a second one; a layer that has only the first loses its mask then, without a word. The
-    options are left out, given one by one, and given all together: by plain calls and, with all of
-    them, in a compiled functional model.
+    If both are given, the argument wins. Keras fills in `mask` if a layer is called with one
+    tensor, and `<argument>_mask` if it is called with several. So a layer that has only the first
+    silently loses its mask beside a second tensor. The options are left out, given one by one, and
+    given all together: by plain calls and, all together, in a compiled functional model.
 
     Args:
-        layer: a Keras layer.
+        layer: A Keras layer.
         inputs: `{call argument: floats [B, T, D]}`, what the layer is always called with.
         masks: `{call argument: (the argument of its mask, booleans [B, T])}`, for one or more of
             the inputs.
         options: `{call argument: array}`, further tensors that the layer can be called with.
 
     Raises:
-        AssertionError: with the first value that differs, and what usually causes it; or if the
-            masks change nothing, so that the law says nothing.
+        AssertionError: If an output differs, or if the masks change nothing, so that nothing is
+            tested.
 
     Example:
 
@@ -225,26 +207,27 @@ def assert_honours_implicit_masks(layer, inputs, masks, *, options=None):
         how = f"with {' and '.join(chosen)}" if chosen else "with no other tensor"
         expected = _first(layer(**given, **explicit))
         if not chosen and (_first(layer(**given)) == expected).all():
-            raise AssertionError(
-                f"The masks {', '.join(explicit)} change no output, so the law says nothing.\n"
-                "Usual causes: a mask that is True everywhere; a layer that does not read it."
+            running.fail(
+                f"The masks {', '.join(explicit)} change no output, so the law says nothing.",
+                "a mask that is True everywhere; a layer that does not read it",
             )
-        found = {"its tensor": _first(layer(**_carrying(given, implicit)))}
-        if chosen is choices[-1]:
-            found["its tensor in a functional model"] = _in_a_model(layer, given, implicit)
+        tolerance = running.rounding(layer, expected)
         another = {name: np.logical_not(mask) for name, mask in implicit.items()}
         running.require_same(
             _first(layer(**_carrying(given, another), **explicit)),
             expected,
-            running.rounding(layer, expected),
+            tolerance=tolerance,
             what=f"A mask that is passed gives way, {how}, to another that its tensor carries.",
             causes="`call` prefers the argument that Keras fills in",
         )
+        found = {"its tensor": _first(layer(**_carrying(given, implicit)))}
+        if chosen is choices[-1]:
+            found["its tensor in a functional model"] = _in_a_model(layer, given, implicit)
         for carrier, actual in found.items():
             running.require_same(
                 actual,
                 expected,
-                running.rounding(layer, expected),
+                tolerance=tolerance,
                 what=f"A mask is lost: {how}, it does not do what it does as an argument when "
                 f"{carrier} carries it.",
                 causes="`call` has an argument `mask`, and none that is named after the tensor "
@@ -255,7 +238,7 @@ def assert_honours_implicit_masks(layer, inputs, masks, *, options=None):
 
 
 class _Carrier(keras.layers.Layer):
-    """Hands its input on, carrying the mask that it is given."""
+    """Returns its input, which then carries the given mask."""
 
     def __init__(self):
         super().__init__()
@@ -273,7 +256,7 @@ def _carrying(tensors, masks):
 
 
 def _in_a_model(layer, given, masks):
-    """The first output of the layer as a functional model that Keras compiles for `predict`."""
+    """Returns the first output of the layer in a functional model that `predict` compiles."""
     symbols, symbolic_masks = (
         {name: keras.Input(x.shape[1:], dtype=x.dtype.name) for name, x in arrays.items()}
         for arrays in (given, masks)

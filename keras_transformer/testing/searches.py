@@ -1,38 +1,50 @@
 """A search reports of each hypothesis what the model says of it, and nothing after its end."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from keras import ops
 
 from keras_transformer.decoding.search import IMPOSSIBLE
 from keras_transformer.testing import running
 
+Search = Callable[[np.ndarray], tuple[Any, Any]]
+
 
 def assert_scores_are_final(
-    search, model, source_ids, *, start_id, end_id, pad_id=0, penalty=None, tolerance=None
-):
-    """A finished hypothesis keeps its score: its log-probability when the model is forced to it.
+    search: Search,
+    model: Any,
+    source_ids: Any,
+    *,
+    start_id: int,
+    end_id: int,
+    pad_id: int = 0,
+    penalty: Callable[[Any], Any] | None = None,
+    tolerance: float | None = None,
+) -> None:
+    """Requires that a hypothesis scores its log-probability, teacher-forced and penalised.
 
     ```
     score = sum_t log p(ids[t] | source, ids[:t]) / penalty(length)        the end counted
     ```
 
-    Results are sorted, distinct, hold nothing but padding after the end, and those of a source do
-    not depend on the sources beside it, for which the search may run on.
+    Results must be sorted and distinct, and hold only padding after the end. Those of a source must
+    not depend on the sources beside it, for which the search may continue.
 
     Args:
         search: `source_ids [B, S] -> (ids, scores)`, ids [B, L] and scores [B], or [B, N, L] and
             [B, N], best first. A hypothesis that does not exist scores
             `keras_transformer.decoding.search.IMPOSSIBLE` or -inf.
         model: `{"source_ids": [B, S], "target_ids": [B, T]} -> logits [B, T, V]`.
-        source_ids: integers [B, S].
-        start_id, end_id, pad_id: the ids that begin and end a target, and padding.
-        penalty: what log-probabilities are divided by, a function of the length; nothing if not
-            given.
-        tolerance: the largest difference of scores that is none; by default what rounding in the
-            model's compute dtype explains.
+        source_ids: Integers [B, S].
+        start_id, end_id, pad_id: The ids that begin and end a target, and padding.
+        penalty: A function of the length, by which log-probabilities are divided. None: 1.
+        tolerance: The largest difference of scores that is accepted. Unless given it is what
+            rounding in the model's compute dtype explains.
 
     Raises:
-        AssertionError: with the first hypothesis whose score is another, and the usual causes.
+        AssertionError: If a score is wrong; with the first hypothesis for which it is.
 
     Example:
 
@@ -47,9 +59,9 @@ def assert_scores_are_final(
     ids, scores = _results(search, source_ids)
     exists = scores > IMPOSSIBLE / 2  # [B, N]
     if not exists[:, 0].all():
-        raise AssertionError(
-            f"The search found nothing for source row {int(np.argmin(exists[:, 0]))}.\nUsual "
-            "causes: the limit of length reached with no hypothesis finished: force the end there."
+        running.fail(
+            f"The search found nothing for source row {int(np.argmin(exists[:, 0]))}.",
+            "the limit of length reached with no hypothesis finished: force the end there",
         )
     lengths = _lengths(ids, exists, end_id, pad_id)  # [B, N]
     forced, rounding = _teacher_forced(model, source_ids, ids, lengths, start_id, tolerance)
@@ -60,73 +72,66 @@ def assert_scores_are_final(
     for b, n in np.argwhere(exists):
         if not abs(scores[b, n] - expected[b, n]) <= rounding[b, n]:
             found = ids[b, n, : lengths[b, n]].tolist()
-            raise AssertionError(
+            running.fail(
                 "A score is not that of its hypothesis: forced to the same ids, the model gives "
-                f"another.\nFirst difference: batch row {b}, hypothesis {n}, ids {found}: reported "
-                f"{scores[b, n]:.7g}, teacher-forced {expected[b, n]:.7g} (tolerance "
-                f"{rounding[b, n]:.2g}).\nUsual causes: a finished hypothesis that keeps scoring "
-                "(padding or more ends after its end); another length in the penalty (the end not "
-                "counted, or the start counted); a cache that is not reordered with its beams; "
-                "log-probabilities normalised over the permitted tokens alone."
+                "another.",
+                "a finished hypothesis that keeps scoring (padding or more ends after its end); "
+                "another length in the penalty (the end not counted, or the start counted); a "
+                "cache that is not reordered with its beams; log-probabilities normalised over the "
+                "permitted tokens alone",
+                f"batch row {b}, hypothesis {n}, ids {found}: reported {scores[b, n]:.7g}, "
+                f"teacher-forced {expected[b, n]:.7g} (tolerance {rounding[b, n]:.2g})",
             )
     _require_sorted_and_distinct(ids, scores, exists, lengths)
     for b in range(len(source_ids)):
         _, alone = _results(search, source_ids[b : b + 1])
         there = exists[b] | (alone[0] > IMPOSSIBLE / 2)
         limit = np.where(exists[b], rounding[b], 0.0)
-        # On positions that exist in one of both only, the difference is IMPOSSIBLE's.
+        # Where only one of both exists, the difference is as large as IMPOSSIBLE.
         with np.errstate(invalid="ignore"):
             differs = there & ~(np.abs(alone[0] - scores[b]) <= limit)
         if differs.any():
             n = int(np.argmax(differs))
-            raise AssertionError(
-                f"The batch matters: source row {b} alone gives another score.\nFirst difference: "
-                f"hypothesis {n}: {scores[b, n]:.7g} in the batch, {alone[0, n]:.7g} alone.\n"
-                "Usual causes: finished rows that go on while others are unfinished; beams of one "
-                "source mixed with another's."
+            running.fail(
+                f"The batch matters: source row {b} alone gives another score.",
+                "finished rows that go on while others are unfinished; beams of one source mixed "
+                "with another's",
+                f"hypothesis {n}: {scores[b, n]:.7g} in the batch, {alone[0, n]:.7g} alone",
             )
 
 
 def assert_beam_keeps_greedy(
-    search,
-    model,
-    source_ids,
+    search: Search,
+    model: Any,
+    source_ids: Any,
     *,
-    beam_size,
-    start_id,
-    end_id,
-    pad_id=0,
-    penalty=None,
-    max_lengths=None,
-    tolerance=None,
-):
-    """A beam search finds nothing worse than greedy search, unless that left the beam.
+    beam_size: int,
+    start_id: int,
+    end_id: int,
+    pad_id: int = 0,
+    penalty: Callable[[Any], Any] | None = None,
+    max_lengths: Any = None,
+    tolerance: float | None = None,
+) -> None:
+    """Requires that a beam is not worse than greedy search's hypothesis while that is in the beam.
 
     ```
     max_n score[n] >= log P(greedy's ids | source) / penalty(length)
     ```
 
     It holds for the sources whose greedy hypothesis is among the best `beam_size` at every step,
-    its end included. A search that stops because `beam_size` hypotheses have finished breaks it:
-    all of them may be worse than the one that is still alive.
+    its end included. A search that stops once `beam_size` hypotheses have finished breaks it: all
+    of them may be worse than one that is unfinished.
 
     Args:
-        search: `source_ids [B, S] -> (ids, scores)`, ids [B, L] and scores [B], or [B, N, L] and
-            [B, N], best first.
-        model: `{"source_ids": [B, S], "target_ids": [B, T]} -> logits [B, T, V]`.
-        source_ids: integers [B, S].
-        beam_size: the number of hypotheses that the search keeps alive.
-        start_id, end_id, pad_id: the ids that begin and end a target, and padding. The search may
-            choose neither start nor padding.
-        penalty: what log-probabilities are divided by, a function of the length; nothing if not
-            given.
-        max_lengths: integers [B], the search's limits, the end counted; L if not given.
-        tolerance: the largest difference of scores that is none; by default what rounding in the
-            model's compute dtype explains.
+        search, model, source_ids, start_id, end_id, pad_id, penalty, tolerance: As in
+            `assert_scores_are_final`. The search may choose neither the start nor padding.
+        beam_size: The number of hypotheses that the search keeps alive.
+        max_lengths: Integers [B], the search's limits, the end counted. None: L.
 
     Raises:
-        AssertionError: with the first source whose best hypothesis is worse than greedy's.
-        ValueError: where greedy's hypothesis left the beam for every source.
+        AssertionError: If a source's best hypothesis is worse than greedy search's.
+        ValueError: If greedy search's hypothesis left the beam for every source.
 
     Example:
 
@@ -153,13 +158,13 @@ def assert_beam_keeps_greedy(
         divisor = 1.0 if penalty is None else float(ops.convert_to_numpy(penalty(int(lengths[b]))))
         allowed = rounding * lengths[b] / divisor if tolerance is None else tolerance
         if not scores[b, 0] >= found[b] / divisor - allowed:
-            raise AssertionError(
+            running.fail(
                 f"A beam of {beam_size} is worse than greedy search: source row {b} scores "
                 f"{scores[b, 0]:.7g}, greedy's hypothesis of {lengths[b]} tokens "
-                f"{found[b] / divisor:.7g} (tolerance {allowed:.2g}), and it never left the beam.\n"
-                "Usual causes: a search that stops once enough hypotheses have finished, although "
-                "a living one could still win; finished hypotheses that take the place of living "
-                "ones; scores compared before the length penalty."
+                f"{found[b] / divisor:.7g} (tolerance {allowed:.2g}), and it never left the beam.",
+                "a search that stops once enough hypotheses have finished, although a living one "
+                "could still win; finished hypotheses that take the place of living ones; scores "
+                "compared before the length penalty",
             )
 
 
@@ -180,7 +185,7 @@ def _greedy_in_beam(model, source_ids, beam_size, max_lengths, ids_of_ends):
     found, lengths, rounding = np.zeros(rows), np.zeros(rows, int), 0.0
     inputs = {"source_ids": np.repeat(source_ids, beam_size, axis=0)}
     inputs["target_ids"] = alive[:, :, :-1].reshape(-1, width).astype(source_ids.dtype)
-    run, _, logits = running.runner(model, inputs)
+    run = running.Runner(model, inputs)
     for t in range(width):
         inputs["target_ids"] = alive[:, :, :-1].reshape(-1, width).astype(source_ids.dtype)
         logits = run(inputs)[:, t].astype("float64")  # [B * N, V]
@@ -237,10 +242,11 @@ def _lengths(ids, exists, end_id, pad_id):
             lengths[b, n] -= 1
         rest = row[lengths[b, n] :]
         if any(token != pad_id for token in rest):
-            raise AssertionError(
+            running.fail(
                 f"Something follows the end: batch row {b}, hypothesis {n} is {row} (end "
-                f"{end_id}, padding {pad_id}).\nUsual causes: a finished row that goes on while "
-                "others are unfinished; ids that are not cut or filled after the end."
+                f"{end_id}, padding {pad_id}).",
+                "a finished row that goes on while others are unfinished; ids that are not cut or "
+                "filled after the end",
             )
     return lengths
 
@@ -254,7 +260,7 @@ def _teacher_forced(model, source_ids, ids, lengths, start_id, tolerance):
         "source_ids": np.repeat(source_ids, beams, axis=0),
         "target_ids": target_ids.astype(source_ids.dtype),
     }
-    _, _, logits = running.runner(model, inputs)  # [B * N, L, V]
+    logits = running.Runner(model, inputs).expected  # [B * N, L, V]
     allowed = running.rounding(model, logits) if tolerance is None else tolerance
     logits = logits.astype("float64") - logits.max(axis=-1, keepdims=True)
     nats = np.log(np.exp(logits).sum(axis=-1, keepdims=True)) - logits
@@ -270,15 +276,16 @@ def _require_sorted_and_distinct(ids, scores, exists, lengths):
         there = np.flatnonzero(exists[b])
         steps = np.diff(scores[b])
         if (steps[np.isfinite(steps)] > 0).any():
-            raise AssertionError(
+            running.fail(
                 f"The hypotheses of batch row {b} are not sorted, best first: scores "
-                f"{scores[b].tolist()}.\nUsual causes: finished and unfinished ones joined without "
-                "sorting; sorted by the log-probability before the length penalty."
+                f"{scores[b].tolist()}.",
+                "finished and unfinished ones joined without sorting; sorted by the "
+                "log-probability before the length penalty",
             )
         texts = [tuple(ids[b, n, : lengths[b, n]].tolist()) for n in there]
         if len(set(texts)) < len(texts):
-            raise AssertionError(
-                f"Two hypotheses of batch row {b} are the same: {[list(t) for t in texts]}.\n"
-                "Usual causes: all beams alive at the first step; a finished hypothesis that is "
-                "extended once more."
+            running.fail(
+                f"Two hypotheses of batch row {b} are the same: {[list(t) for t in texts]}.",
+                "all beams alive at the first step; a finished hypothesis that is extended once "
+                "more",
             )
