@@ -1,21 +1,22 @@
-"""Checks of arguments that are easily mistyped: an error says what was given, expected, and why."""
+"""Checks of arguments that are easily mistyped. An error says what was given and expected."""
 
 import math
 import numbers
 import operator
+from typing import Any
 
 
-def whole_number(name, value, least=1, advice=""):
+def whole_number(name: str, value: Any, least: int = 1, advice: str = "") -> int:
     """Returns an integer argument, which may be NumPy's, as an `int`.
 
     Args:
-        name: Name of the argument.
+        name: The name of the argument.
         value: Its value.
         least: The smallest value allowed.
-        advice: How to mend it, a sentence.
+        advice: A sentence for the error that says how to mend it.
 
     Raises:
-        ValueError: If it is no integer, or less than `least`.
+        ValueError: If it is not an integer, or is less than `least`.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -28,7 +29,7 @@ def whole_number(name, value, least=1, advice=""):
     return number
 
 
-def real_number(name, value, least=0, advice=""):
+def real_number(name: str, value: Any, least: float = 0, advice: str = "") -> float:
     """Returns a number argument as it is; see `whole_number`."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (math.isfinite(value) and value >= least):
@@ -38,7 +39,7 @@ def real_number(name, value, least=0, advice=""):
     return value
 
 
-def length_penalty(value):
+def length_penalty(value: Any) -> float | str:
     """Returns the `length_penalty` of a search: `"average"`, or alpha, a number from 0."""
     if value == "average":
         return value
@@ -46,11 +47,12 @@ def length_penalty(value):
     return real_number("length_penalty", value, advice=f'Or it is "average". {advice}')
 
 
-def strings(values, caller):
-    """Returns a list of strings, that all can be written as UTF-8.
+def strings(values: Any, caller: str) -> list[str]:
+    """Returns a list of strings that can all be written as UTF-8.
 
     Raises:
-        ValueError: If `values` is one string or no list, or an entry is no such string.
+        ValueError: If `values` is a single string or cannot be listed, or an entry is no such
+            string. The message begins with the `caller`.
     """
     if isinstance(values, str | bytes):
         raise ValueError(f"{caller} takes a list of strings, got one string: pass [text].")
@@ -63,7 +65,7 @@ def strings(values, caller):
     return values
 
 
-def string(value, what):
+def string(value: Any, what: str) -> str:
     """Returns a string that can be written as UTF-8; `what` begins the error."""
     if not isinstance(value, str):
         advice = "Decode it first: value.decode()." if isinstance(value, bytes) else ""

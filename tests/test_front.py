@@ -162,11 +162,6 @@ def test_the_loop_of_training_is_written_once():
         assert len(found) <= (name == "fit"), found
 
 
-# Rooms whose public names do not have type hints yet.
-UNTYPED = {"arguments.py", "evaluation", "interop"}
-UNTYPED |= {"datasets", "testing", "visualization"}
-
-
 def public_functions():
     """Yields (place, function) for public functions, and for methods including Keras' own hooks."""
     special = ("__init__", "__call__", "__len__", "__getitem__", "__iter__")
@@ -189,8 +184,6 @@ def public_functions():
 def test_everything_public_has_type_hints():
     bare = []
     for where, function in public_functions():
-        if where.split("/")[1].split(":")[0] in UNTYPED:
-            continue
         arguments = function.args
         named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         named += [each for each in (arguments.vararg, arguments.kwarg) if each is not None]

@@ -10,6 +10,7 @@ TensorFlow Serving; the search is inside, with the beam size and length penalty 
 FOLDER/README.txt then says how to translate with it. An existing FOLDER is never overwritten."""
 
 import argparse
+from typing import Any
 
 from keras_transformer.cli.ends import command, say_next
 from keras_transformer.cli.options import (
@@ -56,7 +57,10 @@ def run(args: argparse.Namespace) -> None:
     from keras_transformer import interop
     from keras_transformer.files import refuse_existing
 
-    write = {"ctranslate2": interop.to_ctranslate2, "saved_model": interop.to_saved_model}
+    write: dict[str, Any] = {
+        "ctranslate2": interop.to_ctranslate2,
+        "saved_model": interop.to_saved_model,
+    }
     names = FORMATS[args.format]
     options = {}
     for name in ("quantization", "beam_size", "length_penalty"):

@@ -156,12 +156,7 @@ class IdTranslator:
         Returns:
             ids [B, N, length], scores [B, N], and booleans [B], True where the search has ended.
         """
-        length_penalty = arguments.length_penalty(length_penalty)
-        penalty = (
-            search.average_penalty()
-            if isinstance(length_penalty, str)  # "average"
-            else search.gnmt_penalty(length_penalty)
-        )
+        penalty = penalty_of(length_penalty)
         caches = []
         for model in self.models:
             memory, memory_mask = model.encode(source_ids)
@@ -228,6 +223,12 @@ def _check_tokenizer(tokenizer):
         "has vocabulary_size, encode(texts) to lists of ids, decode(ids) to a string, pad_id "
         f"(0), start_id and end_id. {advice}, or wrap yours in a class with these."
     )
+
+
+def penalty_of(length_penalty: float | str) -> Callable[[Tensor], Tensor]:
+    """Returns the divisor of a score by length, for the argument `length_penalty` of `translate`."""
+    alpha = arguments.length_penalty(length_penalty)
+    return search.average_penalty() if isinstance(alpha, str) else search.gnmt_penalty(alpha)
 
 
 def _mean_of_probabilities(logits):

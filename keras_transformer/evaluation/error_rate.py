@@ -8,25 +8,27 @@ Two fields say "word error rate" for different things, so neither function here 
 | `token_error_rate` | phoneme error rate, PER: a token is a phoneme | word error rate, WER |
 """
 
+from collections.abc import Sequence
+
 from keras_transformer.evaluation.lines import checked
 
 
-def line_error_rate(hypotheses, references):
-    """Share of lines that are not exactly their reference, in percent.
+def line_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Returns the share of lines that are not exactly their reference, in percent.
 
     `100 * (lines with a wrong token) / lines`: the word error rate of the SIGMORPHON
     grapheme-to-phoneme task, where each line holds the phonemes of one word. A line is right if it
     has the same tokens in the same order; runs of spaces count as one.
 
     Args:
-        hypotheses: List of strings, tokens separated by spaces.
-        references: List of strings, one reference per hypothesis.
+        hypotheses: Strings, with spaces between tokens.
+        references: Strings, one reference per hypothesis.
 
     Returns:
         A float from 0 to 100; lower is better.
 
     Raises:
-        ValueError: The lists differ in length, or hold no text or anything but strings.
+        ValueError: If the lists differ in length, or hold no text or anything but strings.
 
     Example:
 
@@ -37,26 +39,25 @@ def line_error_rate(hypotheses, references):
     return 100 * sum(hypothesis != reference for hypothesis, reference in pairs) / len(pairs)
 
 
-def token_error_rate(hypotheses, references):
-    """Wrong tokens per reference token, in percent, over the whole corpus.
+def token_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Returns the wrong tokens per reference token, in percent, over the whole corpus.
 
-    `100 * (sum of edit distances) / (sum of reference tokens)`, an edit being a token put in,
-    left out or replaced: the phoneme error rate of the SIGMORPHON grapheme-to-phoneme task, and
-    the word error rate of speech recognition where tokens are words.
+    `100 * (sum of edit distances) / (sum of reference tokens)`. An edit inserts, deletes or
+    replaces one token. This is the phoneme error rate of the SIGMORPHON grapheme-to-phoneme task
+    and, if the tokens are words, the word error rate of speech recognition.
 
     Args:
-        hypotheses: List of strings, tokens separated by spaces.
-        references: List of strings, one reference per hypothesis.
+        hypotheses, references: As in `line_error_rate`.
 
     Returns:
-        A float from 0; lower is better. It passes 100 where hypotheses are much too long.
+        A float from 0; lower is better. It can exceed 100 if hypotheses are too long.
 
     Raises:
-        ValueError: The lists differ in length, or hold no text or anything but strings.
+        ValueError: If the lists differ in length, or hold no text or anything but strings.
 
     Example:
 
-    >>> token_error_rate(["k æ t", "d ɒ g z"], ["k æ t", "d ɔ g"])  # one replaced, one put in
+    >>> token_error_rate(["k æ t", "d ɒ g z"], ["k æ t", "d ɔ g"])  # one replaced, one inserted
     33.333333333333336
     """
     pairs = _tokens(hypotheses, references)
@@ -64,11 +65,11 @@ def token_error_rate(hypotheses, references):
     return 100 * edits / sum(len(reference) for _, reference in pairs)
 
 
-def edit_distance(hypothesis, reference):
-    """Fewest tokens to put in, leave out or replace to turn one list into the other.
+def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
+    """Returns the least number of insertions, deletions and replacements between two lists.
 
-    Levenshtein's distance, row by row of its table: after i tokens of the hypothesis, `row[j]` is
-    the distance between those and the first j tokens of the reference.
+    This is Levenshtein's distance. After i tokens of the hypothesis, `row[j]` is the distance
+    between those and the first j tokens of the reference.
     """
     if hypothesis == reference:
         return 0

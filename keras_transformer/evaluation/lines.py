@@ -1,30 +1,34 @@
 """What every score checks first: two equally long lists of strings, in Unicode NFC."""
 
 import unicodedata
+from collections.abc import Sequence
 
 
-def checked(hypotheses, references):
-    """Both sides as equally long lists of NFC strings; a `ValueError` where that cannot be."""
-    hypotheses = _nfc_lines(hypotheses, "hypotheses")
-    references = _nfc_lines(references, "references")
-    if len(hypotheses) != len(references):
+def checked(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns both sides as equally long lists of NFC strings.
+
+    Raises:
+        ValueError: If they differ in length, or hold anything but strings, or no text at all.
+    """
+    sides = _nfc_lines(hypotheses, "hypotheses"), _nfc_lines(references, "references")
+    if len(sides[0]) != len(sides[1]):
         raise ValueError(
-            f"Got {len(hypotheses)} hypotheses and {len(references)} references: expected one "
+            f"Got {len(sides[0])} hypotheses and {len(sides[1])} references: expected one "
             "reference per hypothesis, in the same order."
         )
-    if not any(line.strip() for line in references):
+    if not any(line.strip() for line in sides[1]):
         raise ValueError(
-            f"Got {len(references)} references without any text: expected at least one that is not "
+            f"Got {len(sides[1])} references without any text: expected at least one that is not "
             "blank."
         )
-    return hypotheses, references
+    return sides
 
 
 def _nfc_lines(lines, name):
     if isinstance(lines, str):
         raise ValueError(
-            f"`{name}` is one string: expected a list of strings, one per sentence; "
-            f"for a single sentence, [{name}]."
+            f"`{name}` is one string: expected a list of strings, one per sentence. For a single "
+            f"sentence pass [{name}]."
         )
     lines = list(lines)
     for index, line in enumerate(lines):

@@ -1,11 +1,13 @@
 """BLEU and chrF of translations against raw references, by sacreBLEU.
 
-Scores are comparable only when text, tokenization and version agree, so each comes with sacreBLEU's
-signature, and both sides are brought to Unicode NFC first: Korean typed in decomposed letters looks
-the same on the screen and should score the same.
+Scores are comparable only if text, tokenization and version agree, so each comes with sacreBLEU's
+signature. Both sides are brought to Unicode NFC first: Korean in decomposed letters looks the same
+on the screen and should score the same.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from keras_transformer.evaluation.error_rate import line_error_rate, token_error_rate
 from keras_transformer.evaluation.lines import checked
@@ -26,26 +28,28 @@ class Score:
     signature: str
 
 
-def bleu(hypotheses, references, tokenize="13a", lowercase=False):
-    """Corpus BLEU (Papineni et al., 2002), the score of the paper's Table 2.
+def bleu(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    tokenize: str = "13a",
+    lowercase: bool = False,
+) -> Score:
+    """Returns corpus BLEU (Papineni et al., 2002), the score of the paper's Table 2.
 
     `BLEU = BP * exp(1/4 * sum_n log p_n)`, with `p_n` the share of the hypotheses' n-grams, n = 1
     to 4, that the references contain, and the brevity penalty
     `BP = min(1, exp(1 - reference tokens / hypothesis tokens))`.
 
     Args:
-        hypotheses: List of strings, one translation per sentence.
-        references: List of strings, one reference per hypothesis: raw text, as a reader sees it.
+        hypotheses: Strings, one translation per sentence.
+        references: Strings, one reference per hypothesis: raw text, as a reader sees it.
         tokenize: sacreBLEU's tokenizer for both sides. `"13a"` suits European languages,
-            `"ko-mecab"` (needs the `ko` extra) or `"char"` Korean, and `"none"` text that is
-            already tokenized.
+            `"ko-mecab"` (needs the `ko` extra) or `"char"` Korean, and `"none"` text that has been
+            tokenized already.
         lowercase: Whether to ignore case.
 
-    Returns:
-        A `Score`.
-
     Raises:
-        ValueError: The lists differ in length, hold no text or anything but strings, or the
+        ValueError: If the lists differ in length, hold no text or anything but strings, or the
             tokenizer is unknown or not installed.
 
     Example:
@@ -59,22 +63,18 @@ def bleu(hypotheses, references, tokenize="13a", lowercase=False):
     return Score(score.score, signature)
 
 
-def chrf(hypotheses, references, word_order=0):
-    """Corpus chrF (Popović, 2015), the F2-score of character n-grams, n = 1 to 6.
+def chrf(hypotheses: Sequence[str], references: Sequence[str], word_order: int = 0) -> Score:
+    """Returns corpus chrF (Popović, 2015), the F2-score of character n-grams, n = 1 to 6.
 
-    It needs no tokenizer, which makes it the steadier score for Korean and other languages that
-    build long words. chrF ignores spaces; chrF++ (`word_order=2`) sees wrong ones.
+    It needs no tokenizer, so it is the steadier score for Korean and other languages with long
+    words. chrF ignores spaces; chrF++ (`word_order=2`) also counts wrong ones.
 
     Args:
-        hypotheses: List of strings, one translation per sentence.
-        references: List of strings, one raw reference per hypothesis.
-        word_order: Longest word n-gram that counts as well; 2 gives chrF++.
-
-    Returns:
-        A `Score`.
+        hypotheses, references: As in `bleu`.
+        word_order: The longest word n-gram that counts as well. 2 gives chrF++.
 
     Raises:
-        ValueError: The lists differ in length, or hold no text or anything but strings.
+        ValueError: If the lists differ in length, or hold no text or anything but strings.
 
     Example:
 
@@ -87,28 +87,31 @@ def chrf(hypotheses, references, word_order=0):
     return Score(score.score, str(metric.get_signature()))
 
 
-def evaluate(hypotheses, references, tokenize="13a", lowercase=False, error_rates=False):
-    """All scores of one system on one test set, as a dictionary that makes one line of JSON.
+def evaluate(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    error_rates: bool = False,
+) -> dict[str, Any]:
+    """Returns all scores of a system on a test set, as a dictionary that makes one line of JSON.
 
-    Korean: `tokenize="ko-mecab"` counts morphemes and, like chrF, hardly sees a wrong space; chrF++
-    and `exact_match` do.
+    Korean: with `tokenize="ko-mecab"` BLEU counts morphemes. Like chrF it hardly sees a wrong
+    space; chrF++ and `exact_match` do.
 
     Args:
-        hypotheses: List of strings, one translation per sentence.
-        references: List of strings, one raw reference per hypothesis.
-        tokenize: sacreBLEU's tokenizer for BLEU, as in `bleu`.
-        lowercase: Whether to ignore case in BLEU.
+        hypotheses, references, tokenize, lowercase: As in `bleu`.
         error_rates: Whether to add `line_error_rate` and `token_error_rate`, in percent.
 
     Returns:
-        A dictionary of strings and of plain numbers, rounded to 4 decimals: `bleu`, `chrf` and
+        A dictionary of strings and plain numbers, rounded to 4 decimals: `bleu`, `chrf` and
         `chrf++` (0 to 100) with `bleu_signature`, `chrf_signature` and `chrf++_signature`;
-        `exact_match`, the share of hypotheses (0 to 1) equal to their reference but for spaces at
-        the edges; `length_ratio`, hypothesis tokens / reference tokens under `tokenize`; and
+        `exact_match`, the share of hypotheses (0 to 1) that equal their reference, spaces at the
+        edges aside; `length_ratio`, hypothesis tokens / reference tokens under `tokenize`; and
         `sentences`, their number.
 
     Raises:
-        ValueError: As `bleu`.
+        ValueError: As in `bleu`.
 
     Example:
 
@@ -137,22 +140,26 @@ def evaluate(hypotheses, references, tokenize="13a", lowercase=False, error_rate
     return scores
 
 
-def chrf_metric(word_order=0):
-    """sacreBLEU's own chrF object."""
+def chrf_metric(word_order: int = 0) -> Any:
+    """Returns sacreBLEU's own chrF object."""
     from sacrebleu.metrics import CHRF
 
     return CHRF(word_order=word_order)
 
 
-def bleu_metric(tokenize, lowercase=False):
-    """sacreBLEU's own BLEU object; a `ValueError` for a tokenizer that is not there."""
+def bleu_metric(tokenize: str, lowercase: bool = False) -> Any:
+    """Returns sacreBLEU's own BLEU object.
+
+    Raises:
+        ValueError: If the tokenizer is unknown or not installed.
+    """
     from sacrebleu.metrics import BLEU
 
     if tokenize not in BLEU.TOKENIZERS:
         known = ", ".join(sorted(BLEU.TOKENIZERS))
         raise ValueError(f"Unknown tokenizer {tokenize!r} for BLEU: expected one of {known}.")
     try:
-        # "none" says that the text is tokenized already: `force` stops the warning that it is.
+        # With "none" the text is tokenized already. `force` stops sacreBLEU's warning about that.
         return BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
     except RuntimeError as error:
         if tokenize not in _EXTRAS:
@@ -163,8 +170,8 @@ def bleu_metric(tokenize, lowercase=False):
         ) from error
     except OSError as error:
         raise ValueError(
-            f"Tokenizer {tokenize!r} needs a model that sacreBLEU could not download ({error}): "
-            f"try again with a network connection, or choose another tokenizer."
+            f"Tokenizer {tokenize!r} needs a model that sacreBLEU could not download ({error}). "
+            "Try again with a network connection, or choose another tokenizer."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A trained model for engines that do without this package: one file a format."""
+"""A trained model for engines that do not need this package: one file per format."""
 
 from keras_transformer.interop.ctranslate2 import QUANTIZATIONS, to_ctranslate2
 from keras_transformer.interop.saved_model import to_saved_model

@@ -1,22 +1,24 @@
 """A `Transformer` as a CTranslate2 model: https://opennmt.net/CTranslate2.
 
-CTranslate2 is a C++ engine for translating with Transformers on CPUs and GPUs, also with 8-bit
-weights, and needs neither TensorFlow nor this package.
+CTranslate2 is a C++ engine that translates with Transformers on CPUs and GPUs, also with 8-bit
+weights. It needs neither TensorFlow nor this package. Its search differs from ours:
 
-What differs there:
 - Its length penalty is `length^alpha`. Alpha 1, its default, is our `"average"`, and 0 our 0. Our
-  default, the paper's `((5 + length) / 6)^0.6`, has no equal; with alpha 0.6 197 of 200 sentences
-  were the same.
-- A hypothesis at `max_decoding_length` (256 by default, here source + 50) is cut, not ended, and
-  one has at least `min_decoding_length` tokens (1 by default, here 0).
-- Padding and start are never emitted in both, but there their probability is spread over the other
-  tokens, so that scores differ by what little a trained model gives them.
+  default, the paper's `((5 + length) / 6)^0.6`, has no equal there. With alpha 0.6 it gave the same
+  translation for 197 of 200 sentences.
+- A hypothesis at `max_decoding_length` (256 by default, here source + 50) is cut without an end. A
+  hypothesis has at least `min_decoding_length` tokens (1 by default, here 0).
+- Neither emits padding or the start. CTranslate2 spreads their probability over the other tokens,
+  so its scores differ by the little probability that a trained model gives them.
 """
+
+import os
 
 import keras
 import numpy as np
 
 from keras_transformer import progress
+from keras_transformer.decoding import Translator
 from keras_transformer.files import new_folder
 from keras_transformer.layers import sinusoids
 from keras_transformer.models import Transformer
@@ -39,9 +41,9 @@ ACTIVATIONS = {
     "tanh": "Tanh",
     "sigmoid": "Sigmoid",
 }
-# Sinusoids have no limit here and need a table there, which reads 1,024 source tokens by default.
+# CTranslate2 needs a table of sinusoids. It reads 1,024 source tokens by default.
 POSITIONS = 2048
-# Added to the logits of padding and start: they are never emitted. Finite in float16 too.
+# Added to the logits of padding and start, so that they are never emitted. Finite in float16 too.
 NEVER = -1e4
 
 README = """\
@@ -68,18 +70,20 @@ translate_batch, up to {longest} each{learned}.
 """
 
 
-def to_ctranslate2(translator, folder, quantization="float32"):
+def to_ctranslate2(
+    translator: Translator, folder: str | os.PathLike, quantization: str = "float32"
+) -> None:
     """Writes a translator as a CTranslate2 model: weights, vocabularies and tokenizers.
 
     Args:
-        translator: a `Translator` of one model, not an ensemble.
-        folder: the folder to make; there must be none.
-        quantization: the type of the weights: one of `QUANTIZATIONS`. `"int8"` is a quarter of the
-            size of `"float32"`, and quicker on most machines.
+        translator: A `Translator` of one model, not of an ensemble.
+        folder: The folder to make, which must not exist.
+        quantization: The type of the weights, one of `QUANTIZATIONS`. `"int8"` takes a quarter of
+            the size of `"float32"`, and is faster on most machines.
 
     Raises:
-        ValueError: for a model that CTranslate2 cannot express, another quantization, an existing
-            folder, or where ctranslate2 is not installed; nothing is written.
+        ValueError: If CTranslate2 cannot express the model, the quantization is unknown, the folder
+            exists, or ctranslate2 is not installed. Nothing is written.
 
     Example:
 
@@ -101,13 +105,13 @@ def to_ctranslate2(translator, folder, quantization="float32"):
     for method in ("encode", "decode"):
         if getattr(type(model), method) is not getattr(Transformer, method):
             raise ValueError(
-                f"CTranslate2 computes the encode and decode of a Transformer, and this is a "
+                "CTranslate2 computes encode and decode of a Transformer, and this is a "
                 f"{type(model).__name__} with {method} of its own. Export it as a SavedModel."
             )
     if any(layer.quantization_mode is not None for layer in model._flatten_layers()):
         raise ValueError(
-            "CTranslate2 quantises by itself and needs the weights that this model had before "
-            "quantize. Export the float model with quantization='int8'."
+            "CTranslate2 quantises the weights itself, and this model is quantised already. Export "
+            "the model as it was before quantize, with quantization='int8'."
         )
     with new_folder(folder) as folder, progress.work("writing a CTranslate2 model"):
         spec = _spec(model, translator.tokenizer, translator.target_tokenizer)
@@ -132,7 +136,7 @@ def to_ctranslate2(translator, folder, quantization="float32"):
 
 
 def _spec(model, source_tokenizer, target_tokenizer):
-    """The model as a `ctranslate2.specs.TransformerSpec`, with its weights and vocabularies."""
+    """Returns a `ctranslate2.specs.TransformerSpec` with weights and vocabularies."""
     try:
         from ctranslate2 import specs
     except ImportError as error:
@@ -168,7 +172,7 @@ def _spec(model, source_tokenizer, target_tokenizer):
 
 
 def _array(variable):
-    # A copy: CTranslate2 quantizes in place, and this may be the model's own memory.
+    # A copy, because CTranslate2 quantizes in place, and this may be the model's own memory.
     return np.array(keras.ops.convert_to_numpy(variable), "float32")
 
 
@@ -183,7 +187,7 @@ def _activation(layer):
 
 
 def _stack(spec, stack, embedding):
-    """Positions, layers and final norm of the encoder or the decoder."""
+    """Fills in positions, layers and final norm of the encoder or the decoder."""
     spec.position_encodings.encodings = _positions(embedding)
     if stack.final_norm is not None:
         _norm(spec.layer_norm, stack.final_norm)
@@ -212,9 +216,9 @@ def _norm(spec, layer_norm):
 
 
 def _attention(spec, layer, join):
-    """The projections of queries, keys and values are one matrix there, and as wide as each other.
+    """Fills in one matrix for queries, keys and values, which all have one width there.
 
-    Narrower ones are filled up with zeros, which change no product.
+    Narrower heads are filled up with zeros, which change no product.
     """
     width = max(layer.key_dim, layer.value_dim)
     spec.queries_scale = layer.key_dim**-0.5
@@ -227,7 +231,8 @@ def _attention(spec, layer, join):
             (layer.value_kernel, layer.value_bias),
         )
     ]
-    # Keys and values of a memory are computed apart from the queries, which are not of it.
+    # In cross-attention queries have a matrix of their own, because only keys and values read the
+    # memory.
     groups = [parts] if len(spec.linear) == 2 else [parts[:1], parts[1:]]
     for linear, group in zip(spec.linear, groups, strict=False):
         linear.weight = np.concatenate([kernel for kernel, _ in group], axis=-1).T  # [3 H K, D]
@@ -240,7 +245,7 @@ def _attention(spec, layer, join):
 
 
 def _heads(weights, num_heads, width):
-    """[..., H * K] -> [..., H * width], each head filled up with zeros; None for no bias."""
+    """[..., H * K] -> [..., H * width], where zeros fill up each head. None if there is no bias."""
     if weights is None:
         return None
     weights = weights if isinstance(weights, np.ndarray) else _array(weights)
@@ -258,27 +263,27 @@ def _logits(spec, model, tokenizer):
 
 
 def _vocabulary(tokenizer, size):
-    """The pieces in the order of their ids; ids that only the model has get a name too."""
+    """Returns the pieces in the order of their ids. Ids that only the model has get a name too."""
     pieces = [tokenizer.id_to_piece(id) for id in range(tokenizer.vocabulary_size)]
     return pieces + [f"<unused {id}>" for id in range(len(pieces), size)]
 
 
 def _special_pieces(*tokenizers):
-    """The pieces of unknown, start and end, which both vocabularies have to share."""
+    """Returns the pieces of unknown, start and end, which both vocabularies must share."""
     found = [
         tuple(map(each.id_to_piece, (each.unknown_id, each.start_id, each.end_id)))
         for each in tokenizers
     ]
     if found[0] != found[1]:
         raise ValueError(
-            "CTranslate2 has one name for unknown, start and end, the same in both vocabularies; "
+            "CTranslate2 needs the same pieces for unknown, start and end in both vocabularies, "
             f"got {found[0]} in the source and {found[1]} in the target."
         )
     return found[0]
 
 
 def _save_tokenizers(source, target, folder):
-    """Writes the SentencePiece models as a run has them; returns their names."""
+    """Writes the SentencePiece models as in a run, and returns their names."""
     if source.model_proto == target.model_proto:
         source.save(folder / "tokenizer.model")
         return ["tokenizer.model"]

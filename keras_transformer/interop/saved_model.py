@@ -1,18 +1,22 @@
 """A translator as a TensorFlow SavedModel: from strings to strings, in one graph.
 
-The tokenizer and the search are inside, so whatever runs TensorFlow and the operations of
-tensorflow_text runs it: Python without this package, TensorFlow Serving. It is a plain graph, for
-any number of texts of any length. XLA would compile it anew for each number and length, 4 seconds
-each for a small model where this takes 0.1, and be quicker afterwards for a few sentences at once
-only (one: 0.01 seconds for 0.07; 64: 1.0 for 0.9).
+The tokenizer and the search are inside. So it runs wherever TensorFlow and the operations of
+tensorflow_text run: in Python without this package, or in TensorFlow Serving. The graph takes any
+number of texts of any length. It is not compiled by XLA, which would take 4 seconds for each new
+number and length, where this takes 0.1, and is faster only for a few sentences at once (one:
+0.01 instead of 0.07 seconds; 64: 1.0 instead of 0.9).
 """
+
+import os
+from typing import Any
 
 import keras
 
 from keras_transformer import arguments, progress
+from keras_transformer.decoding import Translator
 from keras_transformer.files import new_folder
 
-# What Python's `str.strip` takes for spaces, which TensorFlow's does not.
+# All that Python's `str.strip` removes; TensorFlow's `strip` removes less.
 BLANK = r"[\t-\r\x1c-\x1f\x{85}\pZ]*"
 
 README = """\
@@ -28,23 +32,26 @@ TensorFlow Serving: "texts" in, "translations" and "scores" out. The search is f
 """
 
 
-def to_saved_model(translator, folder, beam_size=4, length_penalty=0.6):
+def to_saved_model(
+    translator: Translator,
+    folder: str | os.PathLike,
+    beam_size: int = 4,
+    length_penalty: float | str = 0.6,
+) -> None:
     """Writes a translator, its tokenizer and its search as a SavedModel.
 
-    Its function `translate`, which is its signature `serving_default` too, maps `texts`, strings
-    [B], to `{"translations": strings [B], "scores": floats [B]}`, those of `Translator.n_best`. To
-    load it, `import tensorflow_text` first.
+    Its function `translate` is also its signature `serving_default`. It maps `texts`, strings [B],
+    to `{"translations": strings [B], "scores": floats [B]}`, as `Translator.n_best` does. Import
+    tensorflow_text before you load it.
 
     Args:
-        translator: a `Translator`, of an ensemble too.
-        folder: the folder to make; there must be none. TensorFlow Serving wants a number as its
+        translator: A `Translator`, also of an ensemble.
+        folder: The folder to make, which must not exist. TensorFlow Serving expects a number as its
             name, `en-de/1`.
-        beam_size: hypotheses kept alive; 1 is greedy search.
-        length_penalty: alpha of the GNMT penalty, or `"average"`, as in `Translator.translate`.
+        beam_size, length_penalty: As in `Translator.translate`. They are fixed in the file.
 
     Raises:
-        ValueError: on another backend than TensorFlow, or for an existing folder; nothing is
-            written.
+        ValueError: On another backend than TensorFlow, or if the folder exists. Nothing is written.
 
     Example:
 
@@ -58,8 +65,8 @@ def to_saved_model(translator, folder, beam_size=4, length_penalty=0.6):
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ValueError(
-            f"A SavedModel is made on the tensorflow backend, this is {backend}: set "
-            "KERAS_BACKEND=tensorflow. It loads runs of every backend."
+            f"A SavedModel is made on the tensorflow backend, and this is {backend}. Set "
+            "KERAS_BACKEND=tensorflow, which loads runs of every backend."
         )
     beam_size = arguments.whole_number("beam_size", beam_size, advice="1 is greedy search.")
     length_penalty = arguments.length_penalty(length_penalty)
@@ -72,7 +79,7 @@ def to_saved_model(translator, folder, beam_size=4, length_penalty=0.6):
         (folder / "README.txt").write_text(text, encoding="utf-8")
 
 
-def _text_to_text(translator, beam_size, length_penalty):
+def _text_to_text(translator: Translator, beam_size: int, length_penalty: float | str) -> Any:
     import tensorflow as tf
 
     end_id = translator.tokenizer.end_id
@@ -104,14 +111,14 @@ def _text_to_text(translator, beam_size, length_penalty):
                     learned["source"],
                     "A text has more tokens than the positions that the model has learned.",
                 )
-                with tf.control_dependencies([fits]):  # before it is looked up
+                with tf.control_dependencies([fits]):  # before the embedding looks them up
                     source_ids = tf.identity(source_ids)
 
             empty = lengths == 0
             limits = lengths + translator.EXTRA_LENGTH
             if learned["target"] is not None:
                 limits = tf.minimum(limits, learned["target"])
-            limits = tf.where(empty, 1, limits)  # what has no tokens ends at once: an empty text
+            limits = tf.where(empty, 1, limits)  # a text without tokens ends at once
             longest = tf.reduce_max(tf.concat([[1], limits], axis=0))
             found, scores, _ = translator.search_ids(
                 source_ids, limits, longest, 1, beam_size, length_penalty

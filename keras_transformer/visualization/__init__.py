@@ -8,10 +8,10 @@ figure = visualization.attention(weights["cross"][-1, 0], target_tokens, source_
 figure.savefig("attention.png")  # a matplotlib figure
 ```
 
-`explain` collects what happens to one sentence (attention, search, probabilities, shapes), and
-`write` makes a folder of it: a page that opens without a network, and pictures.
+`explain` collects what happens to one sentence: attention, search, probabilities and shapes.
+`write` makes a folder of it, with a page that needs no network, and pictures.
 
-matplotlib is imported when a picture is drawn. All are drawn in fonts that have Korean, the mark of
+matplotlib is imported when a picture is drawn. All pictures use fonts with Korean, the mark of
 SentencePiece (▁) and the minus sign, whatever fonts the machine has.
 """
 

@@ -1,28 +1,33 @@
 """Heat maps of attention, and the probabilities of tokens."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from keras_transformer.visualization.fonts import drawn_in_our_fonts
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @drawn_in_our_fonts()
-def attention(weights, queries, keys, title=None):
-    """Who attends to whom: a heat map for each head, queries down, keys across (section 3.2).
+def attention(
+    weights: Any, queries: Sequence[str], keys: Sequence[str], title: str | None = None
+) -> "Figure":
+    """Draws who attends to whom: a heat map per head, with queries as rows (section 3.2).
 
     Every row sums to 1, and all maps share one scale, from 0 to 1.
 
     Args:
-        weights: [L, H, T, S], a row of maps for each layer; [H, T, S]; or [T, S] of one head or of
-            a mean of heads.
+        weights: [L, H, T, S], drawn as a row of maps per layer; [H, T, S]; or [T, S] of one head or
+            of a mean of heads.
         queries: T strings, the tokens that attend.
         keys: S strings, the tokens that are attended to.
-        title: above all maps.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        title: A title above all maps.
 
     Raises:
-        ValueError: where the labels are not as many as the weights have rows and columns.
+        ValueError: If there are not as many labels as rows and columns.
 
     Example:
 
@@ -37,7 +42,7 @@ def attention(weights, queries, keys, title=None):
     if not 2 <= weights.ndim <= 4 or weights.shape[-2:] != (len(queries), len(keys)):
         raise ValueError(
             f"Weights of shape {weights.shape} do not go with {len(queries)} queries and "
-            f"{len(keys)} keys: expected [heads, queries, keys]."
+            f"{len(keys)} keys. Pass weights [heads, queries, keys]."
         )
     if weights.ndim == 4:
         return _mosaic(weights, queries, keys, title)
@@ -74,7 +79,7 @@ def attention(weights, queries, keys, title=None):
 
 
 def _mosaic(weights, queries, keys, title):
-    """All layers and heads as one image: drawing many small axes would take seconds."""
+    """Draws all layers and heads as one image, because many small axes would take seconds."""
     from matplotlib.figure import Figure
 
     layers, heads, rows, columns = weights.shape
@@ -105,16 +110,15 @@ def _mosaic(weights, queries, keys, title):
 
 
 @drawn_in_our_fonts()
-def token_probabilities(tokens, probabilities, title=None):
-    """How probable each token of a translation was, one bar a token.
+def token_probabilities(
+    tokens: Sequence[str], probabilities: Sequence[float], title: str | None = None
+) -> "Figure":
+    """Draws how probable each token of a translation was, one bar per token.
 
     Args:
         tokens: T strings.
         probabilities: T numbers from 0 to 1.
-        title: above.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        title: A title above the bars.
 
     Example:
 

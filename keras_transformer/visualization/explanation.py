@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer import arguments
+from keras_transformer.decoding import Translator
 from keras_transformer.visualization.shapes import tensor_shapes
 from keras_transformer.visualization.tree import beam_tree
 from keras_transformer.visualization.words import over_words, words_of
@@ -16,53 +17,56 @@ CANDIDATES = 5
 
 
 class Explanation(NamedTuple):
-    """All that `explain` finds; arrays are NumPy's.
+    """What `explain` finds. Arrays are NumPy's.
 
-    The decoder's rows are the steps: at step t it has read the start and t tokens, and chooses
+    The decoder's rows are its steps: at step t it has read the start and t tokens, and chooses
     token t. So `inputs` begins with the start id, and `outputs` ends with the end id.
     """
 
     source: str
     target: str
-    given: bool  # whether the target was given, not found
-    source_ids: list  # S, with the end
+    given: bool  # whether the target was given; otherwise the search found it
+    source_ids: list  # S ids, with the end
     source_pieces: list
     inputs: list  # T ids that the decoder reads
     input_pieces: list
-    outputs: list  # T ids that it is to choose
+    outputs: list  # T ids that it should choose
     output_pieces: list
     weights: dict  # "encoder" [L, H, S, S], "decoder" [L, H, T, T], "cross" [L, H, T, S]
-    word_weights: dict  # the same over words
+    word_weights: dict  # the same between words
     source_words: list
     input_words: list
-    log_probabilities: list  # T, of the outputs, nats
+    log_probabilities: list  # T numbers, of the outputs, in nats
     candidates: list  # T lists of (piece, probability), the most probable first
-    nodes: list  # of the beam tree, see `tree.Node`; the pieces beside
-    node_pieces: list
-    best: int
+    nodes: list  # of the beam tree, see `tree.Node`
+    node_pieces: list  # the last piece of each node
+    best: int  # the node of the best hypothesis
     shapes: list  # of (Call, letters)
-    warnings: list  # sentences: what training never saw of the source
+    warnings: list  # sentences that say what training never saw of the source
 
     @property
-    def log_probability(self):
-        """Of the whole target, in nats."""
+    def log_probability(self) -> float:
+        """The log-probability of the whole target, in nats."""
         return math.fsum(self.log_probabilities)
 
 
-def explain(translator, text, target=None, beam_size=4, length_penalty=0.6):
+def explain(
+    translator: Translator,
+    text: str,
+    target: str | None = None,
+    beam_size: int = 4,
+    length_penalty: float | str = 0.6,
+) -> Explanation:
     """Follows one sentence through the model: tokens, attention, search, probabilities, shapes.
 
     Args:
-        translator: a `Translator` of one model (no ensemble).
-        text: the source sentence.
-        target: a translation to look at; by default the one that the search finds.
-        beam_size, length_penalty: of the search, as for `Translator.translate`.
-
-    Returns:
-        An `Explanation`.
+        translator: A `Translator` of one model, not of an ensemble.
+        text: The source sentence.
+        target: A translation to look at. Unless given it is the one that the search finds.
+        beam_size, length_penalty: As in `Translator.translate`.
 
     Raises:
-        ValueError: for an empty sentence, or an ensemble.
+        ValueError: If the sentence is empty, or the translator is an ensemble.
 
     Example:
 
@@ -74,10 +78,14 @@ def explain(translator, text, target=None, beam_size=4, length_penalty=0.6):
     """
     if len(translator.models) != 1:
         raise ValueError(
-            f"One model is looked into at a time, got an ensemble of {len(translator.models)}."
+            f"Only one model can be explained, got an ensemble of {len(translator.models)}. Pass a "
+            "Translator of one of them."
         )
     if not hasattr(translator.models[0], "attention_weights"):
-        raise ValueError("Only a Transformer shows its attention, by attention_weights.")
+        raise ValueError(
+            f"A {type(translator.models[0]).__name__} has no method attention_weights. Pass a "
+            "Translator of a Transformer."
+        )
     beam_size = arguments.whole_number("beam_size", beam_size, advice="1 is greedy search.")
     length_penalty = arguments.length_penalty(length_penalty)
     source = translator.encode_sources([text])[0] if isinstance(text, str) else []
@@ -92,25 +100,19 @@ def explain(translator, text, target=None, beam_size=4, length_penalty=0.6):
     source_ids = [*source, tokenizer.end_id]
     inputs, outputs = [other.start_id, *ids], [*ids, other.end_id]
 
-    arrays = (np.array([each], "int32") for each in (source_ids, inputs))
-    weights = model.attention_weights(*arrays)
+    source_array, input_array = (np.array([each], "int32") for each in (source_ids, inputs))
+    weights = model.attention_weights(source_array, input_array)
     weights = {kind: each[:, 0] for kind, each in weights.items()}
-    pieces = {"source": tokenizer, "input": other, "output": other}
-    pieces = {
-        name: [vocabulary.id_to_piece(i) for i in ids]
-        for (name, vocabulary), ids in zip(
-            pieces.items(), (source_ids, inputs, outputs), strict=True
-        )
-    }
-    source_words, source_numbers = words_of(pieces["source"])
-    input_words, input_numbers = words_of(pieces["input"])
+    source_pieces = [tokenizer.id_to_piece(i) for i in source_ids]
+    input_pieces, output_pieces = ([other.id_to_piece(i) for i in ids] for ids in (inputs, outputs))
+    source_words, source_numbers = words_of(source_pieces)
+    input_words, input_numbers = words_of(input_pieces)
     numbers = {
         "encoder": (source_numbers, source_numbers),
         "decoder": (input_numbers, input_numbers),
         "cross": (input_numbers, source_numbers),
     }
-    memory, mask = model.encode(np.array([source_ids], "int32"))
-    logits = model.decode(np.array([inputs], "int32"), memory, mask)
+    logits = model.decode(input_array, *model.encode(source_array))
     log_probs = ops.convert_to_numpy(ops.log_softmax(ops.cast(logits, "float32"), axis=-1))[0]
     candidates = [
         [(other.id_to_piece(int(i)), math.exp(row[i])) for i in np.argsort(-row)[:CANDIDATES]]
@@ -121,11 +123,11 @@ def explain(translator, text, target=None, beam_size=4, length_penalty=0.6):
         target=other.decode(ids),
         given=target is not None,
         source_ids=source_ids,
-        source_pieces=pieces["source"],
+        source_pieces=source_pieces,
         inputs=inputs,
-        input_pieces=pieces["input"],
+        input_pieces=input_pieces,
         outputs=outputs,
-        output_pieces=pieces["output"],
+        output_pieces=output_pieces,
         weights=weights,
         word_weights={kind: over_words(weights[kind], *numbers[kind]) for kind in weights},
         source_words=source_words,

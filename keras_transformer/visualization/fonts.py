@@ -3,23 +3,24 @@
 import contextlib
 import functools
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 
-def korean_font():
-    """The path of NanumGothic (Open Font License), which the koreanize-matplotlib package carries.
+def korean_font() -> Path:
+    """Returns the path of NanumGothic (Open Font License) in the package koreanize-matplotlib.
 
-    The package is not imported: that would change matplotlib's settings for everybody.
+    The package is not imported, because that would change matplotlib's settings for the process.
     """
     package = importlib.util.find_spec("koreanize_matplotlib")
-    if package is None:
-        raise ImportError("Korean in pictures needs koreanize-matplotlib: pip install it.")
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("Korean in pictures needs a package: pip install koreanize-matplotlib")
     return Path(package.submodule_search_locations[0]) / "fonts" / "NanumGothic.ttf"
 
 
 @functools.cache
 def _families():
-    """The families to take, in order: NanumGothic has no ▁ and no −, DejaVu no Korean."""
+    """Font families in order. NanumGothic has neither ▁ nor −, and DejaVu has no Korean."""
     from matplotlib import font_manager
 
     path = str(korean_font())
@@ -28,9 +29,8 @@ def _families():
 
 
 @contextlib.contextmanager
-def drawn_in_our_fonts():
-    """Text that matplotlib makes in this context, or in a function that it decorates, has glyphs
-    for Korean, for ▁ and for the minus sign; a wrong glyph is never drawn in silence.
+def drawn_in_our_fonts() -> Iterator[None]:
+    """Lets matplotlib draw Korean, ▁ and the minus sign in this block or in a decorated function.
 
     Example:
 

@@ -1,26 +1,29 @@
 """Which positions may see which (section 3.2.3)."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 from keras import ops
 
 from keras_transformer.ops.masks import causal_mask, combine_masks, padding_mask
 from keras_transformer.visualization.fonts import drawn_in_our_fonts
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @drawn_in_our_fonts()
-def masks(sources, targets, pad="<pad>"):
-    """The three masks of a Transformer, queries down, keys across; what is dark is hidden.
+def masks(sources: Sequence[str], targets: Sequence[str], pad: str = "<pad>") -> "Figure":
+    """Draws the three masks of a Transformer, with queries as rows. Dark keys are hidden.
 
-    Encoder: nobody sees padding. Decoder: a position sees itself and what is before it. Across:
-    every target position sees all of the source but padding.
+    Encoder: no position sees padding. Decoder: a position sees itself and earlier positions.
+    Across: every target position sees the source without its padding.
 
     Args:
-        sources: strings, the source's tokens with its padding.
-        targets: strings, the decoder's input with its padding.
-        pad: how padding is written there.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        sources: The source's tokens with its padding.
+        targets: The decoder's input with its padding.
+        pad: How padding is written in both.
 
     Example:
 

@@ -1,16 +1,22 @@
-"""The folder that `keras-transformer show` writes: a page without outside parts, and pictures."""
+"""The folder that `keras-transformer show` writes: a page that needs no network, and pictures."""
 
 import base64
 import importlib.resources
 import io
 import json
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_transformer import progress
 from keras_transformer.files import new_folder
 from keras_transformer.visualization.attention import attention, token_probabilities
+from keras_transformer.visualization.explanation import Explanation
 from keras_transformer.visualization.fonts import korean_font
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LETTERS = (
     "B sentences, S source tokens, T steps of the decoder, D = d_model, F = d_ff, V pieces in the "
@@ -18,18 +24,19 @@ LETTERS = (
 )
 
 
-def write(explanation, folder):
+def write(explanation: Explanation, folder: str | os.PathLike) -> list[str]:
     """Writes `index.html`, which needs no network and no other file, and PNGs of its pictures.
 
     Args:
-        explanation: from `explain`.
-        folder: a new folder, in an existing one; written as a whole or not at all.
+        explanation: A result of `explain`.
+        folder: The folder to make, whole or not at all.
 
     Returns:
         The names of the files.
 
     Raises:
-        ValueError, FileNotFoundError: where `folder` exists, or has nowhere to be.
+        ValueError: If `folder` exists.
+        FileNotFoundError: If its parent does not exist.
     """
     drawn = draw(explanation)
     with (
@@ -43,8 +50,8 @@ def write(explanation, folder):
     return ["index.html", *drawn]
 
 
-def draw(explanation):
-    """The pictures by the names of their files: `{"cross-layer-1.png": Figure}`."""
+def draw(explanation: Explanation) -> "dict[str, Figure]":
+    """Returns the pictures by the names of their files: `{"cross-layer-1.png": Figure}`."""
     source, inputs = explanation.source_pieces, explanation.input_pieces
     axes = {"encoder": (source, source), "decoder": (inputs, inputs), "cross": (inputs, source)}
     titles = {
@@ -65,15 +72,15 @@ def draw(explanation):
         "each step of the decoder, last layer, mean of heads",
     )
     figures["probabilities.png"] = token_probabilities(
-        explanation.output_pieces, np.exp(explanation.log_probabilities)
+        explanation.output_pieces, np.exp(explanation.log_probabilities).tolist()
     )
     return figures
 
 
-def page(explanation):
-    """The page as text."""
+def page(explanation: Explanation) -> str:
+    """Returns the page as text."""
     data = json.dumps(_data(explanation), ensure_ascii=False, separators=(",", ":"))
-    # Nothing of the text can end the script that holds it; JSON reads the escapes back.
+    # Escaped, no text can end the script that holds it. JSON reads the escapes back.
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
     template = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
@@ -81,7 +88,7 @@ def page(explanation):
     return template.replace("/*FONT*/", font).replace("/*DATA*/", data)
 
 
-def _data(explanation):
+def _data(explanation: Explanation) -> dict[str, Any]:
     found = explanation
 
     def rounded(weights):
@@ -148,7 +155,7 @@ def _prefix(explanation, number):
 
 
 def _font(characters):
-    """The page's Korean (and what else the font has of it) as a font face of its own."""
+    """Returns a CSS font face with only the glyphs that the page needs of the Korean font."""
     from fontTools import subset
     from fontTools.ttLib import TTFont
 

@@ -1,22 +1,25 @@
 """The sinusoids of section 3.5."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from keras import ops
 
 from keras_transformer.layers.positional_encoding import sinusoids
 from keras_transformer.visualization.fonts import drawn_in_our_fonts
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @drawn_in_our_fonts()
-def positional_encoding(length, d_model, lines=(0, 4, 8)):
-    """The positional encoding: positions across, the features of one position down (section 3.5).
+def positional_encoding(length: int, d_model: int, lines: Sequence[int] = (0, 4, 8)) -> "Figure":
+    """Draws the positional encoding: a column per position, a row per feature (section 3.5).
 
     Args:
-        length: number of positions.
-        d_model: width D.
-        lines: features drawn as lines below: 2 i is the sine of pair i, 2 i + 1 its cosine.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        length: The number of positions.
+        d_model: Width D.
+        lines: Features drawn as lines below: 2 i is the sine of pair i, and 2 i + 1 its cosine.
 
     Example:
 

@@ -1,44 +1,47 @@
 """The beam search of one sentence as a tree."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
-from keras_transformer.decoding import search
+from keras_transformer.decoding import Translator, search
+from keras_transformer.decoding.id_translator import penalty_of
 
-# What is read of each `search.BeamState`.
+# The fields of `search.BeamState` that the tree is made of.
 WATCHED = ("index", "alive_ids", "alive_scores", "finished_ids", "finished_scores")
 
 
 class Node(NamedTuple):
     """A prefix that the search kept, or a hypothesis that it finished."""
 
-    ids: tuple  # without the start; a finished one has its end
-    parent: int  # place of its prefix among the nodes; -1 for the root
-    log_probability: float  # nats, of the whole prefix
-    score: float  # log-probability / length penalty where it has finished, else None
+    ids: tuple  # without the start; a finished hypothesis has its end
+    parent: int  # the place of its prefix among the nodes; -1 for the root
+    log_probability: float  # of the whole prefix, in nats
+    score: float | None  # log-probability / length penalty if it has finished
     kept: bool  # whether it leads to a finished hypothesis
 
 
-def beam_tree(translator, source, beam_size, length_penalty):
-    """Runs the translator's own search, step by step, and keeps what it keeps.
+def beam_tree(
+    translator: Translator, source: Sequence[int], beam_size: int, length_penalty: float | str
+) -> tuple[list[Node], int]:
+    """Runs the translator's own search, step by step, and records what it keeps.
 
     Args:
-        translator: a `Translator`.
-        source: ids of the sentence, without the end.
-        beam_size: N.
-        length_penalty: as for `Translator.translate`.
+        translator: A `Translator`.
+        source: The ids of the sentence, without the end.
+        beam_size, length_penalty: As in `Translator.translate`.
 
     Returns:
-        A list of `Node`, parents first, the root (nothing yet) at place 0; and the place of the
-        best.
+        The nodes, parents first, with the empty prefix as the root at place 0; and the place of the
+        best hypothesis.
 
     Raises:
-        ValueError: where nothing finished, as the model's probabilities are not finite.
+        ValueError: If no hypothesis finished, because the model's probabilities are not finite.
     """
     source_ids, max_lengths = translator.batch([source])
-    # No padding: one sentence, run once, is not compiled.
+    # Without padding, because a search of one sentence is not compiled.
     source_ids, max_lengths = source_ids[:1, : len(source) + 1], max_lengths[:1]
     states = []
 
@@ -50,14 +53,10 @@ def beam_tree(translator, source, beam_size, length_penalty):
         return state
 
     length = int(max_lengths[0])
-    arrays = (ops.convert_to_tensor(each) for each in (source_ids, max_lengths))
-    translator.search_ids(*arrays, length, 1, beam_size, length_penalty, loop)
+    ids, limits = (ops.convert_to_tensor(each) for each in (source_ids, max_lengths))
+    translator.search_ids(ids, limits, length, 1, beam_size, length_penalty, loop)
 
-    penalty = (
-        search.average_penalty()
-        if length_penalty == "average"
-        else search.gnmt_penalty(length_penalty)
-    )
+    penalty = penalty_of(length_penalty)
     nodes, places = [Node((), -1, 0.0, None, False)], {(): 0}
 
     def add(ids, log_probability, score=None):

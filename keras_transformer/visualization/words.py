@@ -1,28 +1,25 @@
-"""From pieces to words: Korean reads by words between spaces (eojeol), models by pieces."""
+"""From pieces to words: people read words between spaces (in Korean eojeol), models read pieces."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-MARK = "▁"  # SentencePiece's for a space
+MARK = "▁"  # SentencePiece's mark of a space
 
 
-def words_of(pieces):
-    """The word that each piece belongs to.
+def words_of(pieces: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Returns the words of a sentence, and for each piece the number of its word.
 
-    A piece that begins with "▁" begins a word; special pieces such as `</s>` are words of their
+    A piece that begins with "▁" begins a word. Special pieces such as `</s>` are words of their
     own.
-
-    Args:
-        pieces: strings.
-
-    Returns:
-        The words, and the number of its word for each piece.
 
     Example:
 
     >>> words_of(["▁나는", "▁집", "에", "▁간다", "</s>"])
     (['나는', '집에', '간다', '</s>'], [0, 1, 1, 2, 3])
     """
-    words, numbers = [], []
+    words: list[str] = []
+    numbers: list[int] = []
     special = True
     for piece in pieces:
         earlier, special = special, piece.startswith("<") and piece.endswith(">")
@@ -33,8 +30,8 @@ def words_of(pieces):
     return [word.replace(MARK, " ").strip() or MARK for word in words], numbers
 
 
-def over_words(weights, queries, keys):
-    """Attention between words from attention between pieces.
+def over_words(weights: np.ndarray, queries: Sequence[int], keys: Sequence[int]) -> np.ndarray:
+    """Returns the attention between words, from that between pieces.
 
     ```
     a(word, word') = mean over the query's pieces of (sum over the key's pieces of a(piece, piece'))
@@ -43,12 +40,12 @@ def over_words(weights, queries, keys):
     So every row still sums to 1.
 
     Args:
-        weights: [..., T, S].
-        queries: the number of its word for each of the T pieces, from `words_of`.
-        keys: the same for the S pieces.
+        weights: Attention [..., T, S].
+        queries: For each of the T pieces the number of its word, from `words_of`.
+        keys: The same for the S pieces.
 
     Returns:
-        [..., words of the queries, words of the keys].
+        Attention [..., words of the queries, words of the keys].
     """
-    queries, keys = (np.eye(max(numbers) + 1)[numbers] for numbers in (queries, keys))
-    return np.einsum("...ts,tq,sk->...qk", weights, queries / queries.sum(axis=0), keys)
+    of_query, of_key = (np.eye(max(numbers) + 1)[numbers] for numbers in (queries, keys))
+    return np.einsum("...ts,tq,sk->...qk", weights, of_query / of_query.sum(axis=0), of_key)

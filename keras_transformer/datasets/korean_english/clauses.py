@@ -1,4 +1,7 @@
-"""Random clauses that make sense: a function a kind of sentence, each of a `random.Random`."""
+"""Random clauses that make sense: one function per kind of sentence."""
+
+import random
+from typing import Any
 
 from keras_transformer.datasets.korean_english.lexicon import (
     ADJECTIVES,
@@ -27,6 +30,13 @@ from keras_transformer.datasets.korean_english.lexicon import (
     VERBS,
     WE,
     WEATHER,
+    Adjective,
+    Noun,
+    Person,
+    Place,
+    Spot,
+    Time,
+    Verb,
 )
 from keras_transformer.datasets.korean_english.meaning import Age, Clause, Thing, clock
 
@@ -34,12 +44,12 @@ PEOPLE = NAMES + PARENTS + MINE
 SEASONS = ("여름에", "겨울에")
 
 
-def chance(rng, share):
+def chance(rng: random.Random, share: float) -> bool:
     return rng.random() < share
 
 
-def subject(rng, question=False):
-    """Who, and whether Korean says so."""
+def subject(rng: random.Random, question: bool = False) -> tuple[Person, bool]:
+    """Who does something, and whether the Korean sentence says so."""
     if question:
         if chance(rng, 0.65):
             return LISTENER, chance(rng, 0.3)
@@ -51,7 +61,7 @@ def subject(rng, question=False):
     return rng.choice((rng.choice(NAMES), rng.choice(PARENTS), rng.choice(MINE))), True
 
 
-def other_person(rng, than, elders=True):
+def other_person(rng: random.Random, than: Any, elders: bool = True) -> Person:
     """Somebody else, as an object or as company."""
     while True:
         who = rng.choice((rng.choice(NAMES), rng.choice(PARENTS), rng.choice(MINE)))
@@ -59,17 +69,17 @@ def other_person(rng, than, elders=True):
             return who
 
 
-def things(kind):
+def things(kind: str) -> list[Noun]:
     return [noun for noun in THINGS.values() if kind in noun.kinds]
 
 
-def adjective_for(rng, noun):
+def adjective_for(rng: random.Random, noun: Noun) -> Adjective | None:
     fitting = [each for each in ADJECTIVES.values() if set(each.kinds) & set(noun.kinds)]
     return rng.choice(fitting) if fitting else None
 
 
-def thing(rng, noun, count=False, mine=False):
-    """The noun with a determiner, a number, an adjective, or alone as in most sentences."""
+def thing(rng: random.Random, noun: Noun, count: bool | str = False, mine: bool = False) -> Thing:
+    """The noun with a determiner, a number or an adjective, or, in most sentences, without."""
     luck = rng.random()
     if count and noun.counter and luck < 0.22:
         return Thing(noun, count=rng.randint(1, 10 if count == "many" else 3))
@@ -84,7 +94,9 @@ def thing(rng, noun, count=False, mine=False):
     return Thing(noun)
 
 
-def object_of(rng, verb, who, count=False):
+def object_of(
+    rng: random.Random, verb: Verb, who: Person, count: bool | str = False
+) -> Thing | Person:
     """What or whom the verb takes."""
     kind = rng.choice(verb.objects)
     if kind == "person":
@@ -106,7 +118,7 @@ def object_of(rng, verb, who, count=False):
     return thing(rng, noun, count, mine=verb.en in ("sell", "lose", "clean", "ride"))
 
 
-def circumstances(rng, verb):
+def circumstances(rng: random.Random, verb: Verb) -> dict[str, Any]:
     """Tense, mode and negation, and a time that agrees with them."""
     stative = "stative" in verb.flags
     if "lost" in verb.flags:
@@ -126,7 +138,8 @@ def circumstances(rng, verb):
         negative = "못" if able and chance(rng, 0.4) else "안"
     if tense == "future" and negative:
         negative = "안"
-    time, often = None, ()
+    time: Time | None = None
+    often: tuple = ()
     if not stative or verb.places:
         if chance(rng, 0.3):
             fitting = tense if mode is None or tense == "past" else "future"
@@ -145,13 +158,13 @@ def circumstances(rng, verb):
     return {"tense": tense, "mode": mode, "negative": negative, "time": time, "often": often}
 
 
-def action(rng, verb=None, question=None):
+def action(rng: random.Random, verb: Verb | None = None, question: bool | None = None) -> Clause:
     """Somebody does something."""
     verb = verb or rng.choice(list(VERBS.values()))
     question = chance(rng, 0.2) if question is None else question
     who, said = subject(rng, question)
     how = circumstances(rng, verb)
-    count = how["tense"] in ("past", "future") or how["mode"] in ("want", "must")
+    count: bool | str = how["tense"] in ("past", "future") or how["mode"] in ("want", "must")
     if how["negative"]:
         count = False
     elif count and verb.en in ("buy", "sell", "get", "send", "order", "borrow", "draw"):
@@ -168,7 +181,7 @@ def action(rng, verb=None, question=None):
     )
 
 
-def motion(rng, question=None):
+def motion(rng: random.Random, question: bool | None = None) -> Clause:
     """Somebody goes or comes somewhere."""
     verb = rng.choices((GO, COME), (4, 1))[0]
     question = chance(rng, 0.2) if question is None else question
@@ -180,7 +193,7 @@ def motion(rng, question=None):
     return Clause(who, verb, to=to, company=company, question=question, said=said, **how)
 
 
-def location(rng):
+def location(rng: random.Random) -> Clause:
     """Somebody lives, or is, somewhere."""
     question = chance(rng, 0.2)
     who, said = subject(rng, question)
@@ -203,7 +216,7 @@ def location(rng):
     return Clause(who, STAY, at=place, tense=tense, time=time, question=question, said=said)
 
 
-def possession(rng):
+def possession(rng: random.Random) -> Clause:
     """Somebody has something, or nothing of it."""
     question = chance(rng, 0.2)
     who, said = subject(rng, question)
@@ -225,11 +238,11 @@ def possession(rng):
     )
 
 
-def there_is(rng):
+def there_is(rng: random.Random) -> Clause:
     """A thing is on, under, by something."""
     if chance(rng, 0.35):
         noun = rng.choice(things("eat") + things("drink"))
-        place = PLACES[rng.choice(("집", "가게", "부엌"))]
+        place: Place | Spot = PLACES[rng.choice(("집", "가게", "부엌"))]
     else:
         noun = rng.choice(things("give") + things("lose") + things("pet"))
         spots = [spot for spot in SPOTS if "pet" not in noun.kinds or not spot.ko.endswith("위")]
@@ -241,7 +254,7 @@ def there_is(rng):
     return Clause(None, HAVE, what, at=place, tense=tense, question=chance(rng, 0.15))
 
 
-def quality(rng):
+def quality(rng: random.Random) -> Clause:
     """What a thing is like."""
     adjective = rng.choice([each for each in ADJECTIVES.values() if _of_things(each)])
     noun = rng.choice(things(rng.choice(adjective.kinds)))
@@ -281,7 +294,7 @@ def _that_somebody(rng, noun):
     return Thing(noun, relative=Clause(who, verb, tense=tense))
 
 
-def with_relative(rng):
+def with_relative(rng: random.Random) -> Clause:
     """Somebody eats, reads, watches... what somebody made, bought, wrote..."""
     pairs = (
         ("먹다", "eat"),
@@ -302,7 +315,7 @@ def with_relative(rng):
     return Clause(who, verb, what, said=said, tense=tense, mode=mode)
 
 
-def feeling(rng):
+def feeling(rng: random.Random) -> Clause:
     """How somebody is."""
     adjective = rng.choice([each for each in ADJECTIVES.values() if not _of_things(each)])
     question = chance(rng, 0.2)
@@ -315,7 +328,7 @@ def feeling(rng):
     )
 
 
-def identity(rng):
+def identity(rng: random.Random) -> Clause:
     """What somebody is by trade."""
     question = chance(rng, 0.2)
     who, said = subject(rng, question)
@@ -329,7 +342,7 @@ def identity(rng):
     )
 
 
-def age(rng):
+def age(rng: random.Random) -> Clause:
     """How old somebody is."""
     who, said = subject(rng)
     if who.pronoun in ("we", "they") or who.elder or who in PARENTS:
@@ -337,13 +350,13 @@ def age(rng):
     return Clause(who, Age(rng.choice(list(NATIVE))), said=said)
 
 
-def hour(rng):
+def hour(rng: random.Random) -> Clause:
     """What time it is."""
     now = clock(rng.randint(1, 12), rng.choice((0, *MINUTES)))
     return Clause(None, now, time=TIMES["지금"], tense="present")
 
 
-def weather(rng, tense=None, question=None):
+def weather(rng: random.Random, tense: str | None = None, question: bool | None = None) -> Clause:
     predicate = rng.choice(list(WEATHER.values()))
     tenses = ["present", "past", "future"] + ["progressive"] * (not predicate.descriptive)
     tense = tense or rng.choice(tenses)
@@ -356,8 +369,9 @@ def weather(rng, tense=None, question=None):
     return Clause(None, predicate, tense=tense, time=time, negative=negative, question=question)
 
 
-def asking(rng):
+def asking(rng: random.Random) -> Clause:
     """A question for who, what, where or when."""
+    clause: Any  # mypy cannot check `_replace` with a slot that is drawn
     slot = rng.choice(("object", "object", "to", "at", "time", "subject"))
     if slot == "object" and chance(rng, 0.2):  # 뭐 해요?
         who, said = subject(rng, question=True)

@@ -1,7 +1,7 @@
 """Korean verbs and adjectives: from the dictionary form to every form that the corpus uses.
 
-A form is a stem and an ending. Endings come in three families, and the irregular stems differ in
-what they do before each:
+A form is a stem and an ending. There are three families of endings, and irregular stems change
+differently before each:
 
     consonant endings   stem as it is       먹고   듣고   춥고   모르고   쓰고   짓고   살고
     으 endings          (으)면, (으)ㄹ ...    먹으면 들으면 추우면 모르면   쓰면   지으면 살면
@@ -19,22 +19,22 @@ from keras_transformer.datasets.korean_english.hangul import (
 
 LEVELS = ("해", "해라", "해요", "합쇼")
 
-# A stem in ㄷ, ㅂ, ㅅ or 르 does not show whether it changes, so each one stands in a list.
-IRREGULAR = {
+# A stem in ㄷ, ㅂ, ㅅ or 르 does not show whether it changes, so each one is in one of these lists.
+_IRREGULAR = {
     "ㄷ": "듣다 걷다 묻다",
     "ㅂ": "돕다 춥다 덥다 맵다 쉽다 어렵다 귀엽다 무겁다 가볍다 고맙다 아름답다",
     "ㅅ": "짓다 낫다",
     "르": "모르다 부르다 빠르다 마르다 고르다",
 }
-IRREGULAR = {verb: kind for kind, verbs in IRREGULAR.items() for verb in verbs.split()}
+IRREGULAR = {verb: kind for kind, verbs in _IRREGULAR.items() for verb in verbs.split()}
 REGULAR = set("닫다 받다 믿다 얻다 입다 잡다 좁다 씻다 웃다 벗다 따르다".split())
 
 
-def kind(verb):
-    """How a dictionary form conjugates: "ㄷ", "ㅂ", "ㅅ", "르", "으", "ㄹ", "하", "" for regular.
+def kind(verb: str) -> str:
+    """How a dictionary form conjugates: "ㄷ", "ㅂ", "ㅅ", "르", "으", "ㄹ", "하", "" if regular.
 
     Raises:
-        ValueError: for what is no dictionary form, or may be irregular and stands in no list.
+        ValueError: If it is no dictionary form, or if it may be irregular and is in no list.
     """
     if not verb.endswith("다") or len(verb) < 2:
         raise ValueError(f"expected a dictionary form, which ends in 다, got {verb!r}")
@@ -54,12 +54,12 @@ def kind(verb):
     return "ㄹ" if ending == "ㄹ" else ""
 
 
-def join(verb, ending):
-    """A dictionary form and an ending -> the joined form.
+def join(verb: str, ending: str) -> str:
+    """Joins a dictionary form and an ending.
 
     Args:
-        verb: such as "듣다"; of several words only the last changes ("배가 고프다").
-        ending: in the form that it has after a tail: "고", "지만", "는", "니", "습니다", "는다",
+        verb: A verb such as "듣다". Of several words only the last changes ("배가 고프다").
+        ending: The ending in its form after a tail: "고", "지만", "는", "니", "습니다", "는다",
             "으면", "을", "은", "으시다", "어", "어요", "었다". The vowel of 어 adapts to the stem.
     """
     if ending.startswith("었"):
@@ -97,7 +97,7 @@ def _join_eu(stem, how, ending):
     return with_tail(stem, tail(ending[0])) + ending[1:]  # 갈, 간
 
 
-def infinitive(verb):
+def infinitive(verb: str) -> str:
     """The form in 아 or 어, which is also the present of the level 해: 가, 먹어, 마셔, 해."""
     stem, how = verb[:-1], kind(verb)
     head, last = stem[:-1], stem[-1]
@@ -133,8 +133,8 @@ def _bright(text):
     return take_apart(text[-1])[1] in "ㅏㅑㅗ"
 
 
-def past(verb):
-    """The dictionary form of the past, to be conjugated on: 가다 -> 갔다, 이다 has its own."""
+def past(verb: str) -> str:
+    """The dictionary form of the past, which conjugates further: 가다 -> 갔다."""
     return join(verb, "었다")
 
 
@@ -149,19 +149,20 @@ HONORIFIC = {
 }
 
 
-def honorific(verb):
+def honorific(verb: str) -> str:
     """The dictionary form that honours the subject: 가다 -> 가시다, 먹다 -> 드시다."""
     return HONORIFIC.get(verb) or join(verb, "으시다")
 
 
-def finite(verb, level, question=False, descriptive=False):
-    """The present at a speech level: 가다 -> 가, 간다, 가요, 갑니다; of `past(verb)` the past.
+def finite(verb: str, level: str, question: bool = False, descriptive: bool = False) -> str:
+    """The present at a speech level: 가다 -> 가, 간다, 가요, 갑니다.
 
     Args:
-        verb: the dictionary form, of a past too.
-        level: of `LEVELS`.
-        question: whether it asks.
-        descriptive: True for adjectives, 있다, 없다 and past forms: 해라 takes 다 and not ㄴ다.
+        verb: The dictionary form. For the past pass `past(verb)`.
+        level: One of `LEVELS`.
+        question: Whether it asks.
+        descriptive: True for adjectives, 있다, 없다 and past forms. With them 해라 takes 다 instead
+            of ㄴ다.
     """
     if level == "해":
         return infinitive(verb)
@@ -176,8 +177,8 @@ def finite(verb, level, question=False, descriptive=False):
     return verb if descriptive else join(verb, "는다")
 
 
-def future(verb, level, question=False):
-    """What will be: 갈 거야, 갈 것이다, 갈 거예요, 갈 겁니다."""
+def future(verb: str, level: str, question: bool = False) -> str:
+    """The future at a speech level: 갈 거야, 갈 것이다, 갈 거예요, 갈 겁니다."""
     ending = {
         "해": "거야",
         "해라": "거니" if question else "것이다",
@@ -187,7 +188,9 @@ def future(verb, level, question=False):
     return f"{join(verb, '을')} {ending}"
 
 
-def copula(noun, level, question=False, past=False, honoured=False):
+def copula(
+    noun: str, level: str, question: bool = False, past: bool = False, honoured: bool = False
+) -> str:
     """A noun and 이다 (be): 학생이야, 학생이다, 학생이에요, 학생입니다; 의사야, 의사예요."""
     closed = bool(tail(noun))
     if honoured:
@@ -206,7 +209,9 @@ def copula(noun, level, question=False, past=False, honoured=False):
     return noun + endings[level][0 if closed else 1]
 
 
-def not_copula(level, question=False, past=False, honoured=False):
+def not_copula(
+    level: str, question: bool = False, past: bool = False, honoured: bool = False
+) -> str:
     """아니다 (be not), which follows noun + 이/가: 아니야, 아니다, 아니에요, 아닙니다."""
     if past:
         return finite("아니셨다" if honoured else "아니었다", level, question, True)

@@ -1,9 +1,13 @@
-"""Draws random meanings. A `random.Random` decides everything: a seed gives the same for ever."""
+"""Draws random meanings. They depend only on a `random.Random`, so a seed always gives the same."""
+
+import random
+from collections.abc import Callable
 
 from keras_transformer.datasets.korean_english import clauses
 from keras_transformer.datasets.korean_english.joined import joined
+from keras_transformer.datasets.korean_english.meaning import Clause, Pair
 
-KINDS = {
+KINDS: dict[Callable[[random.Random], Clause | Pair], int] = {
     clauses.action: 45,
     clauses.motion: 9,
     clauses.location: 5,
@@ -21,7 +25,7 @@ KINDS = {
 }
 
 
-def draw(rng):
-    """A random meaning: a `Clause` or a `Pair`."""
+def draw(rng: random.Random) -> Clause | Pair:
+    """Returns a random meaning."""
     kinds, weights = zip(*KINDS.items(), strict=True)
     return rng.choices(kinds, weights)[0](rng)

@@ -8,7 +8,7 @@ NUMBERS = (
 ).split()
 TENS = {30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy"}
 
-# Past and progressive, where the rules below do not give them.
+# Past and progressive of the verbs that do not follow the rules below.
 IRREGULAR = {
     "be": ("was", "being"),
     "borrow": ("borrowed", "borrowing"),
@@ -41,7 +41,7 @@ IRREGULAR = {
 }
 
 
-def number(n):
+def number(n: int) -> str:
     """21 -> "twenty-one"."""
     if n <= 20:
         return NUMBERS[n]
@@ -49,25 +49,25 @@ def number(n):
     return ten if n % 10 == 0 else f"{ten}-{NUMBERS[n % 10]}"
 
 
-def article(phrase):
+def article(phrase: str) -> str:
     """ "old cat" -> "an old cat"."""
     return ("an " if phrase[0] in "aeiou" and not phrase.startswith("uni") else "a ") + phrase
 
 
-def plural(noun):
+def plural(noun: str) -> str:
     """ "baby" -> "babies"."""
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh", "to")) else "s")
 
 
-def third_person(verb):
+def third_person(verb: str) -> str:
     """ "watch" -> "watches", "wait for" -> "waits for"."""
     first, *rest = verb.split()
     return " ".join([{"have": "has", "do": "does", "go": "goes"}.get(first, plural(first)), *rest])
 
 
-def past(verb):
+def past(verb: str) -> str:
     """ "study" -> "studied", "listen to" -> "listened to"."""
     if verb in IRREGULAR:
         return IRREGULAR[verb][0]
@@ -81,7 +81,7 @@ def past(verb):
     return " ".join([IRREGULAR.get(first, (form,))[0], *rest])
 
 
-def progressive(verb):
+def progressive(verb: str) -> str:
     """ "make" -> "making", "look for" -> "looking for"."""
     if verb in IRREGULAR:
         return IRREGULAR[verb][1]
@@ -91,7 +91,7 @@ def progressive(verb):
 
 
 class Agreement(NamedTuple):
-    """What of the subject the verb has to know."""
+    """What a verb depends on in its subject."""
 
     am: str  # am, are or is
     third: bool  # whether a verb takes -s
@@ -102,14 +102,20 @@ PLURAL = Agreement("are", False)  # you, we, they
 SINGULAR = Agreement("is", True)
 
 
-def verb_group(verb, agreement, tense="present", negative=False, mode=None):
-    """The auxiliary (or "") and the rest of a verb group: ("don't", "want to go"), ("", "goes").
+def verb_group(
+    verb: str,
+    agreement: Agreement,
+    tense: str = "present",
+    negative: bool = False,
+    mode: str | None = None,
+) -> tuple[str, str]:
+    """Returns the auxiliary or "", and the rest: ("don't", "want to go"), ("", "goes").
 
     Args:
-        verb: the infinitive, "be" included.
-        agreement: of the subject.
+        verb: The infinitive, which may be "be".
+        agreement: That of the subject.
         tense: "present", "past", "progressive" or "future".
-        negative: whether it is negated.
+        negative: Whether it is negated.
         mode: None, "want" (to), "can" or "must" (have to).
     """
     if mode == "want":
@@ -135,8 +141,14 @@ def verb_group(verb, agreement, tense="present", negative=False, mode=None):
     return "", third_person(verb) if agreement.third else verb
 
 
-def with_auxiliary(verb, agreement, tense="present", negative=False, mode=None):
-    """As `verb_group`, with an auxiliary always, as questions need it: ("does", "go")."""
+def with_auxiliary(
+    verb: str,
+    agreement: Agreement,
+    tense: str = "present",
+    negative: bool = False,
+    mode: str | None = None,
+) -> tuple[str, str]:
+    """As `verb_group`, but always with an auxiliary, as in questions: ("does", "go")."""
     auxiliary, rest = verb_group(verb, agreement, tense, negative, mode)
     if auxiliary:
         return auxiliary, rest

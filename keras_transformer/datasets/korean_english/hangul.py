@@ -1,8 +1,8 @@
 """Hangul syllables taken apart, and the particles that depend on a word's last sound.
 
-A syllable is a lead, a vowel and perhaps a tail (받침), and Unicode orders them so that arithmetic
-finds each: 한 = ㅎ + ㅏ + ㄴ. Most of what varies in written Korean is one question: does the
-word end in a tail?
+A syllable is a lead, a vowel and perhaps a tail (받침): 한 = ㅎ + ㅏ + ㄴ. Unicode orders the
+syllables so that arithmetic finds the parts. Most variation in written Korean depends on one
+question: does the word end in a tail?
 """
 
 import unicodedata
@@ -22,11 +22,11 @@ PARTICLES = {
 }
 
 
-def take_apart(syllable):
+def take_apart(syllable: str) -> tuple[str, str, str]:
     """ "한" -> ("ㅎ", "ㅏ", "ㄴ"); the tail of "하" is "".
 
     Raises:
-        ValueError: for anything but one composed Hangul syllable.
+        ValueError: For anything but one composed Hangul syllable.
     """
     if len(syllable) != 1 or not FIRST <= ord(syllable) <= LAST:
         raise ValueError(
@@ -42,32 +42,32 @@ def _decomposed(text):
     return unicodedata.normalize("NFC", text) != text
 
 
-def put_together(lead, vowel, tail=""):
+def put_together(lead: str, vowel: str, tail: str = "") -> str:
     """("ㅎ", "ㅏ", "ㄴ") -> "한"."""
     index = (LEADS.index(lead) * len(VOWELS) + VOWELS.index(vowel)) * len(TAILS)
     return chr(FIRST + index + TAILS.index(tail))
 
 
-def tail(word):
-    """The tail of a word's last syllable, "" where there is none: "책" -> "ㄱ"."""
+def tail(word: str) -> str:
+    """The tail of a word's last syllable, or "": "책" -> "ㄱ"."""
     return take_apart(word[-1:])[2]
 
 
-def with_tail(word, new):
+def with_tail(word: str, new: str) -> str:
     """The word with another last tail, or none: ("가", "ㄴ") -> "간", ("살", "") -> "사"."""
     lead, vowel, _ = take_apart(word[-1:])
     return word[:-1] + put_together(lead, vowel, new)
 
 
-def with_particle(word, kind):
+def with_particle(word: str, kind: str) -> str:
     """The word and its particle: ("책", "object") -> "책을", ("서울", "toward") -> "서울로".
 
     Args:
-        word: ends in a composed Hangul syllable.
-        kind: of `PARTICLES`: topic, subject, object, with, toward.
+        word: A word that ends in a composed Hangul syllable.
+        kind: A key of `PARTICLES`: topic, subject, object, with, toward.
 
     Raises:
-        ValueError: for what does not end in Hangul: "TV" may be read with a tail or without.
+        ValueError: If the word does not end in Hangul. "TV" may be read with a tail or without.
     """
     if word in IRREGULAR_SUBJECTS and kind == "subject":
         return IRREGULAR_SUBJECTS[word]

@@ -10,7 +10,7 @@ from keras_transformer.datasets.korean_english.lexicon import (
     Verb,
     Weather,
 )
-from keras_transformer.datasets.korean_english.meaning import Age, Pair, Thing
+from keras_transformer.datasets.korean_english.meaning import Age, Clause, Pair, Thing
 
 _OBJECTS = {"I": "me", "you": "you", "we": "us", "they": "them", "he": "him", "she": "her"}
 _SELVES = {
@@ -23,8 +23,8 @@ _SELVES = {
 }
 
 
-def english(meaning, period=True):
-    """The sentence in English."""
+def english(meaning: Clause | Pair, period: bool = True) -> str:
+    """Returns the sentence in English."""
     if isinstance(meaning, Pair):
         text, asks = _english_pair(meaning), meaning.second.question
     elif meaning.question:

@@ -26,15 +26,15 @@ from keras_transformer.datasets.korean_english.lexicon import (
     Verb,
     Weather,
 )
-from keras_transformer.datasets.korean_english.meaning import Age, Pair, Thing
+from keras_transformer.datasets.korean_english.meaning import Age, Clause, Pair, Thing
 
 
-def korean(meaning, level, period=True):
-    """The sentence at a speech level of `LEVELS`."""
+def korean(meaning: Clause | Pair, level: str, period: bool = True) -> str:
+    """Returns the sentence at a speech level of `LEVELS`."""
     if isinstance(meaning, Pair):
         first, link, second = meaning
         same = first.subject == second.subject
-        # The subject of a reason or a condition is no topic, unless it is that of the whole.
+        # The subject of a reason or a condition is a topic only if the whole sentence has it too.
         topic = same or link in ("고", "지만")
         words = _korean(first, level, link, topic, alone=same)
         if same:

@@ -1,5 +1,8 @@
 """Random sentences of two clauses that make sense together."""
 
+import random
+from typing import Any
+
 from keras_transformer.datasets.korean_english.clauses import (
     PEOPLE,
     action,
@@ -19,6 +22,7 @@ from keras_transformer.datasets.korean_english.lexicon import (
     THINGS,
     VERBS,
     WEATHER,
+    Person,
 )
 from keras_transformer.datasets.korean_english.meaning import Clause, Pair, Thing
 
@@ -42,7 +46,7 @@ CONSEQUENCES = {
 }
 
 
-def joined(rng):
+def joined(rng: random.Random) -> Pair:
     """Two clauses in one sentence."""
     return rng.choice(
         (and_then, each_their_own, likes_but, although, therefore, therefore, whenever)
@@ -71,7 +75,7 @@ def _plain(rng, who, tense, verb=None):
         )
 
 
-def and_then(rng):
+def and_then(rng: random.Random) -> Pair:
     who, _ = subject(rng)
     tense = rng.choice(("present", "past", "past", "future"))
     first, second = (_plain(rng, who, tense)._replace(at=None) for _ in range(2))
@@ -80,7 +84,7 @@ def and_then(rng):
     return Pair(first, "고", second)
 
 
-def each_their_own(rng):
+def each_their_own(rng: random.Random) -> Pair:
     one = rng.choice(PEOPLE)
     other = SPEAKER if chance(rng, 0.3) else other_person(rng, one)
     tense = rng.choice(("present", "past"))
@@ -90,7 +94,7 @@ def each_their_own(rng):
     return Pair(first, "고", second)
 
 
-def likes_but(rng):
+def likes_but(rng: random.Random) -> Pair:
     who, said = subject(rng)
     like = VERBS["좋아하다", "like"]
     one, other = rng.sample(things(rng.choice(("taste", "drink", "pet", "interesting"))), 2)
@@ -107,9 +111,9 @@ def likes_but(rng):
     return Pair(first, "지만", second)
 
 
-def although(rng):
+def although(rng: random.Random) -> Pair:
     if chance(rng, 0.5):
-        first = quality(rng)._replace(question=False, negative=None)
+        first: Any = quality(rng)._replace(question=False, negative=None)
         # One of each: what speaks for a thing, and what against it.
         fitting = FOR if first.predicate.ko in AGAINST else AGAINST
         kinds = set(first.subject.noun.kinds)
@@ -124,7 +128,7 @@ def although(rng):
     return Pair(first, "지만", first._replace(predicate=ADJECTIVES[better]))
 
 
-def consequence(rng, cause, who, tense):
+def consequence(rng: random.Random, cause: str, who: Person, tense: str) -> Clause:
     """Something from `CONSEQUENCES`, as a clause."""
     what = rng.choice(CONSEQUENCES[cause])
     negative = "못" if what.startswith("못 ") else None
@@ -154,14 +158,14 @@ def _cause(rng, who, tense):
     return Clause(who, ADJECTIVES[cause], tense=tense, said=who is not SPEAKER or chance(rng, 0.6))
 
 
-def therefore(rng):
+def therefore(rng: random.Random) -> Pair:
     who, _ = subject(rng)
     tense = rng.choice(("present", "past", "past"))
     first = _cause(rng, who, tense)
     return Pair(first, "어서", consequence(rng, first.predicate.ko, who, tense))
 
 
-def whenever(rng):
+def whenever(rng: random.Random) -> Pair:
     who, _ = subject(rng)
     first = _cause(rng, who, "present")
     second = consequence(rng, first.predicate.ko, who, rng.choice(("present", "future")))

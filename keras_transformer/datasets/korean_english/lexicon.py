@@ -1,7 +1,7 @@
 """The words of the corpus, and what goes with what, so that nobody drinks a shoe.
 
-Each table is a line a word. A noun's kinds say which verbs and adjectives take it: whatever is
-`drink` can be drunk. Where English has a choice, the tables make it: one English word for each.
+Each table has one line per word. A noun's kinds say which verbs and adjectives take it: a `drink`
+can be drunk. If English has a choice, the tables make it: each word has one English word.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Noun(NamedTuple):
     en: str
     number: str  # count, mass, pair or name
     kinds: tuple
-    counter: str  # a key of COUNTERS, "" for what is not counted here
+    counter: str  # a key of COUNTERS, or "" if it is not counted here
 
 
 class Person(NamedTuple):
@@ -22,7 +22,7 @@ class Person(NamedTuple):
 
     ko: str
     en: str
-    pronoun: str  # what stands for it in a second clause: I, you, we, they, he, she
+    pronoun: str  # its pronoun in a second clause: I, you, we, they, he, she
     elder: bool = False  # is honoured
     name: bool = False
     mine: str = ""  # 내 (제 when polite) or 우리, before the word
@@ -42,11 +42,11 @@ class Adjective(NamedTuple):
     ko: str
     en: str
     kinds: tuple
-    denied: str = ""  # a word of its own: 맛있다, 맛없다
+    denied: str = ""  # its negation, if that is a word of its own: 맛있다, 맛없다
 
 
 class Weather(NamedTuple):
-    """A whole clause without a subject of ours: "비가 오다", it rains."""
+    """A whole clause without one of our subjects: "비가 오다", it rains."""
 
     ko: str
     subject: str

@@ -20,7 +20,7 @@ from keras_transformer.datasets.korean_english.lexicon import (
 
 
 class Thing(NamedTuple):
-    """A noun with what stands before it; at most one of them, and an adjective."""
+    """A noun with at most one determiner, number or relative clause, and an adjective."""
 
     noun: Noun
     determiner: str = ""  # "", "all" (the whole kind), "the", "this", "that", "my"
@@ -59,7 +59,7 @@ class Pair(NamedTuple):
     second: Clause
 
 
-def clock(hour, minute=0):
+def clock(hour: int, minute: int = 0) -> Time:
     """(3, 15) -> 세 시 십오 분, three fifteen."""
     ko, english = f"{NATIVE[hour]} 시", number(hour)
     if minute == 30:

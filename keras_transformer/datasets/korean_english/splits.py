@@ -1,14 +1,14 @@
 """The corpus: pairs to train on, and tests of what was learnt rather than remembered.
 
-Sentences are split by meaning: all that have the same English, at whatever speech level, stand on
-one side. Beside a random test there is one for each kind of combination that training never has,
-though it has the parts:
+Sentences are split by meaning: all with the same English, at any speech level, are on one side.
+There is a random test, and one for each kind of combination that training never has, although it
+has the parts:
 
     objects     a verb with an object that it never had       시계를 팔다
     topics      nouns seen only as subjects, now as objects   이 치즈는 맛있다 -> 치즈를 먹다
     tenses      a verb in a tense that it never had
     levels      a verb at a speech level that it never had
-    clauses     verbs seen only alone, now in two clauses
+    clauses     verbs seen only in single clauses, now in two
     counts      a number with a counter that it never had     세 잔
 """
 
@@ -40,7 +40,7 @@ from keras_transformer.datasets.korean_english.lexicon import (
     WEATHER,
     Verb,
 )
-from keras_transformer.datasets.korean_english.meaning import Pair, Thing
+from keras_transformer.datasets.korean_english.meaning import Clause, Pair, Thing
 
 TESTS = ("random", "objects", "topics", "tenses", "levels", "clauses", "counts")
 
@@ -65,7 +65,7 @@ CLAUSES = {"부르다", "찍다", "공부하다", "빌리다"}
 COUNTS = _combinations("3 잔, 7 병, 4 권, 5 마리, 2 대, 6 개, 3 명, 8 송이")
 SIZE, TEST_SIZE = 24_000, 300
 
-# What a learner types first. No split has these meanings, at any speech level.
+# What a learner types first. No split has these meanings at any speech level.
 PROBES = (
     ("나는 커피를 좋아해", "I love coffee"),
     ("나는 집에 간다", "I go home"),
@@ -105,8 +105,8 @@ POLITE_PROBES = (
 )
 
 
-def held_out(meaning, level):
-    """The tests, of `TESTS`, that hold a combination of this sentence."""
+def held_out(meaning: Clause | Pair, level: str) -> set[str]:
+    """Returns the tests that test a combination of words in this sentence."""
     found = set()
     clauses = list(_clauses(meaning))
     for clause in clauses:
@@ -131,7 +131,7 @@ def held_out(meaning, level):
 
 
 def _clauses(meaning):
-    """Every clause of a sentence, relative ones with the noun that they stand before as object."""
+    """Yields every clause of a sentence. A relative clause gets the noun it describes as object."""
     for clause in (meaning.first, meaning.second) if isinstance(meaning, Pair) else (meaning,):
         yield clause
         for what in (clause.subject, clause.object):
@@ -139,8 +139,8 @@ def _clauses(meaning):
                 yield what.relative._replace(object=Thing(what.noun))
 
 
-def levels(meaning):
-    """The speech levels that a meaning can be said at: 너 is for friends only."""
+def levels(meaning: Clause | Pair) -> tuple[str, ...]:
+    """Returns the speech levels that a meaning can be said at: 너 is only for friends."""
     if any(LISTENER in (clause.object, clause.to) for clause in _clauses(meaning)):
         return LEVELS[:2]
     return LEVELS
