@@ -164,6 +164,24 @@ def test_a_layer_made_too_late_is_explained():
     assert "Let make_layers return their layers" in error.value.__notes__[0]
 
 
+# --- files
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("causal", ["embedding", "decoder"]),
+        ("masked", ["embedding", "encoder"]),
+        ("classifier", ["embedding", "encoder", "classes"]),
+        ("vision", ["embedding", "encoder", "logits"]),
+    ],
+)
+def test_files_know_the_weights_by_these_layers_in_this_order(name, layers):
+    # Fails if: a layer gets another name or place, so that earlier files cannot be loaded.
+    paths = [weight.path.split("/")[0] for weight in make(name).weights]
+    assert list(dict.fromkeys(paths)) == layers
+
+
 # --- quantised
 
 

@@ -4,13 +4,12 @@ from typing import Any
 
 import keras
 
-from keras_transformer.models.functional import FunctionalModel, arguments_of_model
-from keras_transformer.models.single_stack import embedding_and_stack
+from keras_transformer.models.single_stack import SingleStack
 from keras_transformer.ops import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class CausalLanguageModel(FunctionalModel):
+class CausalLanguageModel(SingleStack):
     """A stack of self-attention that sees no later position, from ids to logits.
 
     ```
@@ -49,27 +48,8 @@ class CausalLanguageModel(FunctionalModel):
     ```
     """
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        num_layers: int = 12,
-        d_model: int = 768,
-        num_heads: int = 12,
-        d_ff: int | None = None,
-        dropout: float = 0.1,
-        *,
-        positions: str = "learned",
-        max_length: int | None = None,
-        name: str | None = None,
-        dtype: Any = None,
-        trainable: bool = True,
-        **block_options: Any,
-    ) -> None:
-        arguments = arguments_of_model(locals(), norm="pre", activation="gelu")
-        super().__init__(keras.Input((None,), dtype="int32", name="token_ids"), **arguments)
-
-    def make_layers(self, dtype: Any, **sizes: Any) -> dict[str, Any]:
-        return embedding_and_stack("decoder", dtype, **sizes)
+    STACK = "decoder"
+    BLOCK_OPTIONS = {"norm": "pre", "activation": "gelu"}
 
     def wire(self, inputs: Tensor) -> Tensor:
         return self.decode(inputs)

@@ -1,17 +1,14 @@
 """A masked language model, BERT (Devlin et al., 2018): hidden tokens from both their sides."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
-from keras_transformer.models.functional import FunctionalModel, arguments_of_model
-from keras_transformer.models.single_stack import embedding_and_stack
+from keras_transformer.models.single_stack import SingleStack
 from keras_transformer.ops import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class MaskedLanguageModel(FunctionalModel):
+class MaskedLanguageModel(SingleStack):
     """An encoder that predicts the tokens that a text's masks hide (section 3.1 there).
 
     ```
@@ -51,29 +48,7 @@ class MaskedLanguageModel(FunctionalModel):
     ```
     """
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        num_layers: int = 12,
-        d_model: int = 768,
-        num_heads: int = 12,
-        d_ff: int | None = None,
-        dropout: float = 0.1,
-        *,
-        positions: str = "learned",
-        max_length: int | None = None,
-        name: str | None = None,
-        dtype: Any = None,
-        trainable: bool = True,
-        **block_options: Any,
-    ) -> None:
-        arguments = arguments_of_model(locals())
-        names = "token_ids", "masked_positions"
-        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
-        super().__init__(inputs, **arguments)
-
-    def make_layers(self, dtype: Any, **sizes: Any) -> dict[str, Any]:
-        return embedding_and_stack("encoder", dtype, **sizes)
+    INPUTS = ("token_ids", "masked_positions")
 
     def wire(self, inputs: dict[str, Tensor]) -> Tensor:
         return self.decode(self.encode(inputs["token_ids"]), inputs["masked_positions"])

@@ -1,44 +1,65 @@
-"""The layers that the models of one stack share."""
+"""What the models of one stack over token ids share."""
 
-from typing import Any
+from typing import Any, ClassVar
+
+import keras
 
 from keras_transformer.layers.encoder import Encoder
 from keras_transformer.layers.positional_embedding import PositionalEmbedding
+from keras_transformer.models.functional import FunctionalModel, arguments_of_model
 
 
-def embedding_and_stack(
-    stack: str,
-    dtype: Any,
-    *,
-    vocabulary_size: int,
-    num_layers: int,
-    d_ff: int | None,
-    positions: str,
-    max_length: int | None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Makes the layers of a model of one stack, which saved files know by these names.
+class SingleStack(FunctionalModel):
+    """A model of token ids with one embedding and one stack, and the arguments of both.
 
-    Args:
-        stack: Name of the `Encoder`: "encoder", or "decoder" if it sees no later position.
-        dtype: The dtype policy of all layers.
-        vocabulary_size, positions, max_length: Of the embedding.
-        num_layers: Of the stack.
-        d_ff: Width of the feed-forward networks; 4 D if None.
-        **options: `d_model`, `num_heads`, `dropout` and further arguments of the layers.
-
-    Returns:
-        `{"embedding": layer, stack: layer}`.
+    A subclass wires them. For the arguments see `CausalLanguageModel`.
     """
-    d_model = options["d_model"]
-    embedding = PositionalEmbedding(
-        vocabulary_size,
-        d_model,
-        positions=positions,
-        max_length=max_length,
-        dropout=options["dropout"],
-        dtype=dtype,
-        name="embedding",
-    )
-    options = {"activation": "gelu", "d_ff": d_ff or 4 * d_model, **options}
-    return {"embedding": embedding, stack: Encoder(num_layers, dtype=dtype, name=stack, **options)}
+
+    INPUTS: ClassVar[tuple[str, ...]] = ("token_ids",)
+    STACK: ClassVar[str] = "encoder"  # "decoder" if it sees no later position
+    BLOCK_OPTIONS: ClassVar[dict[str, Any]] = {}  # defaults that the configuration shows
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int = 12,
+        d_model: int = 768,
+        num_heads: int = 12,
+        d_ff: int | None = None,
+        dropout: float = 0.1,
+        *,
+        positions: str = "learned",
+        max_length: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        **block_options: Any,
+    ) -> None:
+        arguments = arguments_of_model(locals(), **self.BLOCK_OPTIONS)
+        inputs = {each: keras.Input((None,), dtype="int32", name=each) for each in self.INPUTS}
+        super().__init__(inputs if len(inputs) > 1 else inputs["token_ids"], **arguments)
+
+    def make_layers(  # type: ignore[override]
+        self,
+        dtype: Any,
+        *,
+        vocabulary_size: int,
+        num_layers: int,
+        d_ff: int | None,
+        positions: str,
+        max_length: int | None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Makes the embedding and the stack, which saved files know by these names."""
+        embedding = PositionalEmbedding(
+            vocabulary_size,
+            options["d_model"],
+            positions=positions,
+            max_length=max_length,
+            dropout=options["dropout"],
+            dtype=dtype,
+            name="embedding",
+        )
+        options = {"activation": "gelu", "d_ff": d_ff or 4 * options["d_model"], **options}
+        stack = Encoder(num_layers, dtype=dtype, name=self.STACK, **options)
+        return {"embedding": embedding, self.STACK: stack}

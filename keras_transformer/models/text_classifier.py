@@ -8,12 +8,12 @@ from keras.dtype_policies import DTypePolicyMap
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.pooling import MeanPooling
 from keras_transformer.models.functional import FunctionalModel, arguments_of_model
-from keras_transformer.models.single_stack import embedding_and_stack
+from keras_transformer.models.single_stack import SingleStack
 from keras_transformer.ops import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class TextClassifier(FunctionalModel):
+class TextClassifier(SingleStack):
     """The encoder of `MaskedLanguageModel`, the mean of its outputs, and a class for the text.
 
     ```
@@ -68,7 +68,8 @@ class TextClassifier(FunctionalModel):
         **block_options: Any,
     ) -> None:
         arguments = arguments_of_model(locals())
-        super().__init__(keras.Input((None,), dtype="int32", name="token_ids"), **arguments)
+        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+        FunctionalModel.__init__(self, token_ids, **arguments)
 
     def make_layers(self, dtype: Any, *, num_classes: int, **sizes: Any) -> dict[str, Any]:  # type: ignore[override]
         # In full precision: two classes would often have equal logits in bfloat16.
@@ -76,7 +77,7 @@ class TextClassifier(FunctionalModel):
         if isinstance(dtype, DTypePolicyMap) and "classes" in dtype:
             full = dtype["classes"]
         return {
-            **embedding_and_stack("encoder", dtype, **sizes),
+            **super().make_layers(dtype, **sizes),
             "pooling": MeanPooling(dtype=dtype, name="pooling"),
             "dropout": Dropout(sizes["dropout"], dtype=dtype, name="dropout"),
             "classes": keras.layers.Dense(num_classes, dtype=full, name="classes"),
