@@ -226,7 +226,7 @@ def _check_tokenizer(tokenizer):
 
 
 def penalty_of(length_penalty: float | str) -> Callable[[Tensor], Tensor]:
-    """Returns the divisor of a score by length, for the argument `length_penalty` of `translate`."""
+    """Returns the divisor of a score by length, for `length_penalty` of `translate`."""
     alpha = arguments.length_penalty(length_penalty)
     return search.average_penalty() if isinstance(alpha, str) else search.gnmt_penalty(alpha)
 
