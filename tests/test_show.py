@@ -1,4 +1,4 @@
-"""What `keras-transformer show` shows is what the model did."""
+"""Tests that `keras-transformer show` shows what the model did."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ from keras_transformer.visualization import page, shapes, tree
 from keras_transformer.visualization.words import over_words, words_of
 
 TEXT = "나는 집에 간다"
-# What needs no second backend, where each shape of each operation would be compiled.
+# For cases that need no second backend, which would compile every shape of every operation.
 ONE_BACKEND = functools.partial(pytest.param, marks=pytest.mark.tensorflow_only)
 PAIRS = [(TEXT, "I go home"), ("나는 커피를 좋아해", "I love coffee")]
 
@@ -39,7 +39,7 @@ def model(tokenizer):
         tokenizer.vocabulary_size, num_layers=2, d_model=14, num_heads=2, d_ff=19, dropout=0.5
     )
     rng = np.random.default_rng(7)
-    # Sharper than a new model: it ends after some steps, and its beams differ.
+    # With larger weights than a new model's, translations end after some steps, and beams differ.
     model.set_weights(
         [w if w.ndim == 1 else rng.normal(scale=0.5, size=w.shape) for w in model.get_weights()]
     )
@@ -74,7 +74,7 @@ def test_attention_weights_are_distributions_over_what_may_be_seen(model):
     assert (
         not np.triu(weights["decoder"], 1).any() and (weights["decoder"][:, :, :, 2, 0] > 0).all()
     )
-    # The decoder's do not depend on what comes later; all of them on the source.
+    # The decoder's weights do not depend on later tokens. All weights depend on the source.
     other = np.array([[2, 8, 5], [2, 4, 9]])
     for kind in ("decoder", "cross"):
         np.testing.assert_allclose(
@@ -88,7 +88,7 @@ def test_attention_weights_are_distributions_over_what_may_be_seen(model):
 
 
 def test_they_are_the_formulas(model):
-    """softmax(QK^T / sqrt(K)) of the first layer, from its own kernels in float64."""
+    """Computes softmax(QK^T / sqrt(K)) of the first layer from its kernels, in float64."""
     ids = np.array([[5, 7, 3, 8]])
     attention = model.encoder.layers[0].self_attention
     x = ops.convert_to_numpy(model.source_embedding(ids)).astype("float64")[0]
@@ -111,7 +111,7 @@ def test_words_are_what_stands_between_spaces():
     pieces = ["▁나는", "▁집", "에", "▁간", "다", "</s>"]
     assert words_of(pieces) == (["나는", "집에", "간다", "</s>"], [0, 1, 1, 2, 2, 3])
     assert words_of(["<s>", "▁I", "'", "m"]) == (["<s>", "I'm"], [0, 1, 1, 1])
-    assert words_of(["<s>", "I"]) == (["<s>", "I"], [0, 1])  # what follows a special one begins
+    assert words_of(["<s>", "I"]) == (["<s>", "I"], [0, 1])  # a word begins after a special piece
 
 
 # Fails if: queries are summed.
@@ -150,7 +150,7 @@ def test_the_tree_is_the_translators_own_search(
         assert node.kept == any(ids[: len(node.ids)] == node.ids for ids in ways)
     by_step = [len([n for n in nodes if len(n.ids) == step and n.score is None]) for step in (1, 2)]
     assert max(by_step) == beam_size
-    # Every score is the teacher-forced one.
+    # Every score equals the teacher-forced score.
     end = tokenizer.end_id
     texts = [list(node.ids[:-1] if node.ids[-1] == end else node.ids) for node in nodes[1:]]
     scored = translator.token_log_probabilities([(TEXT, text) for text in texts])
@@ -186,7 +186,7 @@ def test_a_given_translation_is_looked_at_instead(translator, uncompiled):
 
 
 @pytest.mark.parametrize("text", ["", "  ", None, ["나는"]])
-def test_nothing_is_refused(translator, text):
+def test_an_empty_text_is_refused(translator, text):
     with pytest.raises(ValueError, match="nothing to show"):
         visualization.explain(translator, text)
 
@@ -310,7 +310,7 @@ def test_the_command_writes_a_new_folder_each_time(model, tokenizer, tmp_path, c
         text = (run / "show" / number / "index.html").read_text(encoding="utf-8")
         printed = capsys.readouterr()
         assert printed.out.strip() and f"{number}/index.html" in printed.err
-        # What training never saw is said on the page and on stderr.
+        # The page and stderr name what training never saw.
         said = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
         shown = data_of(text)["warnings"]
         assert said == [f"{line[0].lower()}{line[1:]} Said once." for line in shown]
