@@ -1,6 +1,6 @@
 """Every fast way in ops/ gives what its plain definition gives: one table, one test.
 
-Files of their own hold what a comparison cannot show: memory, what is read, and statistics.
+What a comparison cannot show is in other files: the memory of attention, what is read of a cache.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class Way(NamedTuple):
     plain: Callable
     inputs: list  # arrays, or shapes of arrays of random numbers
     trained: bool = True  # whether gradients are compared too
-    compiled: bool = True  # whether it is compared compiled too
+    compiled: tuple = ("float32",)  # the dtypes in which it is compared compiled too
     dtypes: tuple = tuple(TOLERANCE)
     backends: tuple = ("tensorflow", "jax", "torch")
     tolerance: float = 0.0  # beside that of the dtype
@@ -101,6 +101,7 @@ for scale in (1, 100):
             lambda logits, eps=eps: crossentropy.smoothed_token_nats(LABELS, logits, eps),
             lambda logits, eps=eps: crossentropy.plain_token_nats(LABELS, logits, eps),
             [logits],
+            compiled=("float32", "bfloat16"),
         )
     WAYS[f"token_nats {scale}"] = Way(
         lambda logits: crossentropy.token_nats(LABELS, logits),
@@ -114,6 +115,7 @@ for training in (False, True):
         lambda x, gamma, beta, t=training: normalize.normalize(x, gamma, beta, 1e-3, t),
         lambda x, gamma, beta: normalize.plain_normalize(x, gamma, beta, 1e-3),
         [3 + RANDOM.normal(size=(2, 7, 13)), 1 + 0.5 * RANDOM.normal(size=13), (13,)],
+        compiled=("float32", "bfloat16"),
     )
 
 # Attention of 7 queries to 13 keys, or to itself if causal.
@@ -237,9 +239,7 @@ for size in (125 * 11, 128 * 9, 13, 2003):
         [scores],
         trained=False,
     )
-    WAYS[f"highest {size} as plain"] = Way(
-        top_k.highest, top_k.plain_highest, [scores], trained=False
-    )
+WAYS["highest as plain"] = Way(top_k.highest, top_k.plain_highest, [scores], trained=False)
 
 
 def statistics(dropout, rate):
@@ -260,7 +260,7 @@ for rate in (0.1, 0.3, 0.75):
         statistics(random_bits.plain_dropout, rate),
         [],
         trained=False,
-        compiled=False,
+        compiled=(),
         dtypes=("float32",),
         tolerance=0.01,  # about 5 deviations of a difference
     )
@@ -292,7 +292,7 @@ WAYS["beams that share a cache"] = Way(
     lambda: beams_step_by_step(False),
     [],
     trained=False,
-    compiled=False,
+    compiled=(),
     dtypes=("float32",),
 )
 
@@ -369,7 +369,7 @@ WAYS["fused_adam"] = Way(
     adam(plain_adam),
     [(7, 5), (7, 5), RANDOM.random((7, 5)), (7, 5)],
     trained=False,
-    compiled=False,
+    compiled=(),
     dtypes=("float32",),
     backends=("tensorflow",),
 )
@@ -380,7 +380,7 @@ def cases():
         marks = [] if BACKEND in way.backends else [pytest.mark.skip("is not on this backend")]
         for dtype in way.dtypes:
             yield pytest.param(way, dtype, False, id=f"{name}-{dtype}", marks=marks)
-            if way.compiled and dtype != "float16":
+            if dtype in way.compiled:
                 yield pytest.param(way, dtype, True, id=f"{name}-{dtype}-compiled", marks=marks)
 
 
