@@ -1,19 +1,19 @@
-"""The paper's Table 3 on a machine of your own: every row from (A) to (E), small, and what it says.
+"""The paper's Table 3 on your own machine: every row from (A) to (E), in small, and what it says.
 
     python recipes/ablate_paper.py --quick                 # each row once, within the hour
     python recipes/ablate_paper.py --precision bfloat16    # two seeds of each, overnight
     python recipes/ablate_paper.py --rows C-layers-2 D-dropout-0 --seeds 1 2
     tensorboard --logdir runs/table3                       # HPARAMS has the table
 
-Each row keeps its ratios to the paper's base: a row of twice the d_ff has twice the d_ff of the
-small base here. Heads, dropout, smoothing and the formula of the schedule are the paper's own; the
-warm-up is shorter, and the norm comes first (--norm post has the paper's), which learns sooner. As
-for Table 3 there, no checkpoints are averaged, and the figures are of the development text. The
-same command again goes on where it was stopped; rows and seeds may be added.
+Each row keeps its ratios to the paper's base: a row with twice the d_ff has twice the d_ff of the
+small base here. Heads, dropout, smoothing and the formula of the schedule are the paper's. The
+warm-up is shorter, and the norm comes first, which learns sooner (--norm post is the paper's). As
+in the paper, no checkpoints are averaged for Table 3, and the figures are of the development text.
+The same command continues where it was stopped. You may add rows and seeds.
 
-The data is Multi30k English-German (in the folder multi30k_en_de of KERAS_TRANSFORMER_DATA, else
-downloaded, 4 MB), or any parallel text. The run directory gets table3.json, table3.txt and
-table3.png, and below ROW/seed-N a run of each training, to `keras-transformer translate` with.
+The data is Multi30k English-German (from the folder multi30k_en_de of KERAS_TRANSFORMER_DATA, or
+downloaded, 4 MB), or any parallel text. The run directory gets table3.json, table3.txt, table3.png,
+and in ROW/seed-N a run of each training, for `keras-transformer translate`.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from keras_transformer.runs.options import positive
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
 FULL = {
     "run_dir": "runs/table3",
@@ -57,7 +58,7 @@ QUICK = {
     "tokens_per_batch": 2048,
     "beam_size": 1,
 }
-# What may differ when a run is resumed: no training that was begun is another one for it.
+# What may change when a run is resumed, because it does not change a training that has begun.
 FILES = ("train_source", "train_target", "valid_source", "valid_target")
 CHANGEABLE = ("rows", "seeds", "run_dir", "data", *FILES)
 
@@ -94,14 +95,14 @@ def parse(argv):
         metavar="ROW",
         help=f"of {', '.join(kt.models.TABLE_3)}; all, and always the base",
     )
-    option("--seeds", "each row is trained once with each", type=int, nargs="+", metavar="N")
-    option("--run-dir", "all that comes out")
+    option("--seeds", "each row is trained once per seed", type=int, nargs="+", metavar="N")
+    option("--run-dir", "folder of the results")
     parser.add_argument("--data", type=Path, help="folder with Multi30k: train.*, val.*")
     parser.add_argument("--source", default="en", help="language of Multi30k: en, de, fr, cs")
     parser.add_argument("--target", default="de")
     for name in FILES:
         parser.add_argument(
-            f"--{name.replace('_', '-')}", metavar="FILE", help="other text, a sentence a line"
+            f"--{name.replace('_', '-')}", metavar="FILE", help="other text, one sentence per line"
         )
     parser.add_argument(
         "--tokenize", help="sacreBLEU's; none for Multi30k, which is tokenized, 13a for files"
@@ -116,12 +117,7 @@ def parse(argv):
     option("--tokens-per-batch", "positions on either side", type=positive)
     parser.add_argument("--validate-every", type=positive, default=250, help="updates; 250")
     option("--beam-size", "of the search; 1 is greedy", type=positive)
-    parser.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bfloat16"),
-        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
-    )
+    shared.add_precision(parser)
     args = parser.parse_args(argv)
     for key, value in (QUICK if args.quick else FULL).items():
         if getattr(args, key) is None:
@@ -136,11 +132,7 @@ def parse(argv):
             "and no --data, or none of them"
         )
     args.tokenize = args.tokenize or ("13a" if any(files) else "none")
-    if args.updates % args.validate_every:
-        parser.error(
-            f"--updates {args.updates} is no multiple of {args.validate_every}, the "
-            "updates from one validation to the next: change it or --validate-every"
-        )
+    shared.require_whole_validations(parser, args)
     return args
 
 
@@ -154,7 +146,7 @@ class Text(NamedTuple):
 
 
 def ablate(args):
-    """Trains what is not yet trained, and reports."""
+    """Trains the rows that are not trained yet, and reports."""
     scale = ablation_rows.Scale(
         args.layers, args.d_model, d_ff=4 * args.d_model, dropout=args.dropout
     )
@@ -178,7 +170,7 @@ def ablate(args):
             ]
             columns = {name: {each[name] for each in columns} for name in columns[0]}
             write_hparams_columns(run.path, columns, ["perplexity", "bleu"])
-        # A whole table after the first seed, a better one after each that follows.
+        # Seed by seed, so that the table is complete after the first and better after each other.
         results, trainings = [], [(seed, name) for seed in args.seeds for name in rows]
         for number, (seed, name) in enumerate(trainings, start=1):
             folder = run.path / name / f"seed-{seed}"
@@ -190,7 +182,7 @@ def ablate(args):
 
 
 def read(args):
-    """The pairs to train on and to validate with."""
+    """Returns the pairs to train on and those to validate with."""
     if args.train_source:
         files = [getattr(args, name) for name in FILES]
         return kt.data.read_parallel(*files[:2]), kt.data.read_parallel(*files[2:])
@@ -207,7 +199,7 @@ def read(args):
 
 
 def encode(train, valid, folder, args):
-    """Vocabulary and ids, made once and kept in the run directory."""
+    """Makes vocabulary and ids once, and keeps them in the run directory."""
     vocabulary = folder / "tokenizer.model"
     if not vocabulary.exists():
         kt.text.train_tokenizer(train, args.vocabulary_size).save(vocabulary)
@@ -222,28 +214,24 @@ def encode(train, valid, folder, args):
 
 
 def updates_of(name, args):
-    """How long a row trains: big three times as long, as in the paper, unless it is to be quick."""
+    """Returns how long a row trains: big three times as long, as in the paper, unless --quick."""
     if args.quick:
         return args.updates
     return args.updates * kt.models.TABLE_3[name].updates // kt.models.TABLE_3["base"].updates
 
 
 def train_row(folder, name, options, seed, args, text):
-    """Trains one row with one seed, or goes on with it, and writes its result.json."""
+    """Trains one row with one seed, or continues it, and writes its result.json."""
     keras.backend.clear_session()  # of the row before
     gc.collect()
     kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(seed)
-    row = kt.models.TABLE_3[name]
     updates = updates_of(name, args)
     plan = kt.data.BatchPlan(text.train, args.tokens_per_batch, seed=seed)
     validation = plan.evaluation(text.valid)
     model = kt.models.Transformer(text.tokenizer.vocabulary_size, **options, norm=args.norm)
-    model.compile(
-        optimizer=kt.optimizers.PaperAdam(options["d_model"], args.warmup_steps),
-        loss=kt.losses.SmoothedCrossentropy(row.label_smoothing),
-        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
-    )
+    optimizer = kt.optimizers.PaperAdam(options["d_model"], args.warmup_steps)
+    shared.compile_for_tokens(model, optimizer, kt.models.TABLE_3[name].label_smoothing)
     with kt.RunDirectory.start(folder, {"row": name, "seed": seed, "updates": updates}) as run:
         text.tokenizer.save(run.path / "tokenizer.model")
         run.fit(
@@ -267,13 +255,12 @@ def train_row(folder, name, options, seed, args, text):
         )
         result = {"row": name, "seed": seed, "updates": updates, **figures}
         result |= {"parameters": model.count_params(), "signature": bleu.signature}
-        kt.files.write_json(
-            folder / "result.json", result
-        )  # last: what is here is not trained again
+        # Written last, because a row with a result is not trained again.
+        kt.files.write_json(folder / "result.json", result)
 
 
 def report(folder, results, args, print_it):
-    """Writes the table, the same as JSON, and the picture."""
+    """Writes the table as text, as JSON, and as a picture."""
     search = "greedy" if args.beam_size == 1 else f"beam {args.beam_size}, alpha 0.6"
     settings = {**vars(args), "search": search, "signature": results[0]["signature"]}
     summary = ablation_report.summarize(results)

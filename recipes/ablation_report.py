@@ -1,10 +1,10 @@
-"""What rows of Table 3 say: each against the base, beside the paper; for ablate_paper.py.
+"""What rows of Table 3 say, compared with the base and the paper; for ablate_paper.py.
 
-A difference is judged together with its noise, as the interval difference - noise to difference +
-noise. With two seeds or more that is the 95 % interval of Student's t, with the deviation over
-seeds pooled over all rows; so of 20 differences that are none, one comes out as one. With one seed
-each, the noise is stated, not measured: 5 % of perplexity, 1 BLEU. Perplexity is compared by its
-logarithm, so its differences are shares of the base's.
+A difference is judged by an interval, from difference - noise to difference + noise. With two seeds
+or more that is the 95 % interval of Student's t, with the deviation over seeds pooled over all
+rows. So one of 20 differences is found by chance. With one seed per row the noise is assumed, not
+measured: 5 % of perplexity, 1 BLEU. Perplexity is compared by its logarithm, so its differences
+are shares of the base's.
 """
 
 import math
@@ -25,15 +25,15 @@ class Metric(NamedTuple):
     """How one figure is compared."""
 
     name: str  # of the attribute of a row and of the key of a result
-    unit: float  # the paper's last digit: a difference of no more is rounding
-    one_seed: float  # noise where no row has two seeds
+    unit: float  # the paper's last digit: so small a difference is rounding
+    one_seed: float  # the noise if no row has two seeds
 
 
 PERPLEXITY = Metric("perplexity", 0.01, math.log(1.05))
 BLEU = Metric("bleu", 0.1, 1.0)
 
-# The paper's conclusions (section 6.2), and the rows that each stands on. Which way a row should
-# move, for each metric on its own, is read off the paper's figures.
+# The paper's conclusions (section 6.2), and the rows that support each. The direction in which a
+# row should move is taken from the paper's figures, separately for each metric.
 CONCLUSIONS = {
     "fewer heads are worse": ("A-heads-1", "A-heads-4"),
     "too many heads are worse": ("A-heads-32",),
@@ -51,16 +51,16 @@ CONCLUSIONS = {
 
 
 class Judgement(NamedTuple):
-    """One row against the base, by one metric."""
+    """One row compared with the base, by one metric."""
 
     expected: str  # "higher", "lower" or "equal", from the paper
-    difference: float  # of the means; of the logarithms for perplexity
+    difference: float  # of the means; for perplexity of the logarithms
     noise: float
     verdict: str
 
 
 def expected(name, metric):
-    """Which way the paper's own figures of this row lie from those of the base."""
+    """Returns in which direction the paper's figures of this row differ from the base."""
     row, base = (getattr(TABLE_3[each], metric.name) for each in (name, "base"))
     if abs(row - base) < 1.5 * metric.unit:
         return "equal"
@@ -68,17 +68,17 @@ def expected(name, metric):
 
 
 def judge(figures, metric):
-    """Whether each row lies from the base as it does in the paper.
+    """Judges whether each row differs from the base as it does in the paper.
 
     Args:
-        figures: `{row: [figure of each seed]}`, `"base"` among them.
+        figures: `{row: [figure of each seed]}`, including `"base"`.
         metric: `PERPLEXITY` or `BLEU`.
 
     Returns:
-        `{row: Judgement}` of all rows but the base. A row that should be higher is seen where the
-        whole interval is above 0, not seen where all of it is below; one that should be equal is
-        seen where all of it is within 2 % of the base, not seen where all of it is outside. Else it
-        is undecided.
+        `{row: Judgement}` of all rows except the base. A row that should be higher is seen if the
+        whole interval is above 0, and not seen if all of it is below. A row that should be equal is
+        seen if the whole interval is within 2 % of the base, and not seen if all of it is outside.
+        Otherwise it is undecided.
     """
     values = {name: np.array(each, float) for name, each in figures.items()}
     band = ABOUT_EQUAL * values["base"].mean()
@@ -111,16 +111,16 @@ def _verdict(direction, low, high, band):
 
 
 def student(freedom):
-    """The two-sided 5 % point of Student's t."""
+    """Returns the two-sided 5 % point of Student's t."""
     if freedom <= len(STUDENT):
         return STUDENT[freedom - 1]
-    return 1.96 + 2.37 / freedom + 2.82 / freedom**2  # from the normal one, to 0.002
+    return 1.96 + 2.37 / freedom + 2.82 / freedom**2  # within 0.002; 1.96 is the normal one
 
 
 def conclude(judgements):
-    """The conclusions that have rows in `judgements`: `{conclusion: (verdict, [verdicts])}`.
+    """Returns `{conclusion: (verdict, [verdicts])}` of those that have rows in `judgements`.
 
-    Seen where all its rows are, not seen where a row is not, else undecided.
+    A conclusion is seen if all its rows are, not seen if one is not, and undecided otherwise.
     """
     found = {}
     for conclusion, rows in CONCLUSIONS.items():
@@ -132,10 +132,10 @@ def conclude(judgements):
 
 
 def summarize(results):
-    """All there is to say of the results, as JSON values.
+    """Returns rows and conclusions as JSON values.
 
     Args:
-        results: a list of `{"row", "seed", "parameters", "perplexity", "bleu"}`, one a training.
+        results: A list of `{"row", "seed", "parameters", "perplexity", "bleu"}`, one per training.
     """
     rows = {}
     for name in TABLE_3:
@@ -166,7 +166,7 @@ def summarize(results):
 
 
 def table(summary):
-    """The summary as text: figures and their deviations beside the paper's, then conclusions."""
+    """Returns the summary as text: figures with deviations beside the paper's, then conclusions."""
     lines = [
         f"{'':<20}{'parameters':>12}  {'perplexity':<18}{'paper':>6}  {'as there?':<11}"
         f"{'BLEU':<16}{'paper':>6}  as there?"
@@ -214,7 +214,7 @@ def _noise(summary):
 
 
 def draw(summary):
-    """A figure: each row against the base, by both metrics, and the paper's rows beside them."""
+    """Draws each row compared with the base, by both metrics, beside the paper's rows."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 

@@ -17,14 +17,14 @@ class Scale(NamedTuple):
 
 
 def scaled(row, scale):
-    """The arguments of `Transformer` with which `row` is to `scale` as it is to the paper's base.
+    """Returns the arguments of `Transformer` that keep the row's ratios to the paper's base.
 
     Args:
-        row: a row of `TABLE_3`.
-        scale: a `Scale`.
+        row: A row of `TABLE_3`.
+        scale: The small base.
 
     Raises:
-        ValueError: where a size comes out as no whole number.
+        ValueError: If a size is no whole number.
 
     Example:
 
@@ -64,7 +64,7 @@ def scaled(row, scale):
 
 
 def scaled_rows(names, scale):
-    """The arguments of these rows, and the errors of those that do not fit the scale."""
+    """Returns the arguments of these rows, and the errors of those that do not fit the scale."""
     rows, misfits = {}, {}
     for name in names:
         try:
@@ -75,7 +75,7 @@ def scaled_rows(names, scale):
 
 
 def setting_of(name, options):
-    """What TensorBoard's table shows of a row."""
+    """Returns what TensorBoard's table shows of a row."""
     head = options["d_model"] // options["num_heads"]
     widths = {"key_dim": head, "value_dim": head, "positions": "sinusoidal"}
     shown = {"row": name, "label_smoothing": TABLE_3[name].label_smoothing, **widths, **options}

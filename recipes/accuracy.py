@@ -1,20 +1,20 @@
-"""How sure a share of right answers is, and whether two classifiers really differ."""
+"""How certain a share of right answers is, and whether two classifiers really differ."""
 
 import math
 
 
 def binomial_interval(right, count):
-    """The 95 % interval of a share of right answers, by Wilson's score.
+    """Returns the 95 % interval of a share of right answers, by Wilson's score.
 
     Args:
-        right: how many of the answers were right.
-        count: how many there were.
+        right: How many of the answers were right.
+        count: How many there were.
 
     Returns:
         The lower and the upper end, between 0 and 1.
 
     Raises:
-        ValueError: unless 0 <= right <= count and count > 0.
+        ValueError: Unless 0 <= right <= count and count > 0.
 
     Example:
 
@@ -31,18 +31,18 @@ def binomial_interval(right, count):
 def mcnemar(first_right, second_right):
     """McNemar's exact test: do two classifiers of the same examples differ in accuracy?
 
-    Only examples that one of them has right and the other wrong can tell; were the two equally
-    good, each such example would fall on either side with probability 1/2.
+    Only the examples count that one classifier has right and the other has wrong. If both were
+    equally good, each such example would fall on either side with probability 1/2.
 
     Args:
-        first_right, second_right: booleans, one an example, True = answered rightly.
+        first_right, second_right: One boolean per example, True = answered correctly.
 
     Returns:
-        The examples that the first alone has right, those that the second alone has, and the
-        two-sided probability of a difference as large as theirs by chance.
+        The number of examples that only the first has right, the number that only the second has
+        right, and the two-sided probability of so large a difference by chance.
 
     Raises:
-        ValueError: if the two are not of one length.
+        ValueError: If the two differ in length.
 
     Example:
 
@@ -56,7 +56,7 @@ def mcnemar(first_right, second_right):
     pairs = [(bool(a), bool(b)) for a, b in zip(first_right, second_right, strict=True)]
     first, second = pairs.count((True, False)), pairs.count((False, True))
     together, smaller = first + second, min(first, second)
-    # The smaller tail of a fair coin, exactly: its binomial coefficients one from the other.
+    # The smaller tail of a fair coin, exactly: each binomial coefficient comes from the last one.
     coefficient = tail = 1
     for k in range(1, smaller + 1):
         coefficient = coefficient * (together - k + 1) // k

@@ -1,15 +1,14 @@
-"""A Vision Transformer (Dosovitskiy et al., 2020) that tells images apart: digits, or yours.
+"""A Vision Transformer (Dosovitskiy et al., 2020) that classifies images: digits, or your own.
 
     python recipes/classify_images.py --data mnist.npz     # MNIST as one file, or its folder
-    python recipes/classify_images.py --data FOLDER        # own images: a sub-folder for each class
+    python recipes/classify_images.py --data FOLDER        # own images: a sub-folder per class
     python recipes/classify_images.py --task cifar10       # downloads CIFAR-10, 170 MB; for a GPU
     python recipes/classify_images.py --classify 7.png     # what the trained model sees there
     python recipes/classify_images.py --classify 7.png --picture attention.png
 
 Without --data it looks for mnist/mnist.npz in the folder that KERAS_TRANSFORMER_DATA names. Part of
-the training images is held out to validate on; the test images are looked at once, at the end. In
-training the images are moved by a few pixels. MNIST's digits are white on black: so are those to
-classify.
+the training images is held out for validation. The test images are used once, at the end. Training
+moves the images by a few pixels. MNIST's digits are white on black, and yours must be too.
 """
 
 import argparse
@@ -27,8 +26,9 @@ from keras_transformer.data.images import scaled
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
-# What suits a task: digits in minutes on two CPU cores; photographs on a GPU.
+# Defaults of each task: digits take minutes on two CPU cores, photographs need a GPU.
 DEFAULTS = {
     "mnist": {"patch": 7, "width": 96, "layers": 4, "heads": 4, "dropout": 0.0},
     "cifar10": {"patch": 4, "width": 256, "layers": 6, "heads": 8, "dropout": 0.1},
@@ -66,12 +66,7 @@ def main():
     parser.add_argument("--pooling", choices=("class", "mean"), default="class")
     parser.add_argument("--validate-every", type=int, default=500, help="updates")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bfloat16"),
-        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
-    )
+    shared.add_precision(parser)
     parser.add_argument("--classify", type=Path, metavar="FILE", help="this image; trains nothing")
     parser.add_argument(
         "--picture",
@@ -90,8 +85,7 @@ def main():
     for name, value in DEFAULTS[task].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if args.updates % args.validate_every:
-        parser.error(f"--updates {args.updates} is no multiple of --validate-every")
+    shared.require_whole_validations(parser, args)
     training, valid = split(*training, min(5000, len(training[0]) // 10))
     model, plan, seconds = fit(args, task, training, valid, classes)
     right = model.evaluate(plan.evaluation(*test), verbose=0, return_dict=True)["token_accuracy"]
@@ -108,7 +102,7 @@ def main():
 
 
 def fit(args, task, training, valid, classes):
-    """Trains, or continues: the model, its plan, and the seconds of training."""
+    """Trains, or continues. Returns the model, its plan, and the seconds of training."""
     plan = kt.data.ImagePlan(*training, args.batch, args.seed, **AUGMENTATION[task])
     kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(args.seed)
@@ -122,18 +116,12 @@ def fit(args, task, training, valid, classes):
         dropout=args.dropout,
         pooling=args.pooling,
     )
-    warmup = min(500, args.updates // 2)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, args.updates - warmup, alpha=0.01, warmup_target=args.rate, warmup_steps=warmup
+    rate = shared.cosine(args.updates, args.rate, min(500, args.updates // 2), alpha=0.01)
+    optimizer = kt.optimizers.PaperAdam(
+        learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.05, global_clipnorm=1.0
     )
-    none = {"ignore_class": None}  # every class is one to learn, and every image has a label
-    model.compile(
-        optimizer=kt.optimizers.PaperAdam(
-            learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.05, global_clipnorm=1.0
-        ),
-        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1, **none),
-        weighted_metrics=[kt.metrics.NatsPerToken(**none), kt.metrics.TokenAccuracy(**none)],
-    )
+    # An image is one label, and class 0 is no padding.
+    shared.compile_for_tokens(model, optimizer, ignore_class=None)
     names = (*DEFAULTS[task], "batch", "pooling", "validate_every", "seed", "precision")
     settings = {"recipe": "classify_images", "task": task, "classes": classes}
     settings |= {"images": training[0].shape, **{name: getattr(args, name) for name in names}}
@@ -174,7 +162,7 @@ def draw(model, image, path):
 
 
 def read(args):
-    """The task, images to train on, images to test with, names of the classes."""
+    """Returns the task, images to train on, images to test with, and names of the classes."""
     if args.task == "cifar10":
         return "cifar10", *read_cifar10(), CIFAR10
     path = args.data
@@ -193,7 +181,7 @@ def read(args):
 
 
 def read_npz(path):
-    """MNIST as Keras keeps it: x_train and x_test [N, Y, X], y_train and y_test [N]."""
+    """Reads MNIST in Keras' format: x_train and x_test [N, Y, X], y_train and y_test [N]."""
     if not path.is_file():
         raise ValueError(f"no such file: {path}; give MNIST as Keras keeps it, mnist.npz")
     try:
@@ -210,7 +198,7 @@ def read_npz(path):
 def read_cifar10():
     try:
         found = keras.datasets.cifar10.load_data()
-    except Exception as error:  # Keras raises no other where it cannot download
+    except Exception as error:  # Keras raises a plain Exception if it cannot download
         raise ValueError(
             f"CIFAR-10 is not there and could not be downloaded ({error}): connect to the network, "
             "or put Keras' cifar-10-batches-py-target into ~/.keras/datasets"
@@ -219,7 +207,7 @@ def read_cifar10():
 
 
 def read_folder(folder, size):
-    """Own images, resized; a tenth of them, but one at least, to test with."""
+    """Reads your own images, resized. A tenth of them, and at least one, becomes the test."""
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     files = [
         (path, label)
@@ -241,14 +229,14 @@ def read_folder(folder, size):
 
 
 def read_image(path, shape):
-    """An image file of any kind, resized: integers [Y, X, C], C = 1 or 3."""
+    """Reads an image file of any format, resized: integers [Y, X, C], C = 1 or 3."""
     mode = "grayscale" if shape[2] == 1 else "rgb"
     image = keras.utils.load_img(path, color_mode=mode, target_size=shape[:2])
     return keras.utils.img_to_array(image, dtype="uint8")
 
 
 def split(images, labels, count):
-    """`count` of the images are held out, always the same ones: the others, and those."""
+    """Holds out `count` images, always the same. Returns the others, and those."""
     order = np.random.default_rng(0).permutation(len(images))
     return [(images[part], labels[part]) for part in (order[count:], order[:count])]
 

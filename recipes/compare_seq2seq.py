@@ -10,9 +10,10 @@
     lstm-dot       LSTMs with dot-product attention and input feeding (Luong et al., 2015)
     transformer    `kt.models.Transformer`
 
-All have about as many parameters, see the same batches for as many updates, and are searched by the
-same `kt.Translator`. A run that was stopped goes on with the model that it was in. RUN gets a table
-as JSON and a picture of each: quality against length, training speed, and how far gradients reach.
+All have about the same number of parameters, see the same batches for as many updates, and are
+searched by the same `kt.Translator`. A run that was stopped continues with the model that it was
+training. The run directory gets a table as JSON and a picture of quality against length, training
+speed, and how far gradients reach.
 """
 
 import argparse
@@ -33,10 +34,11 @@ from keras_transformer.progress import say
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
-# After their papers, in small: stacked layers that read the source from its end (4 of them there, 2
-# here; "rnn" has a plain network in the LSTM's place), or one layer in both directions (LSTMs here,
-# gated units and a maxout layer there).
+# Small versions of their papers' models. Sutskever et al. stack 4 layers that read the source from
+# its end, here 2; "rnn" has plain layers instead of LSTMs. Bahdanau et al. have one layer in both
+# directions, of gated units and a maxout layer; here of LSTMs.
 RECURRENT = {
     "rnn": {"cell": "rnn", "num_layers": 2},
     "lstm": {"num_layers": 2},
@@ -47,17 +49,17 @@ MODELS = (*RECURRENT, "transformer")
 
 
 class Settings(NamedTuple):
-    """What a task trains with where nothing else is given."""
+    """The defaults of a task."""
 
     updates: int
     validate_every: int
     layers: int  # of the Transformer's encoder, and of its decoder
     dropout: float
     beam_size: int
-    rates: dict  # at their peak
+    rates: dict  # the learning rates at their peak
 
 
-# The best of up to four for each, after 400 updates on Multi30k, by the validation loss.
+# The best of up to four per model by the validation loss, after 400 updates on Multi30k.
 RATES = {
     "rnn": 0.004,
     "lstm": 0.01,
@@ -65,7 +67,7 @@ RATES = {
     "lstm-dot": 0.005,
     "transformer": 0.006,
 }
-# The best of 0.001, 0.002, 0.004 and 0.008 for each, after 500 updates of "reverse".
+# The best of 0.001, 0.002, 0.004 and 0.008 per model, after 500 updates of "reverse".
 SYMBOL_RATES = {
     "rnn": 0.002,
     "lstm": 0.008,
@@ -90,7 +92,7 @@ def main():
         compare(run.path, args, task, settings)
     say(f"\nin {args.run_dir}: quality, speed and gradient_reach, each .json and .png")
     commands = {"TensorBoard": command("tensorboard", "--logdir", args.run_dir)}
-    if "transformer" in args.models:  # the others' classes are of this recipe
+    if "transformer" in args.models:  # the classes of the others are defined in this recipe
         run = args.run_dir / "transformer"
         translate = command("keras-transformer", "translate", run, rest="< source.txt")
         commands = {"Translate": translate, **commands}
@@ -128,11 +130,7 @@ def arguments():
         if getattr(args, name) is None:
             setattr(args, name, getattr(SETTINGS[args.task], name))
     args.run_dir = args.run_dir or Path(f"runs/compare-{args.task}")
-    if args.updates % args.validate_every or args.updates < 1:
-        parser.error(
-            f"--updates {args.updates} is to be a multiple of --validate-every "
-            f"{args.validate_every}: a checkpoint is written at each validation"
-        )
+    shared.require_whole_validations(parser, args)
     if args.task == "translate" and args.data is None:
         if not (folder := os.environ.get("KERAS_TRANSFORMER_DATA")):
             parser.error("--data names the folder with train.en, train.de, val.*, test2016.*")
@@ -143,19 +141,19 @@ def arguments():
 
 
 def build(name, vocabulary_size, args):
-    """A model of the comparison; the recurrent ones are as wide as the parameters allow."""
+    """Builds a model of the comparison. Recurrent ones are as wide as the parameters allow."""
     dropout = SETTINGS[args.task].dropout
     if name == "transformer":
         return transformer(vocabulary_size, args.layers, args.width, dropout)
-    # All have the same embeddings: any vocabulary will do to compare what comes beside them.
+    # All have the same embeddings, so any vocabulary serves to count the other parameters.
     parameters = beside_embeddings(args.layers, args.width)
     return RecurrentSeq2Seq(
         vocabulary_size,
         matching_units(parameters, args.width, **RECURRENT[name]),
         d_model=args.width,
         dropout=dropout,
-        # Read from its end, what comes first in the source is read last: near the target's first,
-        # but where the target is reversed itself.
+        # Read from its end, the source's first words come last, near the target's first words,
+        # unless the target itself is reversed.
         reverse_source=args.task != "reverse",
         **RECURRENT[name],
     )
@@ -170,31 +168,22 @@ def transformer(vocabulary_size, layers, width, dropout=0.0):
 
 @functools.cache
 def beside_embeddings(layers, width):
-    """How many parameters the Transformer has without its embeddings."""
+    """Returns how many parameters the Transformer has without its embeddings."""
     return transformer(8, layers, width).count_params() - 8 * width
 
 
 def fit(name, path, args, task, settings, reached):
-    """Trains one model, or goes on training it; what `reached` says of it at first, and its log."""
+    """Trains one model, or continues. Returns it, its `reached` before training, and its log."""
     encoded = kt.data.encode_pairs(task.train, task.tokenizer)
     plan = kt.data.BatchPlan(encoded, args.tokens_per_batch, seed=args.seed)
-    beside_embeddings(args.layers, args.width)  # counted once, by a model that draws weights too
+    beside_embeddings(args.layers, args.width)  # before the seed, because counting builds a model
     keras.utils.set_random_seed(args.seed)
     model = build(name, task.tokenizer.vocabulary_size, args)
     print(f"{name}: {model.count_params():,} parameters\n{plan.summary()}")
-    warmup = min(400, args.updates // 4)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        args.updates - warmup,
-        alpha=0.01,
-        warmup_target=SETTINGS[args.task].rates[name],
-        warmup_steps=warmup,
-    )
-    model.compile(
-        optimizer=kt.optimizers.PaperAdam(learning_rate=rate, global_clipnorm=1.0),
-        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
-        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
-    )
+    peak, warmup = SETTINGS[args.task].rates[name], min(400, args.updates // 4)
+    rate = shared.cosine(args.updates, peak, warmup, alpha=0.01)
+    optimizer = kt.optimizers.PaperAdam(learning_rate=rate, global_clipnorm=1.0)
+    shared.compile_for_tokens(model, optimizer)
     start = reached(model)
     with kt.RunDirectory.start(path, {**settings, "model": name}) as run:
         task.tokenizer.save(run.path / "tokenizer.model")
@@ -234,7 +223,7 @@ def compare(path, args, task, settings):
         }
         translator = kt.Translator(model, task.tokenizer)
         hypotheses = translator.translate(sources, args.beam_size, batch_size=128)
-        lines = (line.replace("\n", " ") for line in hypotheses)  # spelled in bytes
+        lines = (line.replace("\n", " ") for line in hypotheses)  # byte pieces can spell it
         kt.files.write_lines(path / name / "hypotheses.txt", lines)
         if args.task == "translate":
             quality[name] = measures.bleu_by_length(sources, references, hypotheses)

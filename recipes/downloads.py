@@ -1,4 +1,4 @@
-"""Fetching public data, once; the recipes share this."""
+"""Downloads of public data, which the recipes share."""
 
 import shutil
 import sys
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def download(url: str, path: Path) -> None:
-    """Fetches a file; a download that broke off is continued when called again.
+    """Downloads a file. Called again, it continues a download that broke off.
 
     Raises:
-        OSError: If it broke off.
+        OSError: If the download breaks off.
     """
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -21,12 +21,12 @@ def download(url: str, path: Path) -> None:
         try:
             response = urllib.request.urlopen(request)
         except urllib.error.HTTPError as error:
-            # Nothing lies past the end: it was complete, but not yet renamed.
+            # The range begins at the end: the file was complete, but not yet renamed.
             if error.code != 416 or error.headers["Content-Range"] != f"bytes */{file.tell()}":
                 raise
         else:
             with response:
-                if response.status != 206:  # the whole file, although only its end was asked for
+                if response.status != 206:  # the server sends the whole file, not its end
                     file.truncate(file.seek(0))
                 expected = file.tell() + int(response.headers["Content-Length"])
                 shutil.copyfileobj(response, file, 2**20)
@@ -39,7 +39,7 @@ def download(url: str, path: Path) -> None:
 
 
 def download_missing(files: dict[Path, str]) -> None:
-    """Fetches the files that are not there yet, given as {path: url}."""
+    """Downloads the files of {path: url} that do not exist yet."""
     for path, url in files.items():
         if not path.exists():
             download(url, path)

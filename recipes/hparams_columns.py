@@ -12,12 +12,12 @@ def write_hparams_columns(
 ) -> None:
     """Declares the columns of the HParams table for all runs under `log_dir`.
 
-    Without it TensorBoard makes a column of every setting and every curve that it finds.
+    Otherwise TensorBoard makes a column of every setting and every curve. Call this once.
 
     Args:
-        log_dir: The folder that `tensorboard --logdir` is given, or one below it. Call this once.
-        hparams: `{name: values}`, the values that a setting takes in the runs: numbers, strings or
-            booleans, of one kind.
+        log_dir: The argument of `tensorboard --logdir`, or a folder in it.
+        hparams: `{name: values}`, the values of a setting in all runs: all numbers, all strings or
+            all booleans.
         metrics: The tags of the scalars that are results.
 
     Example:

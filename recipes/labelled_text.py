@@ -1,4 +1,4 @@
-"""Texts with their classes: NSMC's film reviews, or a file of one's own."""
+"""Texts with their classes: NSMC's film reviews, or a file of your own."""
 
 import numpy as np
 from downloads import download_missing
@@ -10,11 +10,11 @@ OFFICIAL = ("아 더빙.. 진짜 짜증나네요 목소리", "굳 ㅋ")  # the f
 
 
 def nsmc(folder):
-    """Training and test reviews as [(text, class), ...], the classes, and a note on the test.
+    """Returns training and test reviews [(text, class), ...], the classes, and a note on the test.
 
     Raises:
-        FileNotFoundError, ValueError: for a file that is missing or of another format; with the
-            line.
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file has another format. The message names the line.
     """
     train, test = (_read_nsmc(folder, part) for part in ("train", "test"))
     note = (
@@ -30,9 +30,9 @@ def nsmc(folder):
 
 
 def own(path, test_path, seed):
-    """The same of files with a text, a tab and a class on each line, of any classes.
+    """Returns the same for files with a text, a tab and a class per line.
 
-    Without a test file a tenth of the lines is set apart at random.
+    Without a test file a random tenth of the lines becomes the test.
     """
     train = _labelled(path)
     if test_path is None:
@@ -58,14 +58,14 @@ def own(path, test_path, seed):
 
 
 def download(folder):
-    """Fetches the two files of reviews from their public home, once."""
+    """Downloads the two files of reviews that do not exist yet."""
     names = ("ratings_train.txt", "ratings_test.txt")
     download_missing({folder / name: f"{HOME}/{name}" for name in names})
     return folder
 
 
 def _read_nsmc(folder, part):
-    """[(review, 0 or 1), ...] of ratings_train.txt or ratings_test.txt; .tsv serves as well."""
+    """Reads ratings_train.txt (or .tsv) or ratings_test.txt as [(review, 0 or 1), ...]."""
     paths = [folder / f"ratings_{part}{ending}" for ending in (".txt", ".tsv")]
     path = next((path for path in paths if path.exists()), paths[0])
     header, *rows = kt.data.read_tsv(path, 1, 2)
@@ -83,7 +83,7 @@ def _read_nsmc(folder, part):
 
 
 def _labelled(path):
-    """[(text, class), ...] of a file with a text, a tab and a class on each line."""
+    """Reads a file with a text, a tab and a class per line as [(text, class), ...]."""
     rows = kt.data.read_tsv(path)
     for number, (_, label) in enumerate(rows, start=1):
         if not label.strip():

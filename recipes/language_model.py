@@ -3,11 +3,10 @@
     python recipes/language_model.py --text input.txt          # any text; 90 % of it to train on
     python recipes/language_model.py --write "ROMEO:" --top-k 40
 
-By default the setting that nanoGPT's readme gives for a processor: 4 layers, 4 heads, width 128,
-64 characters of context, batches of 12, 2,000 updates, no dropout; AdamW, whose rate peaks after
-100 updates and falls along a cosine to a tenth. The peak is 0.002: of 0.001 (nanoGPT's), 0.0015 and
-0.002 the best here. On tinyshakespeare a validation loss of 1.88 nats per character is published
-there.
+The defaults are nanoGPT's for a CPU: 4 layers, 4 heads, width 128, 64 characters of context,
+batches of 12, 2,000 updates, no dropout, and AdamW with a rate that peaks after 100 updates and
+falls along a cosine to a tenth. The peak is 0.002, the best here of 0.001 (nanoGPT's), 0.0015 and
+0.002. nanoGPT's readme gives a validation loss of 1.88 nats per character on tinyshakespeare.
 """
 
 import argparse
@@ -21,6 +20,7 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
 
 @program("language_model", INTERRUPTED)
@@ -40,7 +40,7 @@ def main():
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--learning-rate", type=float, default=0.002, help="at its peak")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--write", metavar="BEGINNING", help="go on with this text, train nothing")
+    parser.add_argument("--write", metavar="BEGINNING", help="continue this text, train nothing")
     parser.add_argument("--characters", type=int, default=300, help="how many to write")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--top-k", type=int)
@@ -50,9 +50,8 @@ def main():
         print(write(args))
         return
     if args.text is None:
-        parser.error("--text names the text file to learn from, or --write goes on with a text")
-    if args.updates % args.validate_every:
-        parser.error(f"--updates {args.updates} is no multiple of --validate-every")
+        parser.error("--text names the text file to learn from, or --write continues a text")
+    shared.require_whole_validations(parser, args)
 
     text = read(args.text)
     characters = sorted(set(text))
@@ -71,16 +70,11 @@ def main():
         max_length=args.context,
     )
     warmup = min(100, args.updates // 2)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, args.updates - warmup, alpha=0.1, warmup_target=args.learning_rate, warmup_steps=warmup
+    rate = shared.cosine(args.updates, args.learning_rate, warmup, alpha=0.1)
+    optimizer = kt.optimizers.PaperAdam(
+        learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.1, global_clipnorm=1.0
     )
-    model.compile(
-        optimizer=kt.optimizers.PaperAdam(
-            learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.1, global_clipnorm=1.0
-        ),
-        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.0),
-        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
-    )
+    shared.compile_for_tokens(model, optimizer, label_smoothing=0.0)
     settings = {"recipe": "language_model", "characters": characters}
     settings |= {k: v for k, v in vars(args).items() if k in TRAINING}
     settings["text_sha256"] = kt.data.text_sha256(text)
@@ -113,12 +107,12 @@ TRAINING = (
 
 
 def read(path):
-    """The whole text."""
+    """Returns the whole text."""
     return "".join(f"{line}\n" for line in kt.data.read_lines(path))
 
 
 def to_ids(text, characters):
-    """Ids from 1 on, in the order of the characters; 0 is padding."""
+    """Returns ids from 1, in the order of the characters. 0 is padding."""
     number = {character: i for i, character in enumerate(characters, start=1)}
     unknown = sorted(set(text) - set(characters))
     if unknown:
@@ -127,7 +121,7 @@ def to_ids(text, characters):
 
 
 def write(args):
-    """The text that the trained model goes on with."""
+    """Returns the beginning and the trained model's continuation of it."""
     run = kt.RunDirectory.open(args.run_dir)
     characters = kt.files.read_json(run.path / "characters.json")
     prompt = to_ids(args.write or "\n", characters).tolist()

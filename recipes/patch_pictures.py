@@ -1,28 +1,30 @@
-"""What a patch of an image attends to, beside what a convolution sees."""
+"""What a patch of an image attends to, compared with what a convolution sees."""
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_transformer.ops.gradients import gradients
+
 
 def receptive_field(function, image, place):
-    """How strongly each pixel of an image acts on one place of what is computed from it.
+    """Returns how strongly each pixel of an image affects one place of an output.
 
     ```
     r(y, x) = sqrt(sum over channels c, d of (d output[place, d] / d image[y, x, c])^2)
     ```
 
-    0 where a pixel has no say. The slopes are those at this image.
+    It is 0 if a pixel has no effect. The slopes are those at this image.
 
     Args:
-        function: from images [B, Y, X, C] to an output of width D, [B, ..., D], row by row: a Keras
-            model, or any function of `keras.ops`.
-        image: floats [Y, X, C].
-        place: index of the place in the output, without row and width: `(3,)` of [B, S, D],
-            `(7, 7)` of [B, Y, X, D].
+        function: A Keras model, or any function of `keras.ops`, from images [B, Y, X, C] to an
+            output [B, ..., D]. The images must not affect each other.
+        image: Floats [Y, X, C].
+        place: The index of the place in the output, without its first and last axes: `(3,)` for
+            [B, S, D], `(7, 7)` for [B, Y, X, D].
 
     Returns:
-        [Y, X] in NumPy float32.
+        NumPy float32 [Y, X].
 
     Example:
 
@@ -35,36 +37,17 @@ def receptive_field(function, image, place):
     width = function(image).shape[-1]
 
     def chosen(images):
-        # Row d asks for entry d: one backward pass gives the slopes of all entries.
+        # Copy d of the image asks for entry d, so one backward pass gives all slopes.
         at_place = function(images)[(slice(None), *place)]  # [D, D]
         return ops.sum(ops.cast(at_place, "float32") * ops.eye(width))
 
-    slopes = ops.convert_to_numpy(_gradient(chosen, ops.repeat(image, width, axis=0)))
+    [slopes] = gradients(chosen, [ops.repeat(image, width, axis=0)])
+    slopes = ops.convert_to_numpy(slopes)
     return np.sqrt(np.sum(np.square(slopes), axis=(0, -1)))
 
 
-def _gradient(function, x):
-    """The gradient of a scalar function of one tensor."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = function(x)
-        return tape.gradient(value, x)
-    if backend == "jax":
-        import jax
-
-        return jax.grad(function)(x)
-    import torch
-
-    x = x.detach().requires_grad_()
-    return torch.autograd.grad(function(x), x)[0]
-
-
 def layers_of_convolution(num_layers, image_shape, filters=16):
-    """A model of 3 x 3 convolutions, one after another, with random weights: [B, Y, X, filters].
+    """Returns a model of successive 3 x 3 convolutions with random weights.
 
     Example:
 
@@ -86,7 +69,7 @@ def layers_of_convolution(num_layers, image_shape, filters=16):
 
 
 def layers_of_attention(model, num_layers):
-    """The first layers of a `VisionTransformer`: images -> [B, S, D]."""
+    """Returns the first layers of a `VisionTransformer` as a function: images -> [B, S, D]."""
 
     def function(images):
         x = model.embedding(images)
@@ -98,26 +81,26 @@ def layers_of_attention(model, num_layers):
 
 
 def patch_attention(model, image, patch=None):
-    """What one patch of an image attends to, and how far that is from what a convolution sees.
+    """Draws what one patch of an image attends to, and what a convolution would see.
 
-    A row of pictures for each layer of the model:
+    For each layer of the model there is a row of pictures:
 
-    - the attention of the patch to all patches, a heat map for each head; each map has a scale of
-      its own, from 0;
-    - `receptive_field` of the patch after so many layers: every pixel acts on it from the first on;
-    - that of the pixel at its middle after so many 3 x 3 convolutions with random weights: it grows
-      by a pixel a side and layer.
+    - the attention of the patch to all patches, a heat map per head, each with its own scale from
+      0;
+    - `receptive_field` of the patch after this layer: every pixel affects it from the first layer;
+    - that of the pixel in its middle after as many 3 x 3 convolutions with random weights: it grows
+      by one pixel per side and layer.
 
     Args:
-        model: a `VisionTransformer`.
-        image: floats [Y, X, C], as the model takes them.
-        patch: row and column of the patch; by default the one in the middle.
+        model: A `VisionTransformer`.
+        image: Floats [Y, X, C], as the model takes them.
+        patch: The row and column of the patch; the one in the middle unless given.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: where the image or the patch is not one of the model.
+        ValueError: If the image or the patch does not fit the model.
 
     Example:
 
@@ -151,7 +134,7 @@ def patch_attention(model, image, patch=None):
 
     def show(place, values, title="", mark=True, **options):
         axes = figure.add_subplot(grid[place])
-        extent = (0, shape[1], shape[0], 0)  # in pixels, whatever the cells are
+        extent = (0, shape[1], shape[0], 0)  # in pixels
         axes.imshow(values, extent=extent, interpolation="nearest", **options)
         axes.set(xticks=[], yticks=[])
         axes.set_title(title, fontsize=8)
@@ -175,7 +158,7 @@ def patch_attention(model, image, patch=None):
         for j, (field, mark) in enumerate(fields):
             head = ("attention reaches", "convolution reaches")[j] + "\n" if i == 0 else ""
             title = f"{head}{np.count_nonzero(field):,} of {field.size:,} pixels"
-            # Logarithms, as far pixels act weakly; what does not act at all is left white.
+            # Logarithms, because far pixels have weak effects. Pixels without effect stay white.
             logs = np.log10(np.where(field > 0, field / field.max(), np.nan))
             show((i, num_heads + 2 + j), logs, title, mark, vmin=-3, vmax=0, cmap="viridis")
     return figure

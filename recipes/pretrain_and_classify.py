@@ -5,10 +5,10 @@
     python recipes/pretrain_and_classify.py --text TSV     # your own: text, tab, class
     python recipes/pretrain_and_classify.py --classify "배우들 연기가 아깝다"
 
-An encoder first learns to fill in hidden tokens of the training reviews, as BERT does. The same
-model then learns to classify, once from there and once from random weights, with equal budgets:
-the same number of updates at each of as many learning rates. The rate is chosen on training
-reviews that were held out; the test reviews are looked at once, when all is chosen.
+An encoder first learns to fill in hidden tokens of the training reviews, like BERT. The model then
+learns to classify, once from there and once from random weights. Both have equal budgets: as many
+learning rates, and as many updates at each. The rate is chosen on held-out training reviews. The
+test reviews are used once, at the end.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
 NAMES = {"scratch": "from scratch", "finetune": "pre-trained"}
 
@@ -35,10 +36,10 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="folder with NSMC; downloaded where not given")
-    parser.add_argument("--text", type=Path, help="text, tab, class; of any classes, in its place")
-    parser.add_argument("--test-text", type=Path, help="the same to test on; else a tenth of TEXT")
-    parser.add_argument("--unlabelled", type=Path, help="more text to pre-train on, one a line")
+    parser.add_argument("--data", type=Path, help="folder with NSMC; downloaded unless given")
+    parser.add_argument("--text", type=Path, help="instead: text, tab, class; any classes")
+    parser.add_argument("--test-text", type=Path, help="to test on; a tenth of TEXT unless given")
+    parser.add_argument("--unlabelled", type=Path, help="more text to pre-train on, one per line")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/classify"))
     parser.add_argument("--classify", nargs="+", metavar="TEXT", help="train nothing")
     parser.add_argument("--vocabulary-size", type=int, default=8000)
@@ -50,7 +51,7 @@ def main():
     parser.add_argument("--tokens-per-batch", type=int, default=2048)
     parser.add_argument("--pretrain-updates", type=int, default=18_000)
     parser.add_argument("--pretrain-rate", type=float, default=0.001)
-    parser.add_argument("--updates", type=int, default=2000, help="of classification, a rate")
+    parser.add_argument("--updates", type=int, default=2000, help="of classification, per rate")
     parser.add_argument("--scratch-rates", type=float, nargs="+", default=[0.0005, 0.001])
     parser.add_argument("--finetune-rates", type=float, nargs="+", default=[0.0005, 0.001])
     parser.add_argument(
@@ -58,12 +59,7 @@ def main():
     )
     parser.add_argument("--held-out", type=float, default=0.05, help="share of the training text")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bfloat16"),
-        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
-    )
+    shared.add_precision(parser)
     args = parser.parse_args()
     if len(args.scratch_rates) != len(args.finetune_rates):
         parser.error("equal budgets: give as many --scratch-rates as --finetune-rates")
@@ -97,7 +93,7 @@ def main():
 
 
 def start(args, train, test, classes):
-    """The run directory, made or opened to go on, and its vocabulary."""
+    """Makes or reopens the run directory. Returns it and its vocabulary."""
     digest = hashlib.sha256(repr((train, test)).encode())
     if args.unlabelled:
         digest.update(args.unlabelled.read_bytes())
@@ -117,7 +113,7 @@ def start(args, train, test, classes):
 
 
 def learn(args, run, tokenizer, train, test):
-    """Pre-trains, trains a classifier at each rate of both kinds, and tests the best of each."""
+    """Pre-trains, trains classifiers of both kinds at each rate, and tests the best of each."""
     texts, labels = zip(*train, strict=True)
     encoded = kt.data.encode_texts(texts, tokenizer, labels, args.max_length)
     order = np.random.default_rng(args.seed).permutation(len(encoded))
@@ -182,12 +178,9 @@ def learn(args, run, tokenizer, train, test):
 
 
 def fit(args, folder, model, objective, plan, valid, updates, rate):
-    """Trains a model to the end of its schedule, or goes on from its last checkpoint."""
+    """Trains a model to the end of its schedule, from its last checkpoint if there is one."""
     every = min(args.validate_every, updates)
-    warmup = max(1, updates // 10)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, updates - warmup, warmup_target=rate, warmup_steps=warmup
-    )
+    schedule = shared.cosine(updates, rate, warmup=max(1, updates // 10))
     optimizer = kt.optimizers.PaperAdam(
         learning_rate=schedule, epsilon=1e-8, weight_decay=0.01, global_clipnorm=1.0
     )
@@ -205,7 +198,7 @@ def fit(args, folder, model, objective, plan, valid, updates, rate):
 
 
 def probabilities(model, encoded):
-    """[texts, classes]: what the classifier gives to each class."""
+    """Returns the probability of each class: [texts, classes]."""
     dataset, order = encoded.prediction()
     found = keras.ops.softmax(model.predict(dataset, verbose=0), axis=-1)
     shares = np.empty(found.shape)
@@ -217,7 +210,7 @@ def probabilities(model, encoded):
 
 
 def show(results, note):
-    """The table of both classifiers, and whether they differ."""
+    """Prints the table of both classifiers, and whether they differ."""
     count = results["tested"]
     print(f"\n{count:,} test texts: {note}")
     print(f"always the commonest class: {results['commonest']:.2%}\n")
@@ -247,7 +240,7 @@ def classify(run_dir, texts):
     """Prints the class of each text and its probability, by the pre-trained classifier."""
     run = kt.RunDirectory.open(run_dir)
     if not (run.path / "results.json").exists():
-        raise ValueError(f"{run_dir} is not finished: the command that began it goes on with it")
+        raise ValueError(f"{run_dir} is not finished: the command that began it continues it")
     tokenizer = kt.text.Tokenizer.load(run.path / "tokenizer.model")
     classes, results = (
         kt.files.read_json(run.path / f"{name}.json") for name in ("classes", "results")

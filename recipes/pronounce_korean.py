@@ -5,8 +5,8 @@
     python recipes/pronounce_korean.py --members 5        # five seeds, and all of them as one
     python recipes/pronounce_korean.py --words 값이 닭     # what the trained members say
 
-A syllable is taken apart into its letters, first, middle and last ones told apart (각 is ᄀ ᅡ ᆨ), so
-that a syllable never seen is read from letters well known.
+A syllable is split into its first, middle and last letters, which differ from each other (각 is
+ᄀ ᅡ ᆨ). So a new syllable is read from letters that are well known.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
 HOME = "https://raw.githubusercontent.com/sigmorphon/2021-task1/main/data/medium"
 
@@ -29,19 +30,12 @@ HOME = "https://raw.githubusercontent.com/sigmorphon/2021-task1/main/data/medium
 @program("pronounce_korean", INTERRUPTED)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--data", type=Path, help="folder with the words; downloaded where not given"
-    )
+    parser.add_argument("--data", type=Path, help="folder with the words; downloaded unless given")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/pronounce-korean"))
     parser.add_argument("--members", type=int, default=1, help="models, of seeds 1, 2, ...")
     parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
-    parser.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bfloat16"),
-        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
-    )
+    shared.add_precision(parser)
     parser.add_argument("--words", nargs="+", help="pronounce these, train nothing")
     args = parser.parse_args()
     runs = [args.run_dir / f"seed-{seed}" for seed in range(1, args.members + 1)]
@@ -55,7 +49,7 @@ def main():
     for seed, run_dir in enumerate(runs, start=1):
         fit(run_dir, seed, args, train, dev)
 
-    # Each model alone, and all as one: the mean of their probabilities.
+    # Each model by itself, and all as an ensemble: the mean of their probabilities.
     heads = ("dev: words", "phonemes", "test: words", "phonemes")
     print("\n% wrong   " + "".join(f"{head:>13}" for head in heads))
     systems = {run_dir.name: [run_dir] for run_dir in runs}
@@ -85,12 +79,12 @@ def letters(word):
 
 
 def read(path):
-    """(letters, phonemes) of every word."""
+    """Reads (letters, phonemes) of every word."""
     return [(letters(word), phonemes) for word, phonemes in kt.data.read_tsv(path)]
 
 
 def fit(run_dir, seed, args, train, dev):
-    """Trains one model, or goes on training it."""
+    """Trains one model, or continues its training."""
     tokens = {token for pair in train for text in pair for token in text.split()}
     tokenizer = kt.text.train_tokenizer(train, len(tokens) + 4, model_type="word")
     encoded = kt.data.encode_pairs(train, tokenizer)
@@ -103,11 +97,7 @@ def fit(run_dir, seed, args, train, dev):
         "tiny", tokenizer.vocabulary_size, d_ff=512, norm="pre"
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.002, warmup_steps=500)
-    model.compile(
-        optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
-        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
-        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
-    )
+    shared.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
 
     settings = {
         "recipe": "pronounce_korean",
@@ -135,12 +125,12 @@ def fit(run_dir, seed, args, train, dev):
 
 
 def pronounce(runs, words):
-    """The phonemes of each word, by the models of these runs as one."""
+    """Returns the phonemes of each word, by the models of these runs as an ensemble."""
     return kt.load_translator(runs).translate([letters(word) for word in words], beam_size=5)
 
 
 def error_rates(translator, pairs):
-    """Shares of words and of phonemes that come out wrong, in percent."""
+    """Returns the shares of wrong words and wrong phonemes, in percent."""
     sources, references = zip(*pairs, strict=True)
     hypotheses = translator.translate(sources, beam_size=5, batch_size=256)
     return (
@@ -154,7 +144,7 @@ def row(figures):
 
 
 def download(folder):
-    """Fetches the three lists of words from the task's public home, once."""
+    """Downloads the three lists of words that do not exist yet."""
     names = ("train", "dev", "test")
     download_missing({folder / f"{name}.tsv": f"{HOME}/kor_{name}.tsv" for name in names})
     return folder

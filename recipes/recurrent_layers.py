@@ -1,4 +1,4 @@
-"""Recurrent encoder and decoder, with a fixed context or with attention, of Keras' own layers."""
+"""Recurrent encoder and decoder of Keras' layers, with a fixed context or with attention."""
 
 import keras
 from keras import ops, tree
@@ -10,14 +10,14 @@ ATTENTIONS = {"additive": keras.layers.AdditiveAttention, "dot": keras.layers.At
 
 
 def _recurrent(cell, units, **options):
-    """Keras' own layer, which returns all outputs and the last state."""
+    """Returns Keras' layer, which returns all outputs and the last state."""
     if cell == "lstm":  # a search that XLA compiles cannot call cuDNN
         options["use_cudnn"] = False
     return CELLS[cell](units, return_sequences=True, return_state=True, **options)
 
 
 class _Stack(keras.layers.Layer):
-    """What encoder and decoder have in common: their settings, and layers on top of each other."""
+    """The settings of encoder and decoder."""
 
     def __init__(self, cell, units, num_layers=1, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
@@ -26,11 +26,11 @@ class _Stack(keras.layers.Layer):
         self.supports_masking = True
 
     def compute_mask(self, *_, **__):
-        return None  # the mask of what comes out is not that of what goes in
+        return None  # the outputs do not have the mask of the inputs
 
 
 class RecurrentEncoder(_Stack):
-    """A stack of recurrent layers that reads a source; padding leaves the state as it is.
+    """A stack of recurrent layers that reads a source. Padding does not change the state.
 
     ```
     h_t = cell(x_t, h_(t-1))
@@ -38,18 +38,18 @@ class RecurrentEncoder(_Stack):
 
     Args:
         cell: `"rnn"` (Keras' SimpleRNN) or `"lstm"`.
-        units: width H of the outputs and of each state.
-        num_layers: layers L.
-        dropout: between layers (Zaremba et al., 2014).
-        bidirectional: whether half of the units of each layer read backwards (Bahdanau et al.,
+        units: Width H of the outputs and of each state.
+        num_layers: Layers L.
+        dropout: The rate between layers (Zaremba et al., 2014).
+        bidirectional: Whether half of the units of each layer read backwards (Bahdanau et al.,
             2015, section 3.2).
 
     Call arguments:
-        inputs: [B, S, D].
-        mask: booleans [B, S], True = real token.
+        inputs: Floats [B, S, D].
+        mask: Booleans [B, S], True = real token.
 
     Returns:
-        outputs [B, S, H], and for each layer the list of its last states [B, H].
+        Outputs [B, S, H], and for each layer the list of its last states [B, H].
 
     Example:
 
@@ -96,7 +96,7 @@ class RecurrentEncoder(_Stack):
 
 
 class _Cell:
-    """What Keras' loop asks of a cell, around a step that knows its memory: it passes on none."""
+    """A cell for Keras' loop, which passes no memory, around a step that knows its memory."""
 
     def __init__(self, step, states):
         self.step, self.states = step, states
@@ -125,20 +125,20 @@ class RecurrentDecoder(_Stack):
     The output is a linear map of `s_t`, with attention of `a_t`, to the width of the inputs.
 
     Args:
-        cell, units, num_layers, dropout: as in `RecurrentEncoder`. With attention the loop over
-            positions drops the same units at each of them (Gal and Ghahramani, 2016).
+        cell, units, num_layers, dropout: As in `RecurrentEncoder`. With attention, the loop drops
+            the same units at all positions (Gal and Ghahramani, 2016).
         attention: None, `"additive"` or `"dot"`.
 
     Call arguments:
-        inputs: [R, T, D].
-        states: what `start` or an earlier call gave.
-        values: [B, S, H], the encoder's outputs, with attention. R may be N times B: the N rows
-            of a source (its beams) stand together.
-        values_mask: booleans [B, S], True = real token.
-        keys: [B, S, H] from `project`; computed where not given.
+        inputs: Floats [R, T, D].
+        states: Those of `start` or of an earlier call.
+        values: With attention the encoder's outputs [B, S, H]. R may be N times B, with the N rows
+            (beams) of a source next to each other.
+        values_mask: Booleans [B, S], True = real token.
+        keys: [B, S, H] from `project`; computed unless given.
 
     Returns:
-        outputs [R, T, D], and the states after them.
+        Outputs [R, T, D], and the states after them.
 
     Example:
 
@@ -179,13 +179,13 @@ class RecurrentDecoder(_Stack):
         self.built = True
 
     def start(self, states):
-        """The states before the first position, from the encoder's last."""
+        """Returns the states before the first position, from the encoder's last states."""
         if not self.attention:
             return states
         return [*states, [ops.zeros_like(states[-1][0])]]
 
     def project(self, values):
-        """What queries are compared with, computed once: U h_j, or h_j itself."""
+        """Returns the keys of all queries: U h_j, or h_j itself."""
         return self.key(values) if self.key else values
 
     def call(self, inputs, states, values=None, values_mask=None, keys=None, training=None):
@@ -201,7 +201,7 @@ class RecurrentDecoder(_Stack):
         return self.readout(self.dropout(x, training=training)), states
 
     def _loop(self, inputs, states, memory, training):
-        # Drawn here, since a loop that is compiled cannot move the seed on.
+        # Drawn outside the loop, because a compiled loop cannot advance the seed.
         ones = ops.ones_like(states[-1][0])
         kept = [self.dropout(ones, training=training) for _ in self.layers[1:]]
         cell = _Cell(lambda x, states: self._step(x, states, memory, kept), states)
@@ -212,7 +212,7 @@ class RecurrentDecoder(_Stack):
         return x, tree.pack_sequence_as(states, flat)
 
     def _step(self, x, states, memory, kept):
-        """One position: x [R, D] and the states -> the new ones, the last of which is a_t."""
+        """One position: x [R, D] and the states -> the new states, the last of which is a_t."""
         *states, [fed] = states
         if self.query:
             fed = context = self._attend(self.query(states[-1][0]), *memory)
@@ -225,7 +225,7 @@ class RecurrentDecoder(_Stack):
         return [*after, [self.combine(ops.concatenate([x, context], axis=-1))]]
 
     def _attend(self, query, values, keys, mask):
-        """Queries [R, H] -> contexts [R, H]; the rows of a source are positions of one query."""
+        """Queries [R, H] -> contexts [R, H]. The rows of a source are positions of one query."""
         query = ops.reshape(query, (ops.shape(values)[0], -1, self.units))
         context = self.attention([query, values, keys], mask=[None, mask])
         return ops.reshape(context, (-1, self.units))

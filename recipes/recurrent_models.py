@@ -1,7 +1,7 @@
-"""What the Transformer replaced: recurrent encoder-decoders, with its interface.
+"""What the Transformer replaced: recurrent encoder-decoders with the same interface.
 
-`encode`, `start_cache` and `decode` are those of `kt.models.Transformer`; the cache of a recurrent
-model is its state. So `kt.Translator` searches with either.
+`encode`, `start_cache` and `decode` work as in `kt.models.Transformer`, and the cache is the
+recurrent state. So `kt.Translator` searches with both.
 """
 
 import keras
@@ -9,9 +9,8 @@ import numpy as np
 from keras import ops, tree
 from recurrent_layers import RecurrentDecoder, RecurrentEncoder
 
-from keras_transformer.layers import PositionalEmbedding
+from keras_transformer.layers import PositionalEmbedding, padding_mask
 from keras_transformer.models import FunctionalModel
-from keras_transformer.ops.masks import padding_mask
 
 
 @keras.saving.register_keras_serializable(package="compare_seq2seq")
@@ -23,28 +22,28 @@ class RecurrentSeq2Seq(FunctionalModel):
     logits = Embedding^T(Decoder(Embedding(target_ids), states, memory))  decode
     ```
 
-    Without attention all that the decoder knows of the source is the encoder's last state, a
-    vector of fixed width. One matrix embeds source and target and gives the logits, as in
+    Without attention the decoder knows of the source only the encoder's last state, a vector of
+    fixed width. One matrix embeds source and target and gives the logits, as in
     `kt.models.Transformer`.
 
     Args:
-        vocabulary_size: number of tokens V; id 0 is padding.
-        units: width H of each state.
+        vocabulary_size: Number of tokens V; id 0 is padding.
+        units: Width H of each state.
         cell: `"rnn"` or `"lstm"`.
         attention: None, `"additive"` or `"dot"`.
-        num_layers: layers of the encoder and of the decoder.
-        d_model: width D of the embeddings.
-        dropout: on embeddings, between layers and before the logits.
-        bidirectional: whether half of the encoder reads backwards.
-        reverse_source: whether the source is read from its end (Sutskever et al., 2014,
+        num_layers: Layers of the encoder and of the decoder.
+        d_model: Width D of the embeddings.
+        dropout: The rate on embeddings, between layers and before the logits.
+        bidirectional: Whether half of the encoder reads backwards.
+        reverse_source: Whether the source is read from its end (Sutskever et al., 2014,
             section 3.3), which brings the first words of both sides near each other.
 
     Call arguments:
-        inputs: `{"source_ids": integers [B, S], "target_ids": integers [B, T]}`; 0 is padding, and
+        inputs: `{"source_ids": integers [B, S], "target_ids": integers [B, T]}`. 0 is padding, and
             the target begins with the start id.
 
     Returns:
-        logits [B, T, V]; those at position t are for target token t + 1.
+        Logits [B, T, V]; those at position t are for target token t + 1.
 
     Example:
 
@@ -111,10 +110,9 @@ class RecurrentSeq2Seq(FunctionalModel):
         return self.decode(inputs["target_ids"], *self.encode(inputs["source_ids"]))
 
     def encode(self, source_ids):
-        """Source ids [B, S] -> what the decoder may know of them, and the mask [B, S].
+        """Source ids [B, S] -> the memory and its mask [B, S], both in the order of reading.
 
-        Both are in the order of reading. The memory is the last states and, with attention, the
-        outputs [B, S, H].
+        The memory has the last states and, with attention, the outputs [B, S, H].
         """
         if self.reverse_source:
             source_ids = ops.flip(source_ids, axis=1)
@@ -128,7 +126,7 @@ class RecurrentSeq2Seq(FunctionalModel):
     def decode(self, target_ids, memory, memory_mask, cache=None, index=0):
         """Target ids [B, T] -> logits [B, T, V]; with a cache also the updated cache.
 
-        The state knows how far it is: `index` is not read.
+        `index` is ignored, because the state knows its position.
         """
         x = self.target_embedding(target_ids)  # [B, T, D]
         if cache is None:
@@ -139,7 +137,7 @@ class RecurrentSeq2Seq(FunctionalModel):
         return self.target_embedding(x, reverse=True), {**cache, "self": states}
 
     def start_cache(self, memory, length, beam_size=1):
-        """The states of `beam_size` targets a source; `length` is not read: states do not grow."""
+        """Returns the states of `beam_size` targets per source. `length` is ignored."""
 
         def repeated(state):  # [B, H] -> [B * N, H], the N rows of a source together
             return ops.repeat(state, beam_size, axis=0)
@@ -154,9 +152,9 @@ class RecurrentSeq2Seq(FunctionalModel):
 def matching_units(
     parameters, d_model, cell="lstm", attention=None, num_layers=2, bidirectional=False
 ):
-    """The even width H with which encoder and decoder have about so many parameters together.
+    """Returns the even width H with which encoder and decoder have about so many parameters.
 
-    Their number is a quadratic of H, which three small widths give.
+    Their number is a quadratic function of H, which three small widths determine.
     """
 
     def count(units):

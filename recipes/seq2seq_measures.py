@@ -1,37 +1,37 @@
 """What `compare_seq2seq.py` measures of each model.
 
 ```
-gradient_reach          how strongly an output still depends on an input k positions before it
-bleu_by_length          BLEU of all sentences, and of those of like length
-accuracy_by_length      right sequences and right tokens of made-up sequences, by length
+gradient_reach          how strongly an output depends on an input k positions before it
+bleu_by_length          BLEU of all sentences, and of those of similar length
+accuracy_by_length      correct sequences and tokens of made-up sequences, by length
 training_speed          target tokens per second, from the log of a run
 ```
 """
 
 import statistics
 
-import keras
 import numpy as np
 from keras import ops, tree
 
 import keras_transformer as kt
+from keras_transformer.ops.gradients import gradients
 
 # Bounds of the lengths of source sentences, in words.
 BUCKETS = (9, 12, 15, 20)
 
 
 def gradient_reach(function, inputs):
-    """The norm of d output_t / d input_(t-k) at the last position t, for k = 0, 1, ...
+    """Returns the norm of d output_t / d input_(t-k) at the last position t, for k = 0, 1, ...
 
-    The Frobenius norm of the whole Jacobian: `inputs` stand there once for each unit of the
-    output, and each copy asks for the gradient of its own unit.
+    It is the Frobenius norm of the whole Jacobian. There is a copy of `inputs` per unit of the
+    output, which asks for the gradient of that unit.
 
     Args:
         function: [R, L, D] -> [R, L, H], whose rows do not depend on each other.
-        inputs: [L, D], one sequence.
+        inputs: One sequence [L, D].
 
     Returns:
-        [L] floats, that of k = 0 first.
+        L floats, beginning with k = 0.
 
     Example:
 
@@ -41,40 +41,21 @@ def gradient_reach(function, inputs):
     units = function(ops.convert_to_tensor(inputs[None])).shape[-1]
     copies = np.repeat(inputs[None], units, axis=0)  # [H, L, D]
     each = np.eye(units, dtype="float32")
-    jacobian = _gradient(lambda x: ops.sum(ops.cast(function(x), "float32")[:, -1] * each), copies)
-    return np.sqrt(np.square(jacobian, dtype="float64").sum(axis=(0, 2)))[::-1]
-
-
-def _gradient(function, x):
-    """The gradient of a scalar function at `x`, a NumPy array, on every backend."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return np.asarray(jax.grad(function)(jax.numpy.asarray(x)))
-    if backend == "torch":
-        import torch
-
-        x = ops.convert_to_tensor(x).requires_grad_(True)
-        return ops.convert_to_numpy(torch.autograd.grad(function(x), x)[0])
-    import tensorflow as tf
-
-    x = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        value = function(x)
-    return tape.gradient(value, x).numpy()
+    [jacobian] = gradients(
+        lambda x: ops.sum(ops.cast(function(x), "float32")[:, -1] * each), [copies]
+    )
+    squares = np.square(ops.convert_to_numpy(jacobian), dtype="float64")
+    return np.sqrt(squares.sum(axis=(0, 2)))[::-1]
 
 
 def model_reach(model, pairs):
-    """`gradient_reach` of a model's encoder and of its decoder, the mean over pairs.
+    """Returns `gradient_reach` of a model's encoder and of its decoder, as means over pairs.
 
-    The encoder's inputs are the embedded source in the order in which it is read, the decoder's
-    the embedded target. Outputs are those of the two stacks: the encoder's top layer, and what
-    the decoder multiplies with the embeddings for its logits.
+    The encoder's inputs are the embedded source in the order of reading, the decoder's the embedded
+    target. The outputs are those of the two stacks, before the logits.
 
     Args:
-        model: a `Transformer` or a `RecurrentSeq2Seq`.
+        model: A `Transformer` or a `RecurrentSeq2Seq`.
         pairs: `(source ids [L], target ids [L])`, all of one length and without padding.
 
     Returns:
@@ -92,7 +73,7 @@ def model_reach(model, pairs):
 
 
 def _decoder(model, source_ids):
-    """The decoder as a function of its inputs alone, after one source."""
+    """Returns the decoder as a function of only its inputs, after one source."""
     memory, mask = model.encode(ops.convert_to_tensor(source_ids))
 
     def run(inputs):
@@ -111,9 +92,9 @@ def _first(outputs):
 
 
 def longest_pairs(encoded, count, longest):
-    """`count` pairs of `EncodedPairs`, cut to one length that they all have, at most `longest`.
+    """Returns the `count` longest pairs of `EncodedPairs`, cut to one length, at most `longest`.
 
-    Sources have their end, targets their start.
+    Sources keep their end, targets their start.
     """
     lengths = np.minimum(encoded.source_lengths, encoded.target_lengths) + 1
     chosen = np.argsort(-lengths, kind="stable")[:count]
@@ -127,7 +108,7 @@ def longest_pairs(encoded, count, longest):
 
 
 def bleu_by_length(sources, references, hypotheses, bounds=BUCKETS):
-    """BLEU of text that is tokenised already, of all of it and by words of the source.
+    """Returns BLEU of tokenised text, of all sentences and by the number of source words.
 
     Returns:
         `{"bleu", "signature", "buckets": {"1-8": {"sentences", "bleu"}, ...}}`, without empty
@@ -147,9 +128,9 @@ def bleu_by_length(sources, references, hypotheses, bounds=BUCKETS):
 
 
 def accuracy_by_length(references, hypotheses):
-    """`{length: {"sequences", "tokens"}}`: shares, from 0 to 1, of what comes out right.
+    """Returns `{length: {"sequences", "tokens"}}`: the shares, from 0 to 1, that are correct.
 
-    A token is right if it stands at its place; a sequence, if it is the reference.
+    A token is correct if the reference has it at this position, a sequence if it is the reference.
     """
     found = {}
     for reference, hypothesis in zip(references, hypotheses, strict=True):
@@ -163,6 +144,6 @@ def accuracy_by_length(references, hypotheses):
 
 
 def training_speed(log):
-    """Target tokens per second without padding: the median interval of a run's log."""
+    """Returns target tokens per second without padding: the median interval of a run's log."""
     rates = [each["target_tokens_per_second"] for each in log if each["event"] == "interval"]
     return statistics.median(rates)

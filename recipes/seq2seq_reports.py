@@ -1,4 +1,4 @@
-"""What `compare_seq2seq.py` has measured, as tables, JSON and pictures."""
+"""The measurements of `compare_seq2seq.py` as tables, JSON and pictures."""
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def _axes(columns, width=5.5):
 
 
 def draw_bleu(report):
-    """BLEU against the length of the source, a line for each model."""
+    """Draws BLEU against the length of the source, a line per model."""
     figure, [axis] = _axes(1, 7)
     for name, found in report.items():
         buckets = found["buckets"]
@@ -91,7 +91,7 @@ def draw_bleu(report):
 
 
 def draw_accuracy(report, longest_trained):
-    """Right sequences and tokens against length; the dashed line ends what was trained."""
+    """Draws correct sequences and tokens against length. The dashed line is the longest trained."""
     figure, axes = _axes(2)
     for axis, what in zip(axes, ("sequences", "tokens"), strict=True):
         for name, found in report.items():
@@ -105,7 +105,7 @@ def draw_accuracy(report, longest_trained):
 
 
 def draw_speed(report):
-    """Target tokens per second, a bar for each model."""
+    """Draws target tokens per second, a bar per model."""
     figure, [axis] = _axes(1, 7)
     speeds = {name: found["target_tokens_per_second"] for name, found in report.items()}
     bars = axis.barh(list(speeds), list(speeds.values()))
@@ -117,13 +117,13 @@ def draw_speed(report):
 
 
 def draw_reach(report):
-    """The norms against k: dashed before training, solid after it."""
+    """Draws the norms against k: dashed before training, solid after it."""
     figure, axes = _axes(2)
     for axis, part in zip(axes, ("encoder", "decoder"), strict=True):
         for i, (name, found) in enumerate(report.items()):
             for when, style in (("start", "--"), ("end", "-")):
                 norms = np.array(found[when][part])
-                # Zero has no place on this axis; a line ends where it is reached.
+                # A logarithmic axis has no zero, so a line ends there.
                 shown = np.where(norms > 0, norms, np.nan)
                 label = name if when == "end" else None
                 axis.plot(shown, style, color=f"C{i}", label=label, linewidth=1.5)

@@ -8,7 +8,7 @@ import keras_transformer as kt
 
 
 class Task(NamedTuple):
-    """Pairs of text, their vocabulary, and what is drawn of the test."""
+    """Pairs of text to train on, to validate with and to test, and their vocabulary."""
 
     train: list
     valid: list
@@ -17,7 +17,7 @@ class Task(NamedTuple):
 
 
 def load(args):
-    """The task's text and vocabulary."""
+    """Returns the task's text and vocabulary."""
     if args.task == "translate":
         train, valid, test = (
             kt.data.read_parallel(f"{args.data}/{name}.en", f"{args.data}/{name}.de")

@@ -3,9 +3,8 @@
     python recipes/translate_ko_en.py                    # train, test, translate; `make demo`
     python recipes/translate_ko_en.py --to-korean        # the other direction
 
-The corpus is a small grammar that writes its own sentences (keras_transformer/datasets). So the
-tests can say what was learnt rather than remembered: each holds combinations that training never
-had.
+The corpus is a small grammar that writes its own sentences (keras_transformer/datasets). Each test
+has combinations that training never had. So the tests say what was learnt rather than remembered.
 """
 
 import argparse
@@ -19,6 +18,7 @@ from keras_transformer.datasets import korean_english as corpus
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
 
 @program("translate_ko_en", INTERRUPTED)
@@ -35,7 +35,7 @@ def main():
     args = parser.parse_args()
     run_dir = args.run_dir or ("runs/demo-to-korean" if args.to_korean else "runs/demo")
 
-    # Sentences, split by meaning; a test for each kind of combination.
+    # Sentences, split by meaning, with a test for each kind of combination.
     splits = corpus.generate(args.seed, args.size, args.test_size, args.to_korean)
     if args.to_korean:
         splits = {name: [pair[::-1] for pair in pairs] for name, pairs in splits.items()}
@@ -54,16 +54,12 @@ def main():
         "tiny", tokenizer.vocabulary_size, num_layers=2, norm="pre", dropout=0.1
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=200)
-    model.compile(
-        optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
-        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
-        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
-    )
+    shared.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
 
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "ko_en", **vars(args), "run_dir": run_dir}
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "run_dir")) as run:
-        tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
+        tokenizer.save(run.path / "tokenizer.model")  # an error if an earlier start saved another
         kt.text.Seen.of([source for source, _ in train], tokenizer).save(run.path)
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(kt.data.encode_pairs(valid, tokenizer, cache=cache))
@@ -82,7 +78,7 @@ def main():
             ],
         )
 
-    # What was learnt: each test, and as a control the random one with its sources shuffled.
+    # What was learnt: each test, and as a control the random test with its sources shuffled.
     translator = kt.Translator(kt.RunDirectory.open(run_dir).load_model(), tokenizer)
     print(f"\n{'test':<10} {'BLEU':>6} {'exact':>6}")
     tests = {**splits, "shuffled": shuffled(splits["random"], args.seed)}
@@ -94,7 +90,7 @@ def main():
         print(f"{name:<10} {score.value:>6.1f} {exact:>6.0%}")
     print(f"({score.signature})\n")
 
-    # What a learner would type first; no split has these meanings.
+    # What a learner would type first. No split has these meanings.
     probes = [pair[::-1] for pair in corpus.POLITE_PROBES] if args.to_korean else corpus.PROBES
     sources, references = zip(*probes, strict=True)
     found = translator.translate(sources)
@@ -114,7 +110,7 @@ def main():
 
 
 def shuffled(pairs, seed):
-    """A control: with the wrong sources a model that reads its source must fail."""
+    """Returns a control: with the wrong sources a model that reads its source must fail."""
     sources, references = map(list, zip(*pairs, strict=True))
     random.Random(seed).shuffle(sources)
     return list(zip(sources, references, strict=True))

@@ -4,9 +4,9 @@
     python recipes/translate_multi30k.py --data FOLDER    # train.en, train.de, val.*, test2016.*
     python recipes/translate_multi30k.py --source de --target fr
 
-English-German, beam 5, score / length, tokenised and lower-cased, 35.7 million target tokens: 41.29
-BLEU on the validation text, one seed. On the test text other settings were scored: 40.28 BLEU, one
-seed, and 40.60, the mean of three; docs/results.md.
+English-German, beam 5, score / length, 35.7 million target tokens, one seed: 41.29 BLEU on the
+validation text, tokenised and lower-cased. On the test text other settings got 40.28 BLEU (one
+seed) and 40.60 (the mean of three): see docs/results.md.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
 HOME = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/tok"
 
@@ -26,9 +27,7 @@ HOME = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/tok
 @program("translate_multi30k", INTERRUPTED)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--data", type=Path, help="folder with the text; downloaded where not given"
-    )
+    parser.add_argument("--data", type=Path, help="folder with the text; downloaded unless given")
     parser.add_argument("--source", default="en", help="language: en, de, fr, cs")
     parser.add_argument("--target", default="de")
     parser.add_argument("--run-dir", default=None, help="runs/multi30k-SOURCE-TARGET by default")
@@ -36,12 +35,7 @@ def main():
     parser.add_argument("--updates", type=int, default=9250)
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bfloat16"),
-        help="bfloat16 is the faster one on CPUs that multiply in it (AVX-512 BF16, AMX)",
-    )
+    shared.add_precision(parser)
     args = parser.parse_args()
     run_dir = args.run_dir or f"runs/multi30k-{args.source}-{args.target}"
 
@@ -66,17 +60,13 @@ def main():
         "tiny", tokenizer.vocabulary_size, norm="pre", dropout=0.2
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=1500)
-    model.compile(
-        optimizer=kt.optimizers.PaperAdam(learning_rate=schedule),
-        loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
-        weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
-    )
+    shared.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
 
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "multi30k", **vars(args), "run_dir": run_dir}
     settings["text_sha256"] = kt.data.text_sha256(train, valid)
     with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "data", "run_dir")) as run:
-        tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
+        tokenizer.save(run.path / "tokenizer.model")  # an error if an earlier start saved another
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(kt.data.encode_pairs(valid, tokenizer, cache=cache))
         translator, scored = kt.Translator(model, tokenizer), kt.data.kept_pairs(valid, tokenizer)
@@ -94,8 +84,8 @@ def main():
             ],
         )
 
-    # By default the mean of the last ten checkpoints, unless it is worse in validation; beam 5,
-    # score / length, as the published figure.
+    # The weights are the mean of the last ten checkpoints, unless that is worse in validation. Beam
+    # 5 and score / length are those of the published figure.
     translator = kt.load_translator(run_dir)
     sources, references = zip(*test, strict=True)
     hypotheses = translator.translate(sources, beam_size=5, length_penalty="average")
@@ -111,8 +101,8 @@ def main():
 
 
 def download(source, target, folder):
-    """Fetches the three sets in both languages from the corpus' public home, once."""
-    # Tokenised and lower-cased: `tok` holds train.lc.norm.tok.en and so on.
+    """Downloads the three sets in both languages that do not exist yet."""
+    # The text is tokenised and lower-cased: train.lc.norm.tok.en and so on.
     names = {"train": "train", "val": "val", "test2016": "test_2016_flickr"}
     download_missing(
         {

@@ -9,18 +9,19 @@ accelerator; with KERAS_BACKEND=jax all accelerators of the machine share each b
 
 As in the paper: sizes, dropout, schedule, objective, 25,000 tokens a side and update, 100,000 or
 300,000 updates, the average of the last 5 or 20 checkpoints, beam 4, alpha 0.6, newstest2013 for
-development and newstest2014 for the result. Other than there: the vocabulary is lossless byte-pair
-pieces of the raw text; pairs over 256 tokens are dropped; English-French is the whole distribution,
-about 41 million pairs, where the paper says 36 and not which. Positions count with their padding,
-so 25,000 hold somewhat fewer tokens. Each set gets two scores: sacreBLEU's, to compare with other
-work, and that of the paper's script, on Moses tokens with compounds split.
+development and newstest2014 for the result. Different from the paper: the vocabulary is lossless
+byte-pair pieces of the raw text; pairs over 256 tokens are dropped; English-French is the whole
+distribution of about 41 million pairs (the paper has 36 million, and does not say which). Batches
+count positions with their padding, so 25,000 positions hold fewer tokens. Each set gets two scores:
+sacreBLEU's, to compare with other work, and that of the paper's script, on Moses tokens with
+compounds split.
 
-Room: a checkpoint takes 0.8 GB (base) or 2.6 GB (big) on disk, and the last 5 or 20 are kept. The
-ids of English-French take about 10 GB of memory, half as much again while they are made.
+Space: a checkpoint takes 0.8 GB (base) or 2.6 GB (big) on disk, and the last 5 or 20 are kept. The
+ids of English-French take about 10 GB of memory, and 15 GB while they are made.
 
 Time and cost: not run here; the following is arithmetic. A target token with its source token costs
 3 (6 (24 D^2 + 8 D F + 12 D S) + 2 D V) operations at S tokens a side: 381 million (base) or 1,291
-million (big) for S = 30 and V = 37,000. (XLA counts 0.5 % more for base.) With 25,000 tokens an
+million (big) for S = 30 and V = 37,000. (XLA counts 0.5 % more for base.) With 25,000 tokens per
 update that makes 9.5e17 and 9.7e18 in all, and
 
     hours = operations / (accelerators x peak x utilisation x 3600)
@@ -46,14 +47,15 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
+    import shared
 
 # Updates, updates between checkpoints, and how many checkpoints are averaged. The paper saved every
 # 10 minutes: 1,500 of its updates of 0.4 s (base), 600 of 1 s (big). 1,250 divides 100,000.
 LENGTH = {"tiny": (100_000, 1250, 5), "base": (100_000, 1250, 5), "big": (300_000, 600, 20)}
-# Pieces in all, and of how many pairs one is read for them: about 9 million lines for either pair.
+# Pieces, and every how many pairs one is read to find them: about 9 million lines for either pair.
 VOCABULARY = {"en-de": (37_000, 1), "en-fr": (32_000, 9)}
 MAX_LENGTH = 256  # tokens a side; the paper names no limit, tensor2tensor's was this one
-ROWS = 8  # batches have a multiple of these, and so are the same on 1, 2, 4 and 8 devices
+ROWS = 8  # the rows of a batch are a multiple of it, so 1, 2, 4 and 8 devices get equal batches
 
 
 @program("translate_wmt14", INTERRUPTED)
@@ -74,7 +76,7 @@ def main():
         help="batches of an update: --tokens-per-batch 6250 --accumulate 4 is the paper's update "
         "in a quarter of the memory",
     )
-    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    shared.add_precision(parser)
     parser.add_argument("--updates", type=int, default=None, help="base 100,000, big 300,000")
     parser.add_argument("--validate-every", type=int, default=None, help="base 1,250, big 600")
     parser.add_argument("--vocabulary-size", type=int, default=None, help="37,000, en-fr 32,000")
@@ -87,14 +89,13 @@ def main():
     args.updates = args.updates or updates
     args.validate_every = args.validate_every or every
     args.vocabulary_size = args.vocabulary_size or pieces
-    if args.updates % args.validate_every:
-        parser.error(f"--updates {args.updates} is no multiple of {args.validate_every}")
+    shared.require_whole_validations(parser, args)
 
-    # The archives, and what would otherwise fail after days of training.
+    # The archives, and all that would otherwise fail after days of training.
     archives = wmt14_data.archives(args.data, target)
     missing = [url for url, path in archives.items() if not path.exists()]
     if missing and not args.download:
-        sys.exit(  # in several lines: what is to be fetched
+        sys.exit(  # several lines, because it lists the URLs
             f"{args.data} lacks {len(missing)} of the {len(archives)} archives of {args.pair}: "
             "fetch them into it, or give --download.\n" + "\n".join(missing)
         )
@@ -135,16 +136,13 @@ def main():
         model = kt.models.Transformer.from_preset(
             args.model, tokenizer.vocabulary_size, dropout=dropout(args.model, args.pair)
         )
-        model.compile(
-            optimizer=kt.optimizers.PaperAdam(
-                d_model=model.target_embedding.d_model,
-                warmup_steps=4000,
-                # Keras takes None for no accumulation, and at least 2.
-                gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
-            ),
-            loss=kt.losses.SmoothedCrossentropy(label_smoothing=0.1),
-            weighted_metrics=[kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+        optimizer = kt.optimizers.PaperAdam(
+            d_model=model.target_embedding.d_model,
+            warmup_steps=4000,
+            # Keras takes None for no accumulation, or at least 2.
+            gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
         )
+        shared.compile_for_tokens(model, optimizer)
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(
             kt.data.encode_pairs(valid, tokenizer, max_length=MAX_LENGTH, cache=cache)
@@ -190,12 +188,12 @@ def main():
 
 
 def dropout(model, pair):
-    """The paper's: 0.1 (Table 3), of the big model 0.3, but 0.1 for French (section 6.1)."""
+    """Returns the paper's rate: 0.1, or 0.3 for big (Table 3) unless it is French (sec. 6.1)."""
     return 0.3 if model == "big" and pair != "en-fr" else 0.1
 
 
 def share_batches():
-    """On JAX all devices share each batch, each with all weights; returns how many they are."""
+    """Lets all devices share each batch on JAX, each with all weights. Returns their number."""
     if keras.backend.backend() != "jax":
         return 1
     import jax

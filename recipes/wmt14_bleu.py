@@ -11,14 +11,13 @@ def compound_split_bleu(hypotheses, references, language="de"):
     """Corpus BLEU by the steps of tensor2tensor's `get_ende_bleu.sh`, which scored Table 2.
 
     Both sides are tokenized as by Moses' `tokenizer.perl -l LANGUAGE`, `rich-text` becomes
-    `rich ##AT##-##AT## text`, and plain BLEU counts the tokens. A right compound counts as three
-    right tokens. So the value is higher than that of `kt.evaluation.bleu`, on WMT14 by 0.5 to 1.5
-    points, and the two are not comparable. Needs the `wmt` extra: sacremoses, the Moses tokenizer
-    in Python.
+    `rich ##AT##-##AT## text`, and plain BLEU counts the tokens. A correct compound counts as three
+    correct tokens. So the value is not comparable with `kt.evaluation.bleu`; on WMT14 it is higher
+    by 0.5 to 1.5 points. It needs the `wmt` extra: sacremoses, the Moses tokenizer in Python.
 
     Args:
-        hypotheses: A list of strings, one translation per sentence: raw text, not tokenized.
-        references: A list of strings, one raw reference per hypothesis.
+        hypotheses: Strings, one raw translation per sentence.
+        references: Strings, one raw reference per hypothesis.
         language: The language of both, as Moses knows it: "de", "fr", ...
 
     Returns:
@@ -26,7 +25,7 @@ def compound_split_bleu(hypotheses, references, language="de"):
         field.
 
     Raises:
-        ValueError: If `kt.evaluation.bleu` refuses the lists, Moses does not know the language, or
+        ValueError: As in `kt.evaluation.bleu`, or if Moses does not know the language, or
             sacremoses is not installed.
 
     Example:
@@ -44,7 +43,7 @@ def compound_split_bleu(hypotheses, references, language="de"):
             "pip install keras-transformer-kit[wmt]"
         ) from error
     known = sacremoses.corpus.NonbreakingPrefixes().available_langs.values()
-    if language not in known:  # sacremoses would tokenize it as English without a word
+    if language not in known:  # sacremoses would silently tokenize it as English
         raise ValueError(
             f"Moses has no rules for language {language!r}: expected one of "
             f"{', '.join(sorted(set(known)))}."
@@ -53,7 +52,7 @@ def compound_split_bleu(hypotheses, references, language="de"):
 
     def tokens(line):
         line = tokenizer.tokenize(unicodedata.normalize("NFC", line), return_str=True)
-        # In bytes, as the script's Perl does it: so ä-ö-ü splits twice and a-o-u once.
+        # In bytes, like the script's Perl, so that ä-ö-ü splits twice and a-o-u once.
         return re.sub(rb"(\S)-(\S)", rb"\1 ##AT##-##AT## \2", line.encode()).decode()
 
     sides = [[tokens(line) for line in side] for side in (hypotheses, references)]

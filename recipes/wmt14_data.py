@@ -1,4 +1,4 @@
-"""The WMT14 distribution, read from its archives as they were downloaded: nothing is unpacked.
+"""The WMT14 distribution, read from the downloaded archives without unpacking them.
 
 ```
 TrainingText("data", "de")       English-German pairs of all training corpora, a stream
@@ -17,7 +17,7 @@ from xml.sax.saxutils import unescape
 from keras_transformer.data.lines import decode_line
 
 HOME = "https://www.statmt.org"
-# Archive, and its member for a target language and the language of a side.
+# Archives, and their members for a target language and a side.
 TRAINING = (
     ("wmt13/training-parallel-europarl-v7.tgz", "training/europarl-v7.{target}-en.{side}"),
     ("wmt13/training-parallel-commoncrawl.tgz", "commoncrawl.{target}-en.{side}"),
@@ -34,15 +34,15 @@ NEWSTEST = {
 
 
 class TrainingText:
-    """English sentences and their translations, `(source, target)` strings, read anew each time.
+    """English sentences and their translations. Each iteration reads the archives again.
 
     Args:
-        folder: Where the archives lie.
+        folder: The folder with the archives.
         target: "de" or "fr".
 
     Raises:
-        ValueError: While it is read, if an archive is damaged, lacks a member, or holds text that
-            is not UTF-8 or not aligned.
+        ValueError: While reading, if an archive is damaged or lacks a member, or if its text is not
+            UTF-8 or not aligned.
     """
 
     def __init__(self, folder, target):
@@ -52,7 +52,7 @@ class TrainingText:
         for archive, member in training_corpora(self.target):
             path = self.folder / Path(archive).name
             names = [member.format(target=self.target, side=side) for side in ("en", self.target)]
-            # Each side has the archive open for itself: the two lie one after the other in it.
+            # Each side opens the archive by itself, because they are two members of it.
             sides = itertools.zip_longest(*(lines(path, name) for name in names))
             for number, pair in enumerate(sides, start=1):
                 if None in pair:
@@ -64,7 +64,7 @@ class TrainingText:
 
 
 def newstest(folder, target, year):
-    """The test set of a year, 2013 or 2014: a list of `(source, reference)`, English first."""
+    """Reads the test set of 2013 or 2014: a list of `(source, reference)`, English first."""
     archive, member = NEWSTEST[year]
     path = Path(folder) / Path(archive).name
     names = [
@@ -85,15 +85,15 @@ def training_corpora(target):
 
 
 def archives(folder, target):
-    """{URL: path} of all archives that a pair needs, whether they are there or not."""
+    """Returns {URL: path} of all archives that a pair needs, existing or not."""
     names = [archive for archive, _ in (*training_corpora(target), *NEWSTEST.values())]
     return {f"{HOME}/{name}": Path(folder) / Path(name).name for name in names}
 
 
 def lines(path, member):
-    """The lines of one member of a tar archive, by its exact name; unpacked where it ends in .gz.
+    """Yields the lines of a member of a tar archive, as `kt.data.read_lines` does.
 
-    Lines are read as by `kt.data.read_lines`.
+    A member whose name ends in .gz is decompressed.
     """
     try:
         with tarfile.open(path) as archive:
@@ -105,7 +105,7 @@ def lines(path, member):
                         yield decode_line(line.removesuffix(b"\n"), number, f"{path}: {member}")
                     return
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        reason = str(error).partition("\n")[0]  # of several lines where no format fits
+        reason = str(error).partition("\n")[0]  # tarfile lists every format that it tried
         raise ValueError(
             f"{path} is not a whole archive ({reason}); remove it and fetch it again"
         ) from error
@@ -113,6 +113,6 @@ def lines(path, member):
 
 
 def segments(sgm):
-    """The sentences of an SGM file: what its `<seg>` elements hold, with one space for many."""
+    """Returns the sentences of an SGM file: its `<seg>` elements, with single spaces."""
     found = re.findall(r"<seg\b[^>]*>(.*?)</seg>", sgm, re.DOTALL)
     return [" ".join(unescape(text, {"&quot;": '"', "&apos;": "'"}).split()) for text in found]

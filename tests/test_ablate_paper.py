@@ -351,7 +351,7 @@ def test_what_cannot_be_run_is_said(text, tmp_path, capsys):
             ablate(text, tmp_path / "run", *options)
         assert message.split(" does")[0] in str(stopped.value.code)
     for options, message in (
-        (["--updates", "5"], "--updates 5 is no multiple of 2"),
+        (["--updates", "5"], "--updates 5 is no multiple of --validate-every 2"),
         (["--train-source", "a"], "give all of --train-source"),
         (["--rows", "huge"], "invalid choice: 'huge'"),
     ):
