@@ -94,11 +94,3 @@ def differences(old: dict, new: dict) -> dict:
     texts = [{k: files.to_json(v) for k, v in side.items() if v is not None} for side in (old, new)]
     pairs = {key: [text.get(key, "(absent)") for text in texts] for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def renamed(record: dict) -> dict:
-    """A record of a log with the names of today: "epoch" became "validation"."""
-    if record.get("event") != "epoch":
-        return record
-    names = {"epoch": "validation"}
-    return {names.get(k, k): "validation" if k == "event" else v for k, v in record.items()}

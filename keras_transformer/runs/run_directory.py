@@ -32,6 +32,7 @@ from keras_transformer.ops.compilation import runs_on_processor
 from keras_transformer.runs import averages, checkpoints, recorded
 from keras_transformer.runs.checkpoints import Checkpoint, average, load_weights
 from keras_transformer.runs.fit import fit
+from keras_transformer.runs.log import append_log, read_log, truncate_log
 from keras_transformer.runs.start import environment, take_lock
 
 __all__ = ["Checkpoint", "RunDirectory", "average", "load_weights"]
@@ -133,6 +134,7 @@ class RunDirectory:
         self.close()
 
     fit = fit
+    append_log, read_log, truncate_log = append_log, read_log, truncate_log
 
     # --- checkpoints ---
 
@@ -284,34 +286,6 @@ class RunDirectory:
 
     def _folders(self) -> list[Path]:
         return sorted((self.path / "checkpoints").glob("update-*"), key=_update)
-
-    # --- log ---
-
-    def append_log(self, record: dict) -> None:
-        """Appends one line to log.jsonl. `truncate_log` goes by its `"update"`."""
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(files.to_json(record) + "\n")
-
-    def read_log(self) -> list[dict]:
-        """The records of log.jsonl, oldest first. A half-written last line is left out.
-
-        A validation was once called an epoch: old records get the names of today.
-        """
-        path = self.path / "log.jsonl"
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        records = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(recorded.renamed(json.loads(line)))
-            except ValueError as error:
-                if number < len(lines):
-                    raise ValueError(f"{path}, line {number}, is not JSON: {error}.") from error
-        return records
-
-    def truncate_log(self, update: int) -> None:
-        """Drops the records past `update`; called on resuming, so that each is there once."""
-        records = [record for record in self.read_log() if record.get("update", 0) <= update]
-        files.write_lines(self.path / "log.jsonl", map(files.to_json, records))
 
 
 def _update(folder: Path) -> int:
