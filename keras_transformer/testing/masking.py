@@ -257,18 +257,11 @@ def _carrying(tensors, masks):
 
 def _in_a_model(layer, given, masks):
     """Returns the first output of the layer in a functional model that `predict` compiles."""
-    symbols, symbolic_masks = (
-        {name: keras.Input(x.shape[1:], dtype=x.dtype.name) for name, x in arrays.items()}
-        for arrays in (given, masks)
-    )
-    output = layer(**_carrying(symbols, symbolic_masks))
-    model = keras.Model([symbols, symbolic_masks], _first_of(output))
-    return model.predict_on_batch([given, masks])
-
-
-def _first_of(output):
-    return output[0] if isinstance(output, list | tuple) else output
+    symbols = [running.symbols(arrays) for arrays in (given, masks)]
+    model = keras.Model(symbols, layer(**_carrying(*symbols)))
+    return _first(model.predict_on_batch([given, masks]))
 
 
 def _first(output):
-    return np.array(ops.convert_to_numpy(ops.cast(_first_of(output), "float32")))
+    output = output[0] if isinstance(output, list | tuple) else output
+    return np.array(ops.convert_to_numpy(ops.cast(output, "float32")))

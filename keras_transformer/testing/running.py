@@ -29,6 +29,11 @@ def named(inputs: Any) -> tuple[Arrays, Callable[[dict[str, Any]], Any]]:
     return {"inputs": np.asarray(inputs)}, lambda arrays: arrays["inputs"]
 
 
+def symbols(arrays: Arrays) -> dict[str, Any]:
+    """Returns a `keras.Input` for each array."""
+    return {name: keras.Input(x.shape[1:], dtype=x.dtype.name) for name, x in arrays.items()}
+
+
 def is_ids(array: np.ndarray) -> bool:
     return array.ndim == 2 and array.dtype.kind in "iu"
 

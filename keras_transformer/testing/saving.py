@@ -136,10 +136,7 @@ def model_of(layer: Any, inputs: Any) -> keras.Model:
     if isinstance(layer, keras.Model):
         return layer
     arrays, pack = running.named(inputs)
-    symbols = {
-        name: keras.Input(array.shape[1:], dtype=array.dtype.name) for name, array in arrays.items()
-    }
-    packed = pack(symbols)
+    packed = pack(running.symbols(arrays))
     return keras.Model(packed, layer(*packed) if isinstance(packed, list) else layer(packed))
 
 
