@@ -110,8 +110,8 @@ def to_ctranslate2(
             )
     if any(layer.quantization_mode is not None for layer in model._flatten_layers()):
         raise ValueError(
-            "CTranslate2 quantises the weights itself, and this model is quantised already. Export "
-            "the model as it was before quantize, with quantization='int8'."
+            "CTranslate2 quantises by itself and needs the weights that this model had before "
+            "quantize. Export the float model with quantization='int8'."
         )
     with new_folder(folder) as folder, progress.work("writing a CTranslate2 model"):
         spec = _spec(model, translator.tokenizer, translator.target_tokenizer)

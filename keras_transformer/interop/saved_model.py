@@ -65,8 +65,8 @@ def to_saved_model(
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ValueError(
-            f"A SavedModel is made on the tensorflow backend, and this is {backend}. Set "
-            "KERAS_BACKEND=tensorflow, which loads runs of every backend."
+            f"A SavedModel is made on the tensorflow backend, this is {backend}: set "
+            "KERAS_BACKEND=tensorflow. It loads runs of every backend."
         )
     beam_size = arguments.whole_number("beam_size", beam_size, advice="1 is greedy search.")
     length_penalty = arguments.length_penalty(length_penalty)
