@@ -36,7 +36,8 @@ from keras_transformer.runs.options import positive
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
+    import options
 
 FULL = {
     "run_dir": "runs/table3",
@@ -117,7 +118,7 @@ def parse(argv):
     option("--tokens-per-batch", "positions on either side", type=positive)
     parser.add_argument("--validate-every", type=positive, default=250, help="updates; 250")
     option("--beam-size", "of the search; 1 is greedy", type=positive)
-    shared.add_precision(parser)
+    options.add_precision(parser)
     args = parser.parse_args(argv)
     for key, value in (QUICK if args.quick else FULL).items():
         if getattr(args, key) is None:
@@ -132,7 +133,7 @@ def parse(argv):
             "and no --data, or none of them"
         )
     args.tokenize = args.tokenize or ("13a" if any(files) else "none")
-    shared.require_whole_validations(parser, args)
+    options.require_whole_validations(parser, args)
     return args
 
 
@@ -231,7 +232,7 @@ def train_row(folder, name, options, seed, args, text):
     validation = plan.evaluation(text.valid)
     model = kt.models.Transformer(text.tokenizer.vocabulary_size, **options, norm=args.norm)
     optimizer = kt.optimizers.PaperAdam(options["d_model"], args.warmup_steps)
-    shared.compile_for_tokens(model, optimizer, kt.models.TABLE_3[name].label_smoothing)
+    objective.compile_for_tokens(model, optimizer, kt.models.TABLE_3[name].label_smoothing)
     with kt.RunDirectory.start(folder, {"row": name, "seed": seed, "updates": updates}) as run:
         text.tokenizer.save(run.path / "tokenizer.model")
         run.fit(

@@ -26,7 +26,8 @@ from keras_transformer.data.images import scaled
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
+    import options
 
 # Defaults of each task: digits take minutes on two CPU cores, photographs need a GPU.
 DEFAULTS = {
@@ -66,7 +67,7 @@ def main():
     parser.add_argument("--pooling", choices=("class", "mean"), default="class")
     parser.add_argument("--validate-every", type=int, default=500, help="updates")
     parser.add_argument("--seed", type=int, default=1)
-    shared.add_precision(parser)
+    options.add_precision(parser)
     parser.add_argument("--classify", type=Path, metavar="FILE", help="this image; trains nothing")
     parser.add_argument(
         "--picture",
@@ -85,7 +86,7 @@ def main():
     for name, value in DEFAULTS[task].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    shared.require_whole_validations(parser, args)
+    options.require_whole_validations(parser, args)
     training, valid = split(*training, min(5000, len(training[0]) // 10))
     model, plan, seconds = fit(args, task, training, valid, classes)
     right = model.evaluate(plan.evaluation(*test), verbose=0, return_dict=True)["token_accuracy"]
@@ -116,12 +117,12 @@ def fit(args, task, training, valid, classes):
         dropout=args.dropout,
         pooling=args.pooling,
     )
-    rate = shared.cosine(args.updates, args.rate, min(500, args.updates // 2), alpha=0.01)
+    rate = objective.cosine(args.updates, args.rate, min(500, args.updates // 2), alpha=0.01)
     optimizer = kt.optimizers.PaperAdam(
         learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.05, global_clipnorm=1.0
     )
     # An image is one label, and class 0 is no padding.
-    shared.compile_for_tokens(model, optimizer, ignore_class=None)
+    objective.compile_for_tokens(model, optimizer, ignore_class=None)
     names = (*DEFAULTS[task], "batch", "pooling", "validate_every", "seed", "precision")
     settings = {"recipe": "classify_images", "task": task, "classes": classes}
     settings |= {"images": training[0].shape, **{name: getattr(args, name) for name in names}}

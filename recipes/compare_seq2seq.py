@@ -34,7 +34,8 @@ from keras_transformer.progress import say
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
+    import options
 
 # Small versions of their papers' models. Sutskever et al. stack 4 layers that read the source from
 # its end, here 2; "rnn" has plain layers instead of LSTMs. Bahdanau et al. have one layer in both
@@ -130,7 +131,7 @@ def arguments():
         if getattr(args, name) is None:
             setattr(args, name, getattr(SETTINGS[args.task], name))
     args.run_dir = args.run_dir or Path(f"runs/compare-{args.task}")
-    shared.require_whole_validations(parser, args)
+    options.require_whole_validations(parser, args)
     if args.task == "translate" and args.data is None:
         if not (folder := os.environ.get("KERAS_TRANSFORMER_DATA")):
             parser.error("--data names the folder with train.en, train.de, val.*, test2016.*")
@@ -181,9 +182,9 @@ def fit(name, path, args, task, settings, reached):
     model = build(name, task.tokenizer.vocabulary_size, args)
     print(f"{name}: {model.count_params():,} parameters\n{plan.summary()}")
     peak, warmup = SETTINGS[args.task].rates[name], min(400, args.updates // 4)
-    rate = shared.cosine(args.updates, peak, warmup, alpha=0.01)
+    rate = objective.cosine(args.updates, peak, warmup, alpha=0.01)
     optimizer = kt.optimizers.PaperAdam(learning_rate=rate, global_clipnorm=1.0)
-    shared.compile_for_tokens(model, optimizer)
+    objective.compile_for_tokens(model, optimizer)
     start = reached(model)
     with kt.RunDirectory.start(path, {**settings, "model": name}) as run:
         task.tokenizer.save(run.path / "tokenizer.model")

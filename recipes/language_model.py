@@ -20,7 +20,8 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
+    import options
 
 
 @program("language_model", INTERRUPTED)
@@ -51,7 +52,7 @@ def main():
         return
     if args.text is None:
         parser.error("--text names the text file to learn from, or --write continues a text")
-    shared.require_whole_validations(parser, args)
+    options.require_whole_validations(parser, args)
 
     text = read(args.text)
     characters = sorted(set(text))
@@ -70,11 +71,11 @@ def main():
         max_length=args.context,
     )
     warmup = min(100, args.updates // 2)
-    rate = shared.cosine(args.updates, args.learning_rate, warmup, alpha=0.1)
+    rate = objective.cosine(args.updates, args.learning_rate, warmup, alpha=0.1)
     optimizer = kt.optimizers.PaperAdam(
         learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.1, global_clipnorm=1.0
     )
-    shared.compile_for_tokens(model, optimizer, label_smoothing=0.0)
+    objective.compile_for_tokens(model, optimizer, label_smoothing=0.0)
     settings = {"recipe": "language_model", "characters": characters}
     settings |= {k: v for k, v in vars(args).items() if k in TRAINING}
     settings["text_sha256"] = kt.data.text_sha256(text)

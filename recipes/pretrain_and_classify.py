@@ -26,7 +26,8 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
+    import options
 
 NAMES = {"scratch": "from scratch", "finetune": "pre-trained"}
 
@@ -59,7 +60,7 @@ def main():
     )
     parser.add_argument("--held-out", type=float, default=0.05, help="share of the training text")
     parser.add_argument("--seed", type=int, default=1)
-    shared.add_precision(parser)
+    options.add_precision(parser)
     args = parser.parse_args()
     if len(args.scratch_rates) != len(args.finetune_rates):
         parser.error("equal budgets: give as many --scratch-rates as --finetune-rates")
@@ -137,12 +138,12 @@ def learn(args, run, tokenizer, train, test):
     keras.utils.set_random_seed(args.seed)
     pretrained = kt.models.MaskedLanguageModel(**sizes)
     plan = kt.data.MaskedPlan(unlabelled, tokenizer, args.tokens_per_batch, seed=args.seed)
-    objective = {
+    compiled_with = {
         "loss": kt.losses.SmoothedCrossentropy(label_smoothing=0.0),
         "weighted_metrics": [kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
     }
     folder, rate = run.path / "pretrain", args.pretrain_rate
-    fit(args, folder, pretrained, objective, plan, valid, args.pretrain_updates, rate)
+    fit(args, folder, pretrained, compiled_with, plan, valid, args.pretrain_updates, rate)
 
     plan = kt.data.LabelledPlan(train, args.tokens_per_batch, seed=args.seed)
     texts, labels = zip(*test, strict=True)
@@ -156,12 +157,12 @@ def learn(args, run, tokenizer, train, test):
             if name == "finetune":
                 model.take_encoder(pretrained)
             crossentropy = keras.losses.SparseCategoricalCrossentropy
-            objective = {
+            compiled_with = {
                 "loss": crossentropy(from_logits=True, reduction="sum"),  # the weights sum to 1
                 "weighted_metrics": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             }
             folder = run.path / name / f"rate-{rate:g}"
-            fit(args, folder, model, objective, plan, valid, args.updates, rate)
+            fit(args, folder, model, compiled_with, plan, valid, args.updates, rate)
             found = probabilities(model, valid).argmax(axis=1)
             accuracies[rate] = float((found == valid.labels).mean())
         best = max(rates, key=accuracies.get)
@@ -177,14 +178,14 @@ def learn(args, run, tokenizer, train, test):
     }
 
 
-def fit(args, folder, model, objective, plan, valid, updates, rate):
+def fit(args, folder, model, compiled_with, plan, valid, updates, rate):
     """Trains a model to the end of its schedule, from its last checkpoint if there is one."""
     every = min(args.validate_every, updates)
-    schedule = shared.cosine(updates, rate, warmup=max(1, updates // 10))
+    schedule = objective.cosine(updates, rate, warmup=max(1, updates // 10))
     optimizer = kt.optimizers.PaperAdam(
         learning_rate=schedule, epsilon=1e-8, weight_decay=0.01, global_clipnorm=1.0
     )
-    model.compile(optimizer=optimizer, **objective)
+    model.compile(optimizer=optimizer, **compiled_with)
     with kt.RunDirectory.start(folder, {"updates": updates, "rate": rate}) as run:
         print(f"{folder}\n{plan.summary()}", file=sys.stderr)
         run.fit(

@@ -22,7 +22,8 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
+    import options
 
 HOME = "https://raw.githubusercontent.com/sigmorphon/2021-task1/main/data/medium"
 
@@ -35,7 +36,7 @@ def main():
     parser.add_argument("--members", type=int, default=1, help="models, of seeds 1, 2, ...")
     parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
-    shared.add_precision(parser)
+    options.add_precision(parser)
     parser.add_argument("--words", nargs="+", help="pronounce these, train nothing")
     args = parser.parse_args()
     runs = [args.run_dir / f"seed-{seed}" for seed in range(1, args.members + 1)]
@@ -97,7 +98,7 @@ def fit(run_dir, seed, args, train, dev):
         "tiny", tokenizer.vocabulary_size, d_ff=512, norm="pre"
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.002, warmup_steps=500)
-    shared.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
+    objective.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
 
     settings = {
         "recipe": "pronounce_korean",

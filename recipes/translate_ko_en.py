@@ -18,7 +18,7 @@ from keras_transformer.datasets import korean_english as corpus
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
 
 
 @program("translate_ko_en", INTERRUPTED)
@@ -54,7 +54,7 @@ def main():
         "tiny", tokenizer.vocabulary_size, num_layers=2, norm="pre", dropout=0.1
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=200)
-    shared.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
+    objective.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
 
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "ko_en", **vars(args), "run_dir": run_dir}

@@ -19,7 +19,8 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
+    import options
 
 HOME = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/tok"
 
@@ -35,7 +36,7 @@ def main():
     parser.add_argument("--updates", type=int, default=9250)
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
     parser.add_argument("--seed", type=int, default=1)
-    shared.add_precision(parser)
+    options.add_precision(parser)
     args = parser.parse_args()
     run_dir = args.run_dir or f"runs/multi30k-{args.source}-{args.target}"
 
@@ -60,7 +61,7 @@ def main():
         "tiny", tokenizer.vocabulary_size, norm="pre", dropout=0.2
     )
     schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=1500)
-    shared.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
+    objective.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
 
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "multi30k", **vars(args), "run_dir": run_dir}

@@ -47,7 +47,8 @@ from keras_transformer.cli import INTERRUPTED, command, program, say_next, witho
 
 with without_notices():  # TensorFlow's
     import keras
-    import shared
+    import objective
+    import options
 
 # Updates, updates between checkpoints, and how many checkpoints are averaged. The paper saved every
 # 10 minutes: 1,500 of its updates of 0.4 s (base), 600 of 1 s (big). 1,250 divides 100,000.
@@ -76,7 +77,7 @@ def main():
         help="batches of an update: --tokens-per-batch 6250 --accumulate 4 is the paper's update "
         "in a quarter of the memory",
     )
-    shared.add_precision(parser)
+    options.add_precision(parser)
     parser.add_argument("--updates", type=int, default=None, help="base 100,000, big 300,000")
     parser.add_argument("--validate-every", type=int, default=None, help="base 1,250, big 600")
     parser.add_argument("--vocabulary-size", type=int, default=None, help="37,000, en-fr 32,000")
@@ -89,7 +90,7 @@ def main():
     args.updates = args.updates or updates
     args.validate_every = args.validate_every or every
     args.vocabulary_size = args.vocabulary_size or pieces
-    shared.require_whole_validations(parser, args)
+    options.require_whole_validations(parser, args)
 
     # The archives, and all that would otherwise fail after days of training.
     archives = wmt14_data.archives(args.data, target)
@@ -142,7 +143,7 @@ def main():
             # Keras takes None for no accumulation, or at least 2.
             gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
         )
-        shared.compile_for_tokens(model, optimizer)
+        objective.compile_for_tokens(model, optimizer)
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(
             kt.data.encode_pairs(valid, tokenizer, max_length=MAX_LENGTH, cache=cache)

@@ -1,31 +1,8 @@
-"""What several recipes share: two options, the cosine schedule, and the objective of tokens."""
-
-import argparse
+"""What several recipes train with: the loss and metrics of tokens, and the cosine schedule."""
 
 import keras
 
 import keras_transformer as kt
-
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Adds the option `--precision`, for `kt.runs.set_precision`."""
-    parser.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bfloat16"),
-        help="bfloat16 is faster on GPUs, and on CPUs that multiply in it (AVX-512 BF16, AMX)",
-    )
-
-
-def require_whole_validations(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the program unless `--updates` is a multiple of `--validate-every`.
-
-    A checkpoint is written at each validation, so the updates after the last one would be lost.
-    """
-    if args.updates % args.validate_every or args.updates < 1:
-        parser.error(
-            f"--updates {args.updates} is no multiple of --validate-every {args.validate_every}"
-        )
 
 
 def cosine(
