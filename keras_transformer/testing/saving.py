@@ -97,6 +97,7 @@ def assert_quantizes(
     Example:
 
     ```python
+    model = kt.models.Transformer(100, num_layers=1, d_model=16, num_heads=2, d_ff=32)
     kt.testing.assert_quantizes(model, kt.testing.random_inputs(vocabulary_size=100), "int8")
     ```
     """
