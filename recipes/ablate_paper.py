@@ -31,8 +31,14 @@ import translate_multi30k
 from hparams_columns import write_hparams_columns
 
 import keras_transformer as kt
-from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
-from keras_transformer.runs.options import positive
+from keras_transformer.cli import (
+    INTERRUPTED,
+    command,
+    positive,
+    program,
+    say_next,
+    without_notices,
+)
 
 with without_notices():  # TensorFlow's
     import keras

@@ -22,7 +22,7 @@ from patch_pictures import patch_attention
 
 import keras_transformer as kt
 from keras_transformer.cli import INTERRUPTED, command, program, say_next, without_notices
-from keras_transformer.data.images import scaled
+from keras_transformer.data import scaled
 
 with without_notices():  # TensorFlow's
     import keras

@@ -3,7 +3,7 @@
 import keras
 from keras import ops, tree
 
-from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers import Dropout
 
 CELLS = {"rnn": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM}
 ATTENTIONS = {"additive": keras.layers.AdditiveAttention, "dot": keras.layers.Attention}

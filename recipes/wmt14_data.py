@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from xml.sax.saxutils import unescape
 
-from keras_transformer.data.lines import decode_line
+from keras_transformer.data import decode_line
 
 HOME = "https://www.statmt.org"
 # Archives, and their members for a target language and a side.

@@ -53,6 +53,7 @@ LAYERS = {
         (X,),
         17,
     ),
+    "dropout": (layers.Dropout, {"rate": 0.2, "seed": 3}, (X,), D),
     "residual": (
         layers.Residual,
         {"norm": "pre", "dropout": 0.2, "epsilon": 1e-5},

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from keras_transformer import __version__
 from keras_transformer.cli.ends import INTERRUPTED, command, program, say_next
 from keras_transformer.cli.start_up import without_notices
+from keras_transformer.runs.options import positive
 
-__all__ = ["INTERRUPTED", "command", "main", "program", "say_next", "without_notices"]
+__all__ = ["INTERRUPTED", "command", "main", "positive", "program", "say_next", "without_notices"]
 
 DESCRIPTION = """\
 Train Transformers on your own parallel text, and translate with them.

@@ -10,9 +10,9 @@ from keras_transformer.data.batches import BatchPlan
 from keras_transformer.data.digest import text_sha256
 from keras_transformer.data.encoding import EncodedPairs, encode_pairs, kept_pairs, read_encoded
 from keras_transformer.data.feed import FeedMeter
-from keras_transformer.data.images import ImagePlan
+from keras_transformer.data.images import ImagePlan, scaled
 from keras_transformer.data.labelled_texts import EncodedTexts, LabelledPlan, encode_texts
-from keras_transformer.data.lines import read_lines
+from keras_transformer.data.lines import decode_line, read_lines
 from keras_transformer.data.masked import MaskedPlan, mask_tokens
 from keras_transformer.data.parallel_text import read_parallel, read_tsv, write_parallel
 from keras_transformer.data.report import Report, report
@@ -31,6 +31,7 @@ __all__ = [
     "Report",
     "SubwordSampling",
     "WindowPlan",
+    "decode_line",
     "encode_pairs",
     "encode_texts",
     "kept_pairs",
@@ -40,6 +41,7 @@ __all__ = [
     "read_parallel",
     "read_tsv",
     "report",
+    "scaled",
     "text_sha256",
     "token_batches",
     "write_parallel",
