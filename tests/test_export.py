@@ -313,7 +313,9 @@ def test_int8_is_small_and_near(ctranslate2, source_tokenizer, tmp_path):
             )
         ]
     )
-    assert 1e-4 < np.abs(errors).mean() < 0.3
+    # Sums of bytes saturate on processors with AVX2 but no VNNI: 0.4 there. Unrelated scores of this
+    # spread would differ by 0.9.
+    assert 1e-4 < np.abs(errors).mean() < 0.5
 
 
 def test_what_ctranslate2_cannot_hold_is_refused(
