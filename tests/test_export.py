@@ -313,7 +313,7 @@ def test_int8_is_small_and_near(ctranslate2, source_tokenizer, tmp_path):
             )
         ]
     )
-    # Sums of bytes saturate on processors with AVX2 but no VNNI: 0.4 there. Unrelated scores of this
+    # On processors with AVX2 but no VNNI, sums of bytes saturate: 0.4. Unrelated scores of this
     # spread would differ by 0.9.
     assert 1e-4 < np.abs(errors).mean() < 0.5
 
