@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from keras_transformer.models import PRESETS
 from keras_transformer.runs.checkpoints import read_arrays
 
 pytestmark = pytest.mark.tensorflow_only
@@ -28,6 +29,14 @@ uncompiled.search_uncompiled(pytest.MonkeyPatch())
 sys.argv = sys.argv[1:]
 run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
 run(sys.argv[0], run_name="__main__")
+"""
+# An untrained model ends no translation, so each would take 50 tokens more than its source.
+SHORT = """
+import runpy, sys
+from keras_transformer import Translator
+Translator.EXTRA_LENGTH = 3
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -117,7 +126,7 @@ def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path, run_
     if direction:
         status, out, err = run_recipe("translate_ko_en", *options)
     else:  # in a new process, as users start it, with compiled searches
-        process = start(RECIPES / "translate_ko_en.py", *options)
+        process = start("-c", SHORT, RECIPES / "translate_ko_en.py", *options)
         out, err = process.communicate()
         status = process.returncode
     assert status == 0, err
@@ -141,8 +150,10 @@ def test_the_korean_recipe_trains_tests_and_translates(direction, tmp_path, run_
         assert status == 0 and "trained already, 2 updates" in again
 
 
-def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path, run_recipe):
+def test_the_pronunciation_recipe_trains_scores_and_pronounces(tmp_path, run_recipe, monkeypatch):
     """Uses words of an invented spelling: every syllable is read letter by letter."""
+    sizes = {"num_layers": 1, "d_model": 32, "num_heads": 2}
+    monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], **sizes})
     for name, words in (
         ("train", "가각 나각 가나 각나 나가 각가"),
         ("dev", "나나 각"),
