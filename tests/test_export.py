@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -313,9 +314,12 @@ def test_int8_is_small_and_near(ctranslate2, source_tokenizer, tmp_path):
             )
         ]
     )
-    # On processors with AVX2 but no VNNI, sums of bytes saturate: 0.4. Unrelated scores of this
-    # spread would differ by 0.9.
-    assert 1e-4 < np.abs(errors).mean() < 0.5
+    # Without VNNI, sums of bytes saturate on x86 processors: 0.4. Unrelated scores of this spread
+    # would differ by 0.9.
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(encoding="utf-8") if cpu.exists() else ""
+    saturates = "avx2" in flags and "vnni" not in flags
+    assert 1e-4 < np.abs(errors).mean() < (0.5 if saturates else 0.3)
 
 
 def test_what_ctranslate2_cannot_hold_is_refused(

@@ -200,7 +200,7 @@ def test_padding_that_is_read_is_seen():
 
 # Fails if: the certificate adds no rows.
 def test_more_rows_that_change_the_others_are_seen():
-    with fails("Padding matters: 2 more rows of padding alone changed"):
+    with fails("Padding matters: 2 more rows of only padding changed"):
         testing.assert_padding_invariant(
             lambda ids: ops.subtract(ids, ops.mean(ids, axis=0, keepdims=True)), IDS["source_ids"]
         )
@@ -324,7 +324,7 @@ def test_losses_that_ignore_padding_pass():
         ),
         (broken.mean_over_positions, None, "Padding counts in the loss: 5 more pad columns"),
         (broken.mean_of_sentences, None, "Padding counts in the loss: 2 more rows"),
-        (broken.divided_by_no_token, None, "A batch of padding alone costs nan.*at least 1"),
+        (broken.divided_by_no_token, None, "A batch of only padding costs nan.*at least 1"),
         (
             losses.SmoothedCrossentropy(0.1),
             lambda labels: labels == 0,
@@ -382,7 +382,7 @@ def test_a_right_search_passes():
     ("mistake", "message"),
     [
         ("keeps scoring", "A score is not that of its hypothesis: .*keeps scoring"),
-        ("goes on", "Something follows the end: batch row .* goes on"),
+        ("goes on", "Something follows the end: batch row .* continues"),
         ("other length", "A score is not that of its hypothesis: .*the start counted"),
     ],
 )
@@ -424,7 +424,9 @@ def test_a_source_that_depends_on_those_beside_it_is_seen():
         ids, scores = two_hypotheses(sources)
         return (ids, scores) if len(sources) > 1 else (ids[:, ::-1], scores[:, ::-1])
 
-    with fails("The batch matters: source row 0 alone gives another score.*in the batch, .* alone"):
+    with fails(
+        "The batch matters: source row 0 gives another score by itself.*in the batch, .* by itself"
+    ):
         check_search(first_alone)
 
 

@@ -83,7 +83,8 @@ class TrainSettings:
     dropout: float | None = model("share dropped of each sub-layer's output", parse=float)
     attention_dropout: float | None = model("share dropped of the attention weights", parse=float)
     norm: str | None = model(
-        "where layer normalisation stands; post in the paper", choices=("post", "pre")
+        "normalise after each sub-layer (post, as in the paper) or before it (pre)",
+        choices=("post", "pre"),
     )
 
     init_from: str | None = fine_tuning(

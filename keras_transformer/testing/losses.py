@@ -84,7 +84,7 @@ def assert_ignores_padding(
             f"Padding counts in the loss: {what}.",
             "no ignore_class and no sample_weight; a masked sum divided by all positions of the "
             "batch, and not by its real tokens; a mean of sentences' or rows' means; the mask of "
-            "the inputs in place of that of the labels",
+            "the inputs instead of that of the labels",
         )
     if value(labels, np.where(is_pad, logits, -logits)) == expected:
         running.fail(
@@ -95,7 +95,7 @@ def assert_ignores_padding(
     only_padding = value(np.full_like(labels, pad_id), logits)
     if not np.isfinite(only_padding):
         running.fail(
-            f"A batch of padding alone costs {only_padding}.",
+            f"A batch of only padding costs {only_padding}.",
             "a sum divided by the number of real tokens, 0 here: divide by at least 1",
         )
 

@@ -70,7 +70,7 @@ def assert_padding_invariant(
     ways.append(([], ROWS, 0))
     for names, rows, columns in ways:
         how = f"{columns} more pad columns in {' and '.join(names)}" if columns else ""
-        how = how or f"{rows} more rows of padding alone"
+        how = how or f"{rows} more rows of only padding"
         actual = run.run_changed(padded(names, rows, columns), how)
         run.require_same(
             actual[tuple(slice(n) for n in run.expected.shape[:2])],

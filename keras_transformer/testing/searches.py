@@ -78,7 +78,7 @@ def assert_scores_are_final(
                 "a finished hypothesis that keeps scoring (padding or more ends after its end); "
                 "another length in the penalty (the end not counted, or the start counted); a "
                 "cache that is not reordered with its beams; log-probabilities normalised over the "
-                "permitted tokens alone",
+                "permitted tokens only",
                 f"batch row {b}, hypothesis {n}, ids {found}: reported {scores[b, n]:.7g}, "
                 f"teacher-forced {expected[b, n]:.7g} (tolerance {rounding[b, n]:.2g})",
             )
@@ -93,10 +93,10 @@ def assert_scores_are_final(
         if differs.any():
             n = int(np.argmax(differs))
             running.fail(
-                f"The batch matters: source row {b} alone gives another score.",
-                "finished rows that go on while others are unfinished; beams of one source mixed "
-                "with another's",
-                f"hypothesis {n}: {scores[b, n]:.7g} in the batch, {alone[0, n]:.7g} alone",
+                f"The batch matters: source row {b} gives another score by itself.",
+                "finished rows that continue while others are unfinished; beams of one source mixed"
+                " with another's",
+                f"hypothesis {n}: {scores[b, n]:.7g} in the batch, {alone[0, n]:.7g} by itself",
             )
 
 
@@ -245,8 +245,8 @@ def _lengths(ids, exists, end_id, pad_id):
             running.fail(
                 f"Something follows the end: batch row {b}, hypothesis {n} is {row} (end "
                 f"{end_id}, padding {pad_id}).",
-                "a finished row that goes on while others are unfinished; ids that are not cut or "
-                "filled after the end",
+                "a finished row that continues while others are unfinished; ids that are not cut"
+                " or filled after the end",
             )
     return lengths
 
