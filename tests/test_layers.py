@@ -1,5 +1,6 @@
 """Laws of every layer as a Keras layer: masks, dropout, precision, configs, files, errors."""
 
+import functools
 import inspect
 import json
 
@@ -9,6 +10,8 @@ import pytest
 from keras import ops
 
 from keras_transformer import layers, testing
+from keras_transformer.layers.composite import Composite
+from keras_transformer.testing.saving import TOLERANCES, model_of
 
 B, T, S, D = 2, 5, 7, 13
 RANDOM = np.random.default_rng(1706)
@@ -241,6 +244,60 @@ def test_quantised_in_a_users_model_a_layer_computes_nearly_the_same(name, mode)
     testing.assert_quantizes(
         layer_class(**arguments), list(inputs) if inputs[1:] else inputs[0], mode
     )
+
+
+COMPOSITES = [name for name in LAYERS if issubclass(LAYERS[name][0], Composite)]
+
+
+# Fails if: a layer has no `quantize` of its own, or leaves a matrix in it as it was.
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [(name, "int8") for name in COMPOSITES] + [("attention", "int4"), ("embedding", "int4")],
+)
+def test_a_layer_alone_is_quantised_in_place(name, mode):
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    layer = layer_class(**arguments)
+    before = flat(layer(*inputs))
+    layer.quantize(mode)
+    integers = {w.path for w in layer.weights if "int" in keras.backend.standardize_dtype(w.dtype)}
+    assert integers >= {w.path for w in layer.weights if w.name in ("kernel", "embeddings")} != {}
+    error = np.sqrt(np.mean((flat(layer(*inputs)) - before) ** 2) / np.mean(before**2))
+    assert 0 < error <= TOLERANCES[mode]
+
+
+def flat(outputs):
+    return np.concatenate([array(x).ravel() for x in keras.tree.flatten(outputs)])
+
+
+# In version 0.1 the weights of these belonged to the layer itself.
+OWNERS = (layers.MultiHeadAttention, layers.PositionalEmbedding, layers.PositionalEncoding)
+OWNERS += (layers.PatchEmbedding,)
+
+
+# Fails if: a layer whose weights belong to its parts does not know their old places.
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_files_of_version_0_1_are_loaded(name, tmp_path):
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    layer, other = layer_class(**arguments), layer_class(**arguments)
+    models = [model_of(each, list(inputs) if inputs[1:] else inputs[0]) for each in (layer, other)]
+    with pytest.MonkeyPatch.context() as patch:
+        for owner in layer._flatten_layers():
+            if isinstance(owner, OWNERS):
+                patch.setattr(owner, "save_own_variables", functools.partial(save_all, owner))
+                for part in owner._flatten_layers(include_self=False):
+                    patch.setattr(part, "save_own_variables", lambda store: None)
+        models[0].save_weights(tmp_path / "old.weights.h5")
+    models[1].load_weights(tmp_path / "old.weights.h5")
+    np.testing.assert_array_equal(flat(other(*inputs)), flat(layer(*inputs)))
+    models[1].save_weights(tmp_path / "new.weights.h5")
+    models[0].set_weights([0 * array(weight) for weight in models[0].weights])
+    models[0].load_weights(tmp_path / "new.weights.h5")
+    np.testing.assert_array_equal(flat(other(*inputs)), flat(layer(*inputs)))
+
+
+def save_all(layer, store):
+    for index, weight in enumerate(layer.weights):
+        store[str(index)] = weight
 
 
 def test_model_of_a_user_saves_and_loads_to_the_bit():
@@ -546,7 +603,7 @@ def test_files_of_embeddings_keep_their_names_and_order():
     # Files of earlier versions are read by these names.
     layer = layers.PositionalEmbedding(19, D, positions="learned", max_length=11)
     layer.build((None, None))
-    assert [weight.name for weight in layer.weights] == ["token_embeddings", "position_embeddings"]
+    assert [weight.name for weight in layer.weights] == ["embeddings", "embeddings"]
 
 
 # --- the attention weights of a stack

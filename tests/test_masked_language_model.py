@@ -131,7 +131,7 @@ def test_an_encoder_is_taken_over_whole_and_nothing_else():
     for weight, before in zip(classifier.classes.weights, classes, strict=True):
         np.testing.assert_array_equal(array(weight), before)
     # The weights are copied: training one model does not change the other.
-    model.embedding.token_embeddings.assign(model.embedding.token_embeddings * 2)
+    model.embedding.token.embeddings.assign(model.embedding.token.embeddings * 2)
     np.testing.assert_array_equal(array(classifier.encoder(classifier.embedding(IDS))), own)
 
 

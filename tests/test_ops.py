@@ -4,6 +4,7 @@ What a comparison cannot show is in other files: the memory of attention, what i
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
 
@@ -59,29 +60,59 @@ for rows, inner, outer in ((1, 512, 300), (3, 512, 300), (1, 514, 300), (1, 7, 1
     WAYS[f"{name} without bias"] = Way(products.dense, products.plain_dense, shapes[:2])
 
 
-def each_of(dense):
-    """Three products of one x, as `dense` of each."""
-    return lambda x, *weights: [
-        dense(x, kernel, bias) for kernel, bias in zip(weights[:3], weights[3:], strict=True)
+def each_of(weights):
+    """Stand-ins for three linear layers, whose weights are tensors: kernels, then biases."""
+    biases = weights[3:] or [None] * 3
+    return [
+        SimpleNamespace(kernel=kernel, bias=bias, units=kernel.shape[1], quantization_mode=None)
+        for kernel, bias in zip(weights[:3], biases, strict=True)
     ]
 
 
-WIDTHS = (5, 7, 11)
-WAYS["dense_each"] = Way(
-    lambda x, *weights: products.dense_each(x, weights[:3], weights[3:]),
-    each_of(products.plain_dense),
-    [(4, 6), *((6, width) for width in WIDTHS), *((width,) for width in WIDTHS)],
-)
-WAYS["dense_each without biases"] = Way(
-    lambda x, *kernels: products.dense_each(x, kernels, [None] * 3),
-    lambda x, *kernels: [products.plain_dense(x, kernel) for kernel in kernels],
-    [(4, 6), *((6, width) for width in WIDTHS)],
-)
-DENSE = keras.layers.Dense(300, activation="tanh", bias_initializer="random_normal")
-DENSE.build((None, 512))
-WAYS["apply_dense"] = Way(
-    lambda x: products.apply_dense(DENSE, x), DENSE, [(1, 512)], dtypes=("float32",)
-)
+SHAPES = [(4, 6), *((6, width) for width in (5, 7, 11)), (5,), (7,), (11,)]
+for name, shapes in (("", SHAPES), (" without biases", SHAPES[:4])):
+    WAYS[f"apply_each{name}"] = Way(
+        lambda x, *weights: products.apply_each(each_of(weights), x),
+        lambda x, *weights: [
+            products.plain_dense(x, layer.kernel, layer.bias) for layer in each_of(weights)
+        ],
+        shapes,
+    )
+# Keras' layers: as they are, with LoRA's matrices, and quantised.
+for kind in ("", " with LoRA", " in int8"):
+    dense, linear = (
+        keras.layers.Dense(300, activation=activation, bias_initializer="random_normal")
+        for activation in ("tanh", None)
+    )
+    embedding = keras.layers.ReversibleEmbedding(52, 8)
+    for layer in (dense, linear, embedding):
+        layer.build((None, 512))
+        if "LoRA" in kind:
+            layer.enable_lora(2, b_initializer="random_normal")
+        if "int8" in kind:
+            layer.quantize("int8")
+    same = {"dtypes": ("float32",), "trained": "int8" not in kind}
+    WAYS[f"apply_dense{kind}"] = Way(
+        lambda x, dense=dense: products.apply_dense(dense, x), dense, [(1, 512)], **same
+    )
+    WAYS[f"apply_each of layers{kind}"] = Way(
+        lambda x, linear=linear: products.apply_each([linear, linear], x),
+        lambda x, linear=linear: [linear(x), linear(x)],
+        [(4, 512)],
+        **same,
+    )
+    WAYS[f"look_up{kind}"] = Way(
+        lambda ids, embedding=embedding: products.look_up(embedding, ops.cast(ids, "int32")),
+        lambda ids, embedding=embedding: embedding(ops.cast(ids, "int32")),
+        [np.array([[3, 51, 0]])],
+        **same | {"trained": False},
+    )
+    WAYS[f"apply_reversed{kind}"] = Way(
+        lambda x, embedding=embedding: products.apply_reversed(embedding, x),
+        lambda x, embedding=embedding: embedding(x, reverse=True),
+        [(3, 1, 8)],
+        **same,
+    )
 # Rows times positions: few enough for a sum of products, and more.
 for batch, length in ((1, 1), (1, 4), (2, 3), (3, 5)):
     WAYS[f"batched {batch} x {length}"] = Way(

@@ -45,13 +45,8 @@ def softmax(x):
 def attend(layer, query, key, value, permitted=True):
     """Computes section 3.2.2: output and weights. `permitted` broadcasts to [B, H, T, S]."""
     q, k, v, o = (
-        (array(kernel), 0.0 if bias is None else array(bias))
-        for kernel, bias in (
-            (layer.query_kernel, layer.query_bias),
-            (layer.key_kernel, layer.key_bias),
-            (layer.value_kernel, layer.value_bias),
-            (layer.output_kernel, layer.output_bias),
-        )
+        (array(part.kernel), 0.0 if part.bias is None else array(part.bias))
+        for part in (layer.query, layer.key, layer.value, layer.output_projection)
     )
     heads, key_dim, value_dim = layer.num_heads, layer.key_dim, layer.value_dim
     shape = (query.shape[0], heads, query.shape[1], key.shape[1])
@@ -119,9 +114,9 @@ def positional_encoding(positions, d_model):
 
 
 def embed(layer, ids):
-    x = array(layer.token_embeddings)[ids] * np.sqrt(layer.d_model)
+    x = array(layer.token.embeddings)[ids] * np.sqrt(layer.d_model)
     if layer.positions == "learned":
-        x = x + array(layer.position_embeddings)[: ids.shape[1]]
+        x = x + array(layer.position.embeddings)[: ids.shape[1]]
     else:
         x = x + positional_encoding(range(ids.shape[1]), layer.d_model)
     return x * (ids != 0)[..., None]
@@ -140,7 +135,7 @@ def transformer(model, source_ids, target_ids):
     if model.decoder.final_norm is not None:
         x = normalize(model.decoder.final_norm, x)
     if model.logits is None:
-        return x @ array(model.target_embedding.token_embeddings).T
+        return x @ array(model.target_embedding.token.embeddings).T
     return x @ array(model.logits.kernel)
 
 
@@ -195,18 +190,17 @@ def test_self_attention_is_the_papers(causal):
         randomize(layer)(x, key_mask=KEY_MASK, causal=causal),
         attend(layer, x, x, x, permitted)[0],
     )
-    assert (layer.key_dim, layer.value_dim, layer.query_bias) == (5, 5, None)
+    assert (layer.key_dim, layer.value_dim, layer.query.bias) == (5, 5, None)
 
 
 def copy_attention(theirs, ours):
     """Copies the weights of a `keras.layers.MultiHeadAttention` to our layer. Both are built."""
     for name in ("query", "key", "value", "output"):
         dense = getattr(theirs, f"{name}_dense")
-        kernel = getattr(ours, f"{name}_kernel")  # theirs is [D, H, K], or [H, K, D]
-        kernel.assign(ops.reshape(dense.kernel, kernel.shape))
+        part = getattr(ours, {"output": "output_projection"}.get(name, name))
+        part.kernel.assign(ops.reshape(dense.kernel, part.kernel.shape))  # [D, H, K] or [H, K, D]
         if ours.use_bias:
-            bias = getattr(ours, f"{name}_bias")
-            bias.assign(ops.reshape(dense.bias, bias.shape))
+            part.bias.assign(ops.reshape(dense.bias, part.bias.shape))
 
 
 @pytest.mark.parametrize("use_bias", [False, True])
@@ -302,7 +296,7 @@ def test_embedding_reversed_is_the_product_with_its_transpose():
     x = normal(B, T, D)
     layer = layers.PositionalEmbedding(19, D)
     layer.build((None, None))
-    assert_close(layer(x, reverse=True), x @ array(layer.token_embeddings).T)
+    assert_close(layer(x, reverse=True), x @ array(layer.token.embeddings).T)
 
 
 # --- the whole

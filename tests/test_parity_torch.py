@@ -61,10 +61,10 @@ def torch_transformer(norm, activation):
 def same_attention(ours, theirs):
     for i, name in enumerate(("query", "key", "value")):
         rows = slice(i * D, (i + 1) * D)  # theirs is one matrix [3 D, D]
-        yield getattr(ours, f"{name}_kernel"), theirs.in_proj_weight, rows
-        yield getattr(ours, f"{name}_bias"), theirs.in_proj_bias, rows
-    yield ours.output_kernel, theirs.out_proj.weight, slice(None)
-    yield ours.output_bias, theirs.out_proj.bias, slice(None)
+        yield getattr(ours, name).kernel, theirs.in_proj_weight, rows
+        yield getattr(ours, name).bias, theirs.in_proj_bias, rows
+    yield ours.output_projection.kernel, theirs.out_proj.weight, slice(None)
+    yield ours.output_projection.bias, theirs.out_proj.bias, slice(None)
 
 
 def same_norm(ours, theirs):

@@ -171,6 +171,6 @@ def test_the_command_learns_as_many_positions_as_pairs_may_have(monkeypatch):
     small = ["--num-layers=1", "--d-model=14", "--num-heads=2", "--d-ff=17", "--max-length=300"]
     settings = settings_of(monkeypatch, *small, "--preset=E-learned-positions")
     model = preparation.build_model(settings, Vocabulary(), Vocabulary())
-    assert tuple(model.source_embedding.position_embeddings.shape) == (300, 14)
+    assert tuple(model.source_embedding.position.embeddings.shape) == (300, 14)
     settings = settings_of(monkeypatch, *small, "--preset=base")
     assert preparation.build_model(settings, Vocabulary(), Vocabulary()).count_params() > 0

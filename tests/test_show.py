@@ -101,7 +101,7 @@ def test_they_are_the_formulas(model):
 
 
 def _heads(attention, name):
-    kernel = ops.convert_to_numpy(getattr(attention, f"{name}_kernel")).astype("float64")
+    kernel = ops.convert_to_numpy(getattr(attention, name).kernel).astype("float64")
     kernel = kernel.reshape(14, -1)
     return np.split(kernel, 2, axis=1)
 

@@ -209,7 +209,7 @@ def test_gradient_reaches_the_matrix_from_all_three_uses():
     model.compile(
         keras.optimizers.SGD(1.0), lambda _, y: ops.mean(y[..., column] ** 2), run_eagerly=True
     )
-    matrix = model.source_embedding.token_embeddings
+    matrix = model.source_embedding.token.embeddings
     before = ops.convert_to_numpy(matrix).copy()
     inputs = {"source_ids": np.array([[4, 9, 0]]), "target_ids": np.array([[2, 7, 5, 0]])}
     model.train_on_batch(inputs, np.zeros((1, 4, V)))

@@ -67,7 +67,7 @@ def test_the_embedding_is_a_convolution_whose_stride_is_its_kernel():
     layer = PatchEmbedding(P, D, positions=None, class_token=False)
     convolution = keras.layers.Conv2D(D, P, strides=P)
     found, _ = array(layer(IMAGES)), convolution(IMAGES)
-    layer.bias.assign(np.arange(D) / D)
+    layer.patches.bias.assign(np.arange(D) / D)
     found = array(layer(IMAGES))
     kernel, bias = layer.get_weights()
     convolution.set_weights([kernel.reshape(P, P, C, D), bias])
@@ -81,8 +81,8 @@ def test_the_class_token_comes_first_and_every_position_has_its_vector():
     x = array(layer(IMAGES))
     plain = PatchEmbedding(P, D, positions=None, class_token=False)
     plain.build(IMAGES.shape)
-    plain.set_weights([layer.kernel, layer.bias])
-    positions, first = array(layer.position_embeddings), array(layer.class_embedding)
+    plain.set_weights([layer.patches.kernel, layer.patches.bias])
+    positions, first = array(layer.position.embeddings), array(layer.first.embeddings)
     assert positions.shape == (1 + ROWS * COLUMNS, D)
     np.testing.assert_allclose(x[:, 0], np.tile(first + positions[:1], (B, 1)), atol=1e-6)
     np.testing.assert_allclose(x[:, 1:], array(plain(IMAGES)) + positions[1:], atol=1e-5)
@@ -122,10 +122,10 @@ def test_without_positions_the_order_of_patches_is_unseen_and_with_them_it_is_se
 def test_patches_and_positions_in_another_order_change_nothing(pooling):
     vit = model(pooling=pooling)
     expected = array(vit(IMAGES))
-    positions = array(vit.embedding.position_embeddings)
+    positions = array(vit.embedding.position.embeddings)
     first = vit.embedding.class_token
     positions[first:] = positions[first:][ORDER]
-    vit.embedding.position_embeddings.assign(positions)
+    vit.embedding.position.embeddings.assign(positions)
     np.testing.assert_allclose(array(vit(with_patches(IMAGES, ORDER))), expected, atol=1e-4)
 
 

@@ -46,7 +46,7 @@ def to_huggingface(model, longest, pad_id, start_id, end_id, **options):
     assert not theirs.final_logits_bias.any()
     positions = torch.tensor(np.array(sinusoids(longest, config["d_model"])))
     with torch.no_grad():
-        embeddings = model.source_embedding.token_embeddings
+        embeddings = model.source_embedding.token.embeddings
         theirs.model.shared.weight.copy_(torch.tensor(embeddings.numpy()))
         for name in ("encoder", "decoder"):
             stack, ours = getattr(theirs.model, name), getattr(model, name)
@@ -78,9 +78,8 @@ def _linear(theirs, kernel, bias):
 def _attention(theirs, ours):
     for name in ("query", "key", "value", "output"):
         part = {"output": "out_proj"}.get(name, f"{name[0]}_proj")
-        _linear(
-            getattr(theirs, part), getattr(ours, f"{name}_kernel"), getattr(ours, f"{name}_bias")
-        )
+        layer = getattr(ours, {"output": "output_projection"}.get(name, name))
+        _linear(getattr(theirs, part), layer.kernel, layer.bias)
 
 
 def _norm(theirs, ours):

@@ -24,7 +24,7 @@ def random_model(size):
     """
     keras.utils.set_random_seed(1)
     model = models.Transformer(VOCABULARY[size], **SIZES[size])
-    embeddings = model.source_embedding.token_embeddings
+    embeddings = model.source_embedding.token.embeddings
     weights = embeddings.numpy()
     weights[list(SPECIAL.values())] = 0
     embeddings.assign(weights)

@@ -99,14 +99,14 @@ def pruned(translator, pairs):
     ):
         for layer in stack.layers:
             part = getattr(layer, attention)
-            kernel = ops.convert_to_numpy(part.output_kernel)
+            kernel = ops.convert_to_numpy(part.output_projection.kernel)
             row = []
             for head in np.split(np.arange(len(kernel)), part.num_heads):
                 without = kernel.copy()
                 without[head] = 0
-                part.output_kernel.assign(without)
+                part.output_projection.kernel.assign(without)
                 row.append(round(nats(), 4))
-            part.output_kernel.assign(kernel)
+            part.output_projection.kernel.assign(kernel)
             left_out.setdefault(name, []).append(row)
     return {"whole": round(nats(), 4), "without": left_out}
 

@@ -151,8 +151,8 @@ def _spec(model, source_tokenizer, target_tokenizer):
         pre_norm=layer.norm == "pre",
         activation=getattr(specs.Activation, _activation(layer)),
     )
-    spec.encoder.embeddings[0].weight = _array(model.source_embedding.token_embeddings)
-    spec.decoder.embeddings.weight = _array(model.target_embedding.token_embeddings)
+    spec.encoder.embeddings[0].weight = _array(model.source_embedding.token.embeddings)
+    spec.decoder.embeddings.weight = _array(model.target_embedding.token.embeddings)
     _stack(spec.encoder, model.encoder, model.source_embedding)
     _stack(spec.decoder, model.decoder, model.target_embedding)
     _logits(spec.decoder.projection, model, target_tokenizer)
@@ -224,12 +224,8 @@ def _attention(spec, layer, join):
     spec.queries_scale = layer.key_dim**-0.5
     _norm(spec.layer_norm, join.layer_norm)
     parts = [
-        (_heads(kernel, layer.num_heads, width), _heads(bias, layer.num_heads, width))
-        for kernel, bias in (
-            (layer.query_kernel, layer.query_bias),
-            (layer.key_kernel, layer.key_bias),
-            (layer.value_kernel, layer.value_bias),
-        )
+        (_heads(part.kernel, layer.num_heads, width), _heads(part.bias, layer.num_heads, width))
+        for part in (layer.query, layer.key, layer.value)
     ]
     # In cross-attention queries have a matrix of their own, because only keys and values read the
     # memory.
@@ -238,10 +234,10 @@ def _attention(spec, layer, join):
         linear.weight = np.concatenate([kernel for kernel, _ in group], axis=-1).T  # [3 H K, D]
         if layer.use_bias:
             linear.bias = np.concatenate([bias for _, bias in group])
-    output = _array(layer.output_kernel).T  # [D, H * V]
+    output = _array(layer.output_projection.kernel).T  # [D, H * V]
     spec.linear[-1].weight = _heads(output, layer.num_heads, width)
     if layer.use_bias:
-        spec.linear[-1].bias = _array(layer.output_bias)
+        spec.linear[-1].bias = _array(layer.output_projection.bias)
 
 
 def _heads(weights, num_heads, width):
@@ -256,7 +252,7 @@ def _heads(weights, num_heads, width):
 
 def _logits(spec, model, tokenizer):
     tied = model.logits is None
-    embeddings = model.target_embedding.token_embeddings
+    embeddings = model.target_embedding.token.embeddings
     spec.weight = _array(embeddings) if tied else _array(model.logits.kernel).T  # [V, D]
     spec.bias = np.zeros(len(spec.weight), "float32")
     spec.bias[[tokenizer.pad_id, tokenizer.start_id]] = NEVER

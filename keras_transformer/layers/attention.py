@@ -5,15 +5,16 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_transformer.layers.composite import Composite
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.ops import Tensor, masks
 from keras_transformer.ops.attention import attend
 from keras_transformer.ops.attention_to_cache import write
-from keras_transformer.ops.products import dense, dense_each
+from keras_transformer.ops.products import apply_dense, apply_each
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class MultiHeadAttention(keras.layers.Layer):
+class MultiHeadAttention(Composite):
     """Scaled dot-product attention in `num_heads` learned subspaces (section 3.2.2).
 
     ```
@@ -104,19 +105,18 @@ class MultiHeadAttention(keras.layers.Layer):
         key_shape = query_shape if key_shape is None else key_shape
         value_shape = key_shape if value_shape is None else value_shape
         keys, values = self.num_heads * self.key_dim, self.num_heads * self.value_dim
-        self.query_kernel, self.query_bias = self._weights("query", query_shape[-1], keys)
-        self.key_kernel, self.key_bias = self._weights("key", key_shape[-1], keys)
-        self.value_kernel, self.value_bias = self._weights("value", value_shape[-1], values)
-        self.output_kernel, self.output_bias = self._weights("output", values, self.d_model)
+        self.query = self._projection("query", query_shape[-1], keys)
+        self.key = self._projection("key", key_shape[-1], keys)
+        self.value = self._projection("value", value_shape[-1], values)
+        self.output_projection = self._projection("output", values, self.d_model)
         self.built = True
 
-    def _weights(self, name, width, output_width):
-        kernel = self.add_weight(
-            (width, output_width), initializer="glorot_uniform", name=f"{name}_kernel"
+    def _projection(self, name, width, output_width):
+        layer = keras.layers.Dense(
+            output_width, use_bias=self.use_bias, dtype=self.dtype_policy, name=name
         )
-        if not self.use_bias:
-            return kernel, None
-        return kernel, self.add_weight((output_width,), initializer="zeros", name=f"{name}_bias")
+        layer.build((None, width))
+        return layer
 
     def call(
         self,
@@ -139,13 +139,13 @@ class MultiHeadAttention(keras.layers.Layer):
                 key_mask = query_mask if mask is None else mask
             key = query if key is None else key
             value = key if value is None else value
-            [queries] = self._project(query, "query")
-            [keys] = self._project(key, "key")
-            [values] = self._project(value, "value")
+            [queries] = self._project(query, self.query)
+            [keys] = self._project(key, self.key)
+            [values] = self._project(value, self.value)
         elif index is None:
-            [queries], (keys, values) = self._project(query, "query"), cache
+            [queries], (keys, values) = self._project(query, self.query), cache
         else:
-            queries, new_keys, new_values = self._project(query, "query", "key", "value")
+            queries, new_keys, new_values = self._project(query, self.query, self.key, self.value)
             # Write the cache.
             keys = write(cache[0], ops.transpose(new_keys, (0, 1, 3, 2)), index, axis=3)
             values = write(cache[1], new_values, index, axis=2)
@@ -172,7 +172,7 @@ class MultiHeadAttention(keras.layers.Layer):
         # forget that of `mixed`.
         mixed = ops.transpose(mixed, (0, 2, 1, 3))  # [B, T, H, V]
         rows = ops.reshape(mixed, (-1, self.num_heads * self.value_dim))
-        rows = dense(rows, self.output_kernel, self.output_bias)
+        rows = apply_dense(self.output_projection, rows)
         outputs = [ops.reshape(rows, (-1, ops.shape(query)[1], self.d_model))]
         if return_attention_weights:
             outputs.append(weights)
@@ -194,8 +194,8 @@ class MultiHeadAttention(keras.layers.Layer):
 
         They are laid out as a step multiplies them. `value` is `key` [B, S, D] unless given.
         """
-        [keys] = self._project(key, "key")
-        [values] = self._project(key if value is None else value, "value")
+        [keys] = self._project(key, self.key)
+        [values] = self._project(key if value is None else value, self.value)
         return ops.transpose(keys, (0, 1, 3, 2)), values
 
     def start_cache(self, batch_size: int, length: int) -> tuple[Tensor, Tensor]:
@@ -206,12 +206,10 @@ class MultiHeadAttention(keras.layers.Layer):
             ops.zeros((*heads, length, self.value_dim), dtype=dtype),
         )
 
-    def _project(self, x, *names):
-        """The heads of x [B, S, D] by each named projection: [B, H, S, K]."""
-        kernels = [getattr(self, f"{name}_kernel") for name in names]
-        biases = [getattr(self, f"{name}_bias") for name in names]
+    def _project(self, x, *projections):
+        """The heads of x [B, S, D] by each projection: [B, H, S, K]."""
         length, heads = ops.shape(x)[1], []
-        for part in dense_each(ops.reshape(x, (-1, x.shape[-1])), kernels, biases):  # [B * S, ...]
+        for part in apply_each(projections, ops.reshape(x, (-1, x.shape[-1]))):  # [B * S, ...]
             part = ops.reshape(part, (-1, length, self.num_heads, part.shape[-1] // self.num_heads))
             heads.append(ops.transpose(part, (0, 2, 1, 3)))
         return heads

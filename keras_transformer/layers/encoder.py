@@ -6,15 +6,15 @@ from typing import Any
 import keras
 
 from keras_transformer.layers.attention import MultiHeadAttention
+from keras_transformer.layers.composite import Composite
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.normalization import LayerNorm
 from keras_transformer.layers.residual import Residual
 from keras_transformer.ops import Tensor
-from keras_transformer.ops.quantization import quantized_dtype
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class EncoderLayer(keras.layers.Layer):
+class EncoderLayer(Composite):
     """Self-attention and a feed-forward network, each with a residual connection (section 3.1).
 
     ```
@@ -171,7 +171,7 @@ class EncoderLayer(keras.layers.Layer):
         names += ["norm", "epsilon", "key_dim", "value_dim", "use_bias"]
         config = {name: getattr(self, name) for name in names}
         config["activation"] = keras.activations.serialize(self.activation)
-        return {**super().get_config(), **quantized_dtype(self), **config}
+        return {**super().get_config(), **config}
 
 
 def as_tuple(outputs: Any) -> tuple:
@@ -180,7 +180,7 @@ def as_tuple(outputs: Any) -> tuple:
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class Encoder(keras.layers.Layer):
+class Encoder(Composite):
     """A stack of `num_layers` encoder layers; pre-norm stacks end with a normalisation.
 
     Args:
@@ -280,5 +280,4 @@ class Encoder(keras.layers.Layer):
         layer = self.layers[0].get_config()
         for key in ("name", "dtype", "trainable"):
             del layer[key]
-        own = {**super().get_config(), **quantized_dtype(self)}
-        return {**own, **layer, "num_layers": self.num_layers}
+        return {**super().get_config(), **layer, "num_layers": self.num_layers}

@@ -6,14 +6,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_transformer.layers.composite import Composite
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.ops import Tensor
 from keras_transformer.ops.products import apply_dense
-from keras_transformer.ops.quantization import quantized_dtype
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class FeedForward(keras.layers.Layer):
+class FeedForward(Composite):
     """Two linear maps with a non-linearity between, the same at every position (section 3.3).
 
     ```
@@ -78,7 +78,6 @@ class FeedForward(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            **quantized_dtype(self),
             "d_model": self.d_model,
             "d_ff": self.d_ff,
             "activation": keras.activations.serialize(self.activation),

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_transformer.layers.positional_encoding import Positions
 from keras_transformer.ops import Tensor
-from keras_transformer.ops.products import dense
+from keras_transformer.ops.products import apply_dense, look_up
 
 
 def cut_patches(images: Tensor, patch_size: int) -> Tensor:
@@ -87,12 +87,10 @@ class PatchEmbedding(Positions):
         self.input_spec = keras.layers.InputSpec(shape=(None, *sizes))
         self.grid = (sizes[0] // patch, sizes[1] // patch)
         self.max_length = self.grid[0] * self.grid[1] + self.class_token
-        self.kernel = self.add_weight(
-            (patch * patch * sizes[2], self.d_model), initializer="glorot_uniform", name="kernel"
-        )
-        self.bias = self.add_weight((self.d_model,), initializer="zeros", name="bias")
+        self.patches = keras.layers.Dense(self.d_model, dtype=self.dtype_policy, name="patches")
+        self.patches.build((None, patch * patch * sizes[2]))
         if self.class_token:
-            self.class_embedding = self._embeddings(1, "class_embedding")
+            self.first = self._embedding(1, "class")
         self._build_positions()
         self.built = True
 
@@ -100,12 +98,11 @@ class PatchEmbedding(Positions):
         # `build` knows the sizes of the image. In `fit` a batch may have unknown sizes.
         inputs = ops.cast(inputs, self.compute_dtype)  # bytes too
         inputs = ops.reshape(inputs, (-1, *self.input_spec.shape[1:]))
-        x = ops.reshape(cut_patches(inputs, self.patch_size), (-1, self.kernel.shape[0]))
-        x = dense(x, self.kernel, self.bias)
+        x = cut_patches(inputs, self.patch_size)
+        x = apply_dense(self.patches, ops.reshape(x, (-1, x.shape[-1])))
         x = ops.reshape(x, (-1, self.grid[0] * self.grid[1], self.d_model))  # [B, S, D]
         if self.class_token:
-            first = ops.cast(self.class_embedding, x.dtype)[None]
-            first = ops.broadcast_to(first, (ops.shape(x)[0], 1, self.d_model))
+            first = look_up(self.first, ops.zeros((ops.shape(x)[0], 1), dtype="int32"))
             x = ops.concatenate([first, x], axis=1)  # [B, 1 + S, D]
         return self._with_positions(x, 0, training)
 

@@ -77,7 +77,8 @@ class PositionalEmbedding(Positions):
         self.autocast = False
 
     def build(self, input_shape: tuple) -> None:
-        self.token_embeddings = self._embeddings(self.vocabulary_size, "token_embeddings")
+        kind = keras.layers.ReversibleEmbedding
+        self.token = self._embedding(self.vocabulary_size, "token", kind)
         self._build_positions()
         self.built = True
 
@@ -90,10 +91,9 @@ class PositionalEmbedding(Positions):
     ) -> Tensor:
         self._check_rank(inputs, reverse)
         if reverse:
-            return products.logits(ops.cast(inputs, self.compute_dtype), self.token_embeddings)
+            return products.apply_reversed(self.token, ops.cast(inputs, self.compute_dtype))
         ids = self._ids(inputs)  # [B, T]
-        x = ops.cast(ops.take(self.token_embeddings, ids, axis=0), self.compute_dtype)
-        x = x * math.sqrt(self.d_model)  # [B, T, D]
+        x = products.look_up(self.token, ids) * math.sqrt(self.d_model)  # [B, T, D]
         x = self._with_positions(x, index, training)
         if self.mask_zero:
             real = masks.padding_mask(ids, self.pad_id)

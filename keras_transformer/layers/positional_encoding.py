@@ -7,8 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_transformer.layers.composite import Composite
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.ops import Tensor
+from keras_transformer.ops.products import look_up
+from keras_transformer.ops.quantization import build_embedding
 
 
 def sinusoids(length: int, d_model: int, index: Tensor = 0) -> Tensor:
@@ -36,7 +39,7 @@ def sinusoids(length: int, d_model: int, index: Tensor = 0) -> Tensor:
     return ops.where(even, ops.sin(angles), ops.cos(angles))
 
 
-class Positions(keras.layers.Layer):
+class Positions(Composite):
     """The base of the layers that add positions to vectors: of tokens, of patches, of the user's.
 
     Args:
@@ -69,13 +72,14 @@ class Positions(keras.layers.Layer):
 
     def _build_positions(self):
         if self.positions == "learned":
-            self.position_embeddings = self._embeddings(self.max_length, "position_embeddings")
+            self.position = self._embedding(self.max_length, "position")
 
-    def _embeddings(self, count, name):
+    def _embedding(self, count, name, kind=keras.layers.Embedding):
         # Standard deviation d_model^-0.5: after their scale tokens have unit variance, like the
         # sinusoids, and the tied logits start at unit variance too.
         initializer = keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
-        return self.add_weight((count, self.d_model), initializer=initializer, name=name)
+        layer = kind(count, self.d_model, initializer, dtype=self.dtype_policy, name=name)
+        return build_embedding(layer)
 
     def _with_positions(self, x, index, training):
         """Dropout(x + PE): [B, T, D] from position `index` on."""
@@ -84,8 +88,7 @@ class Positions(keras.layers.Layer):
             x = x + ops.cast(sinusoids(length, self.d_model, index), x.dtype)
         elif self.positions == "learned":
             self._check_length(length, index)
-            vectors = ops.take(self.position_embeddings, ops.arange(length) + index, axis=0)
-            x = x + ops.cast(vectors, x.dtype)
+            x = x + look_up(self.position, ops.arange(length) + index)
         return self._dropout(x, training=training)
 
     def _check_length(self, length, index):

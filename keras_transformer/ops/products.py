@@ -1,8 +1,8 @@
 """Matrix products, laid out for how they run; each is equal to the plain product."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -38,29 +38,28 @@ def dense(x: Tensor, kernel: Tensor, bias: Tensor = None) -> Tensor:
     return x if bias is None else x + ops.cast(bias, x.dtype)
 
 
-def dense_each(x: Tensor, kernels: Sequence[Any], biases: Sequence[Any]) -> Sequence[Tensor]:
-    """Same as `plain_dense(x, kernel, bias)` of each pair, by one product of all.
-
-    Args:
-        x: [R, I].
-        kernels: Variables or tensors [I, O]; O may differ.
-        biases: One [O] for each kernel, or None for each.
-    """
-    if len(kernels) == 1:
-        return [dense(x, kernels[0], biases[0])]
-    kernel = ops.concatenate([ops.convert_to_tensor(each) for each in kernels], axis=1)
-    bias = None
-    if biases[0] is not None:
-        bias = ops.concatenate([ops.convert_to_tensor(each) for each in biases])
-    ends = np.cumsum([each.shape[1] for each in kernels])
-    return ops.split(dense(x, kernel, bias), ends[:-1].tolist(), axis=-1)
-
-
-def apply_dense(layer: Any, x: Tensor) -> Tensor:
-    """Same as `layer(x)` of a Keras `Dense` layer, by `dense`: [R, I] -> [R, O]."""
+def apply_dense(layer: keras.layers.Dense, x: Tensor) -> Tensor:
+    """Same as `layer(x)`, by `dense`: [R, I] -> [R, O]."""
     if layer.quantization_mode is not None:
         return layer(x)  # only the layer knows what its integers stand for
     return layer.activation(dense(x, layer.kernel, layer.bias))
+
+
+def apply_each(layers: Sequence[keras.layers.Dense], x: Tensor) -> Sequence[Tensor]:
+    """Same as `[layer(x) for layer in layers]` without activations, by one product of all.
+
+    Args:
+        layers: Linear layers of the same input; all have a bias, or none.
+        x: [R, I].
+    """
+    if len(layers) == 1 or any(layer.quantization_mode is not None for layer in layers):
+        return [apply_dense(layer, x) for layer in layers]
+    kernel = ops.concatenate([ops.convert_to_tensor(layer.kernel) for layer in layers], axis=1)
+    bias = None
+    if layers[0].bias is not None:
+        bias = ops.concatenate([ops.convert_to_tensor(layer.bias) for layer in layers])
+    ends = np.cumsum([layer.units for layer in layers])
+    return ops.split(dense(x, kernel, bias), ends[:-1].tolist(), axis=-1)
 
 
 def batched(x: Tensor, matrices: Tensor) -> Tensor:
@@ -74,6 +73,20 @@ def batched(x: Tensor, matrices: Tensor) -> Tensor:
     if all(isinstance(size, int) for size in rows) and rows[0] * rows[1] <= _FEW:
         return ops.sum(x[..., None] * matrices[:, :, None], axis=3)
     return ops.matmul(x, matrices)
+
+
+def look_up(layer: keras.layers.Embedding, ids: Tensor) -> Tensor:
+    """Same as `layer(ids)`: [B, T] -> [B, T, D]. In half precision it casts only what it finds."""
+    if layer.quantization_mode is not None:
+        return layer(ids)
+    return ops.cast(ops.take(layer.embeddings, ids, axis=0), layer.compute_dtype)
+
+
+def apply_reversed(layer: keras.layers.ReversibleEmbedding, x: Tensor) -> Tensor:
+    """Same as `layer(x, reverse=True)`, by `logits`: [B, T, D] -> [B, T, V]."""
+    if layer.quantization_mode is not None:
+        return layer(x, reverse=True)
+    return logits(x, layer.embeddings)
 
 
 def plain_logits(x: Tensor, embeddings: Tensor) -> Tensor:

@@ -171,9 +171,10 @@ def _check_fit(variables, saved, path: Path, same_dtype: bool = True):
             f"{len(variables)}; build it (and its optimizer) with the settings of that run."
         )
     for variable, (name, array) in zip(variables, saved, strict=True):
-        here = (_kind(variable.path), tuple(variable.shape), same_dtype and variable.dtype)
-        there = (_kind(name), array.shape, same_dtype and array.dtype.name)
-        if here != there:
+        here = (tuple(variable.shape), same_dtype and variable.dtype)
+        there = (array.shape, same_dtype and array.dtype.name)
+        names = _kind(variable.path), _kind(name)
+        if here != there or not (names[0].endswith(names[1]) or names[1].endswith(names[0])):
             raise ValueError(
                 f"{path} does not fit the model: it holds {name} {array.shape} {array.dtype}, the "
                 f"model has {variable.path} {tuple(variable.shape)} {variable.dtype} in its place; "
@@ -182,8 +183,13 @@ def _check_fit(variables, saved, path: Path, same_dtype: bool = True):
 
 
 def _kind(path: str) -> str:
-    """`model_1/dense_3/kernel` -> `dense/kernel`: scopes further out depend on who built it."""
-    return re.sub(r"_\d+(?=[_/]|$)", "", "/".join(path.split("/")[-2:]))
+    """`model_1/dense_3/kernel` -> `dense_kernel`: scopes further out depend on who built it.
+
+    The same for the variables of version 0.1, whose attention had a `query_kernel`, and no
+    `query/kernel`.
+    """
+    name = re.sub(r"_\d+(?=_|$)", "", "_".join(path.split("/")[-2:]))
+    return name.replace("patches_", "").replace("embeddings", "embedding")
 
 
 def _assign(variables, saved):

@@ -104,14 +104,8 @@ class Probes:
         """Writes the target embedding and its tokens into the files that Projector reads."""
         log_dir = Path(log_dir)
         os.makedirs(log_dir, exist_ok=True)
-        [table] = [
-            variable
-            for variable in model.target_embedding.trainable_variables
-            if variable.shape[0] == model.target_embedding.vocabulary_size
-        ]
-        rows = ops.convert_to_numpy(ops.cast(table, "float32"))[
-            : self.target_tokenizer.vocabulary_size
-        ]
+        table = ops.cast(model.target_embedding.token.embeddings, "float32")
+        rows = ops.convert_to_numpy(table)[: self.target_tokenizer.vocabulary_size]
         vectors = "".join("\t".join(f"{x:.4g}" for x in row) + "\n" for row in rows)
         tokens = (self.target_tokenizer.id_to_piece(i) for i in range(len(rows)))
         labels = "".join(repr(t)[1:-1] + "\n" if not t.isprintable() else t + "\n" for t in tokens)
