@@ -175,7 +175,7 @@ def test_raised_updates_go_on_as_if_never_stopped(run, parallel, uncompiled, tmp
     assert train(*parallel, "--updates=6", f"--run-dir={other}") == 0
     assert "resuming at update 3" in capsys.readouterr().err
     assert_same_run(run, other, [3, 6])
-    name = "embedding/token_embeddings"
+    name = "embedding/token/embeddings"
     assert (arrays_of(run, 3)[name] != arrays_of(run, 6)[name]).any()
 
 
@@ -984,15 +984,17 @@ OPTIONS = {
     "train": "train-source train-target train-tsv valid-source valid-target valid-tsv hold-out "
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
     "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
-    "attention-dropout norm init-from init-weights run-dir updates tokens-per-batch accumulate "
-    "shapes warmup-steps learning-rate label-smoothing clip-norm seed precision jit deterministic "
-    "dry-run validate-every tokenize keep-checkpoints average stop-early patience log-every",
+    "attention-dropout norm init-from init-weights lora-rank lora-targets run-dir updates "
+    "tokens-per-batch accumulate shapes warmup-steps learning-rate label-smoothing clip-norm seed "
+    "precision jit deterministic dry-run validate-every tokenize keep-checkpoints average "
+    "stop-early patience log-every",
     "translate": "beam-size length-penalty batch-size weights ensemble n-best",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size weights ensemble",
     "score": "source target tsv source-column target-column mean tokens batch-size weights "
     "ensemble",
     "average": "last",
+    "quantize": "to run-dir weights",
     "export": "format output quantization beam-size length-penalty weights ensemble",
 }
 

@@ -187,11 +187,26 @@ def test_files_know_the_weights_by_these_layers_in_this_order(name, layers):
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [(name, "int8") for name in MODELS] + [("classifier", "int4"), ("classifier", "float8")],
+    [(name, "int8") for name in MODELS] + [("transformer", "int4"), ("transformer", "float8")],
 )
 def test_a_quantised_model_computes_nearly_the_same_and_is_saved(name, mode):
     # Fails if: a layer multiplies the integers of a quantised kernel; a file forgets the mode.
     testing.assert_quantizes(make(name), MODELS[name][3], mode)
+
+
+# Fails if: a projection or an embedding keeps its float weights.
+@pytest.mark.filterwarnings("ignore:Layer")
+@pytest.mark.parametrize(("mode", "share"), [("int8", 0.3), ("int4", 0.2)])
+def test_quantised_weights_are_smaller(mode, share):
+    model = models.Transformer(1000, num_layers=1, d_model=128, num_heads=2, d_ff=512)
+    sizes = [bytes_of(model)]
+    model.quantize(mode)
+    sizes.append(bytes_of(model))
+    assert sizes[1] <= share * sizes[0], sizes
+
+
+def bytes_of(model):
+    return sum(ops.convert_to_numpy(weight).nbytes for weight in model.weights)
 
 
 @pytest.mark.filterwarnings("ignore:Layer")

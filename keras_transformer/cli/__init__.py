@@ -38,14 +38,23 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line. Imports nothing heavy, so that `--help` is quick."""
-    from keras_transformer.cli import average, evaluate, export, score, show, train, translate
+    from keras_transformer.cli import (
+        average,
+        evaluate,
+        export,
+        quantize,
+        score,
+        show,
+        train,
+        translate,
+    )
 
     parser = argparse.ArgumentParser(
         prog="keras-transformer", description=DESCRIPTION, formatter_class=HelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (train, translate, evaluate, score, average, export, show):
+    for module in (train, translate, evaluate, score, average, quantize, export, show):
         name = module.__name__.rpartition(".")[2]
         summary, _, rest = (module.__doc__ or "").partition("\n\n")
         verb = verbs.add_parser(

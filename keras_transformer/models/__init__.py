@@ -2,6 +2,7 @@
 
 from keras_transformer.models.causal_language_model import CausalLanguageModel
 from keras_transformer.models.functional import FunctionalModel
+from keras_transformer.models.layout import layout_map
 from keras_transformer.models.loss_per_label import LossPerLabel
 from keras_transformer.models.masked_language_model import MaskedLanguageModel
 from keras_transformer.models.presets import PRESETS, TABLE_3
@@ -19,4 +20,5 @@ __all__ = [
     "TextClassifier",
     "Transformer",
     "VisionTransformer",
+    "layout_map",
 ]

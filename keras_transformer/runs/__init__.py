@@ -2,11 +2,13 @@
 
 ```
 TrainSettings      every option of `keras-transformer train`, as a dataclass
+quantize           a copy of a run in 8 or 4 bits
 train              trains with them, or continues: what the command does
 RunDirectory       a run: start, fit, checkpoints, average, log, load_model
 load_translator    the `Translator` of a run, or of several as an ensemble
 fit                the loop that `run.fit` is: for models, plans and scripts of your own
 translation_score  BLEU and chrF at each validation, for `fit`
+write_run          a run of a model that was not trained here
 set_precision      what models compute in: float32, bfloat16 or float16
 ```
 """
@@ -21,14 +23,17 @@ if TYPE_CHECKING:
     from keras_transformer.runs.run_directory import RunDirectory
     from keras_transformer.runs.settings import TrainSettings
     from keras_transformer.runs.training import train
+    from keras_transformer.runs.writing import quantize, write_run
 
 __all__ = [
     "RunDirectory",
     "TrainSettings",
     "load_translator",
+    "quantize",
     "set_precision",
     "train",
     "translation_score",
+    "write_run",
 ]
 
 # Loaded when used: the command line reads the settings without Keras.
@@ -36,9 +41,11 @@ _HOMES = {
     "RunDirectory": "run_directory",
     "TrainSettings": "settings",
     "load_translator": "loading",
+    "quantize": "writing",
     "set_precision": "prepare",
     "train": "training",
     "translation_score": "fit",
+    "write_run": "writing",
 }
 
 

@@ -13,7 +13,7 @@ import keras
 
 from keras_transformer.files import read_json, replacing
 from keras_transformer.models.presets import PRESETS
-from keras_transformer.runs.checkpoints import load_weights
+from keras_transformer.runs import architecture
 from keras_transformer.runs.loading import SHARED, SIDES, load_tokenizers
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.runs.settings import OPTIONS, TrainSettings
@@ -22,6 +22,7 @@ from keras_transformer.text.seen import Seen
 
 VOCABULARY = ("vocabulary_size", "vocabulary_type", "normalization", "separate_vocabularies")
 SIZES = ("num_layers", "d_model", "num_heads", "d_ff", "norm")
+LORA_TARGETS = "query,value"
 # Defaults of the options that presets and configs leave out.
 UNSAID = {"key_dim": None, "value_dim": None, "positions": "sinusoidal", "max_length": None}
 
@@ -35,6 +36,8 @@ def start_from(settings: TrainSettings) -> tuple["Initial | None", TrainSettings
     if settings.init_from is None:
         if settings.init_weights is not None:
             raise ValueError("--init-weights chooses weights of --init-from RUN: give that too.")
+        if settings.lora_rank is not None:
+            raise ValueError("--lora-rank adapts the model of --init-from RUN: give that too.")
         if (Path(settings.run_dir) / "initial" / "weights.npz").exists():
             raise ValueError(
                 f"{settings.run_dir} began from weights of another run: give its --init-from, "
@@ -73,6 +76,11 @@ def _found(settings):
             copy.refuse_others(recorded["init_sha256"], "they had when they were copied")
             return copy
     run = RunDirectory.open(settings.init_from)
+    if "quantized_to" in run.settings:
+        raise ValueError(
+            f"--init-from {settings.init_from} holds integers, which cannot be trained: give the "
+            f"run that it was made from, {run.settings['quantized_from']}."
+        )
     found = Initial(run.path, run.weights_file(settings.init_weights))
     if not copy.weights.exists():
         return found
@@ -157,9 +165,12 @@ class Initial(NamedTuple):
 
     def model(self, settings: TrainSettings) -> keras.Model:
         """The model with its weights, and with the dropout and precision of `settings`."""
-        record = read_json(self.folder / "model.json")
+        record = architecture.load(self.folder)
         names = ("dropout", "attention_dropout")
         record["config"] |= settings.given(names) | {"dtype": keras.config.dtype_policy().name}
-        model = keras.saving.deserialize_keras_object(record, safe_mode=True)
-        load_weights(model, self.weights)
+        model = architecture.build(record, self.weights)
+        if settings.lora_rank is not None:
+            model.enable_lora(
+                settings.lora_rank, (settings.lora_targets or LORA_TARGETS).split(",")
+            )
         return model

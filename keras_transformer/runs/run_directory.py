@@ -27,9 +27,9 @@ from typing import IO, Any
 
 import keras
 
-from keras_transformer import files, models, progress  # noqa: F401  Keras loads these models
+from keras_transformer import files, progress
 from keras_transformer.ops.compilation import runs_on_processor
-from keras_transformer.runs import averages, checkpoints, recorded
+from keras_transformer.runs import architecture, averages, checkpoints, recorded
 from keras_transformer.runs.checkpoints import Checkpoint, average, load_weights
 from keras_transformer.runs.fit import fit
 from keras_transformer.runs.log import append_log, read_log, truncate_log
@@ -152,9 +152,7 @@ class RunDirectory:
         if hasattr(model, "jax_state_sync"):  # on JAX `fit` keeps the newest values to itself
             model.jax_state_sync()
         if not (self.path / "model.json").exists() or not self._folders():
-            config = keras.saving.serialize_keras_object(model)
-            config.pop("compile_config", None)  # translating needs no loss and no optimizer
-            files.write_json(self.path / "model.json", config)
+            architecture.save(model, self.path)
         return checkpoints.save_checkpoint(self.path / "checkpoints", model, update, state)
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -220,9 +218,7 @@ class RunDirectory:
                 trained in mixed precision computes in float32 on a CPU, where XLA is then faster.
         """
         source = self.weights_file(weights)
-        if not (self.path / "model.json").exists():
-            raise ValueError(f"{self.path} has no model.json: copy the run as a whole.")
-        config = files.read_json(self.path / "model.json")
+        config = architecture.load(self.path)
         mixed = str(config["config"].get("dtype")).startswith("mixed_")
         if dtype is None and mixed and runs_on_processor():
             dtype = "float32"
@@ -233,9 +229,7 @@ class RunDirectory:
                     "leave dtype out."
                 )
             config["config"]["dtype"] = dtype
-        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-        load_weights(model, source)
-        return model
+        return architecture.build(config, source)
 
     def default_weights(self) -> str:
         """`"average"`, or `"last"` if there is no average or it was worse in validation."""

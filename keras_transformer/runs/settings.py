@@ -98,6 +98,18 @@ class TrainSettings:
         "none or the last were better in validation",
         metavar="WHICH",
     )
+    lora_rank: int | None = fine_tuning(
+        "train only adapters of this rank (LoRA), and write them to RUN/adapter.npz",
+        parse=positive,
+        metavar="R",
+        hparam=True,
+    )
+    lora_targets: str | None = fine_tuning(
+        "which layers get one: of query, key, value, output, inner, outer, token; by default "
+        "query,value",
+        metavar="NAMES",
+        hparam=True,
+    )
 
     run_dir: str = training(
         "folder of the run", dataclasses.MISSING, metavar="RUN", changeable=True

@@ -1,5 +1,7 @@
 """Trains a Transformer on parallel text: what `keras-transformer train` does."""
 
+import math
+
 from keras_transformer import callbacks, data, evaluation
 from keras_transformer.decoding import Translator
 from keras_transformer.files import write_json, write_lines
@@ -8,6 +10,7 @@ from keras_transformer.ops import backend
 from keras_transformer.ops.memory import keep_freed_memory, training_step_bytes
 from keras_transformer.progress import say
 from keras_transformer.runs import prepare
+from keras_transformer.runs.checkpoints import load_weights
 from keras_transformer.runs.derivation import loss_worth_translating, with_derived, with_recorded
 from keras_transformer.runs.fine_tune import VOCABULARY, start_from
 from keras_transformer.runs.fit import translation_score
@@ -129,7 +132,7 @@ def describe(settings: TrainSettings, pairs: prepare.Text, ready: prepare.Prepar
         f"{data.report(pairs.train, ready.train, pairs.valid)}\n"
         f"{ready.plan.summary()}\n"
         f"shapes (rows, source, target): {listed}\n"
-        f"model: {ready.model.count_params():,} parameters, "
+        f"model: {ready.model.count_params():,} parameters, {_trained(ready.model)}"
         f"vocabulary {ready.tokenizer.vocabulary_size:,}, "
         f"jit_compile={ready.model.jit_compile}, {settings.precision}\n"
         f"memory: about {training_step_bytes(ready.model, shapes) / 2**20:,.0f} MiB at the largest "
@@ -192,7 +195,11 @@ def finish(settings: TrainSettings, ready: prepare.Prepared, run: RunDirectory) 
     end |= {"validation_bleu": score.value, "signature": score.signature}
     if end not in run.read_log():  # the same command again
         run.append_log(end)
-    written = ["averaged.npz"] * (run.path / "averaged.npz").exists()
+    if settings.lora_rank is not None:
+        load_weights(ready.model, run.weights_file())
+        ready.model.save_adapter(run.path / "adapter.npz")
+    written = ["adapter.npz"] * (settings.lora_rank is not None)
+    written += ["averaged.npz"] * (run.path / "averaged.npz").exists()
     written += [f"{len(complete)} checkpoint(s)", "report.txt", "samples", "log.jsonl"]
     say(f"in {run.path}: {', '.join(written)}, and what TensorBoard shows")
 
@@ -204,6 +211,12 @@ def _log_start(ready, run):
     start = {"event": "start", "update": 0} | {f"val_{k}": v for k, v in scores.items()}
     if start not in run.read_log():  # killed before the first checkpoint and started again
         run.append_log(start)
+
+
+def _trained(model):
+    """With adapters: how many of the parameters are trained."""
+    count = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return "" if count == model.count_params() else f"{count:,} of them trained, "
 
 
 def _largest(shapes):
