@@ -346,12 +346,12 @@ def test_every_word_is_used():
 
 @pytest.fixture(scope="module")
 def corpus():
-    return splits.generate(seed=1, size=4000)
+    return splits.generate()  # takes seconds, so tests share it
 
 
-def test_the_corpus_is_a_function_of_its_seed(corpus):
-    assert splits.generate(seed=1, size=4000) == corpus
-    assert splits.generate(seed=2, size=4000)["train"] != corpus["train"]
+def test_the_corpus_is_a_function_of_its_seed():
+    first, again, other = (splits.generate(seed, size=300, test_size=20) for seed in (1, 1, 2))
+    assert first == again and first["train"] != other["train"]
 
 
 def test_no_sentence_and_no_meaning_is_on_two_sides(corpus):
@@ -378,7 +378,7 @@ def test_about_half_end_in_a_period(corpus):
 
 def test_english_to_korean_has_one_korean_sentence_each():
     translations = {}
-    for pairs in splits.generate(seed=1, size=4000, to_korean=True).values():
+    for pairs in splits.generate(1, 4000, test_size=30, to_korean=True).values():
         for ko, en in pairs:
             assert translations.setdefault(en.rstrip("."), ko.rstrip(".")) == ko.rstrip(".")
 
@@ -409,19 +409,20 @@ def test_probes_are_in_no_split(corpus):
     assert not {en.rstrip(".") for _, en in probes} & known
 
 
-def test_training_has_every_word_and_piece_of_probes_and_tests():
-    corpus = splits.generate()
-    train = corpus.pop("train")
+def test_training_has_every_word_and_piece_of_probes_and_tests(corpus):
+    train = corpus["train"]
     tokenizer = train_tokenizer(train, 2000, character_coverage=1.0)
     seen = Seen.of([ko for ko, _ in train], tokenizer)
     assert [seen.unseen(ko, tokenizer) for ko, _ in splits.PROBES] == [[]] * len(splits.PROBES)
-    for ko, en in [pair for pairs in corpus.values() for pair in pairs]:
+    for ko, en in [pair for name in corpus.keys() - {"train"} for pair in corpus[name]]:
         pieces = tokenizer.pieces(ko) + tokenizer.pieces(en)
         assert not any(piece.startswith("<0x") for piece in pieces), (ko, en)
 
 
-def test_the_page_of_samples_is_what_the_corpus_prints(capsys, monkeypatch):
+def test_the_page_of_samples_is_what_the_corpus_prints(corpus, capsys, monkeypatch):
     page = (Path(__file__).parents[1] / "docs" / "corpus_sample.tsv").read_text(encoding="utf-8")
+    made = {(1, splits.SIZE): corpus}  # by seed and size
+    monkeypatch.setattr(__main__.corpus, "generate", lambda *arguments: made[arguments])
     monkeypatch.setattr("sys.argv", ["corpus", "--sample", "200"])
     __main__.main()
     assert capsys.readouterr().out == page and page.count("\n") == 200
