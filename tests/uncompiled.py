@@ -1,10 +1,35 @@
-"""Short searches without compilation, for tests where a few steps show as much as 50."""
+"""Short searches that need little compilation, for tests where a few steps show as much as 50."""
 
 import keras
 
+from keras_transformer.callbacks import Probes
+from keras_transformer.decoding.id_translator import IdTranslator
+
+TOKENS = 5  # of the longest translation, its end included
+
+
+def search_briefly(patch):
+    """Makes every `Translator` search for few tokens, and TensorBoard draw no attention.
+
+    Pictures of attention are most of the time of a training with 6 updates.
+    tests/test_tensorboard.py has them.
+    """
+    longest_target = IdTranslator._longest_target
+
+    def few(translator, source_length):
+        return min(longest_target(translator, source_length), TOKENS)
+
+    patch.setattr(IdTranslator, "_longest_target", few)
+    patch.setattr(Probes, "draw", lambda probes, events, model, update: None)
+
 
 def search_uncompiled(patch):
-    """Makes every `Translator` search eagerly, for at most three tokens more than the source."""
+    """Like `search_briefly`, and searches eagerly.
+
+    A compiled search takes seconds on TensorFlow, and an eager step 0.1 s. JAX compiles every
+    operation of an eager step by itself, so there the search is compiled in one piece.
+    """
+    search_briefly(patch)
 
     def compile_with_weights(function, *models):
         def eager(*arrays):
@@ -13,7 +38,14 @@ def search_uncompiled(patch):
         eager.shapes = ()
         return eager
 
-    patch.setattr("keras_transformer.decoding.translator.Translator.EXTRA_LENGTH", 3)
-    patch.setattr(
-        "keras_transformer.decoding.id_translator.compile_with_weights", compile_with_weights
-    )
+    if keras.backend.backend() != "jax":
+        patch.setattr(
+            "keras_transformer.decoding.id_translator.compile_with_weights", compile_with_weights
+        )
+
+
+def search_in_one_shape(patch):
+    """Like `search_briefly`, and compiles once for all sources of up to 64 tokens."""
+    search_briefly(patch)
+    for name, sizes in (("ROWS", (64,)), ("SOURCE_LENGTHS", (64,)), ("COARSE_LENGTHS", (64,))):
+        patch.setattr(f"keras_transformer.decoding.shapes.{name}", sizes)
