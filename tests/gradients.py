@@ -11,7 +11,8 @@ def value_and_gradients(function, inputs, variables=(), jit=False):
         function: A function of tensors. It may read Keras variables.
         inputs: Arrays.
         variables: Keras variables to differentiate by, besides the inputs.
-        jit: Whether to compile the function.
+        jit: Whether to compile the function. JAX always does, because eagerly it would compile
+            every operation of the gradients by itself.
 
     Returns:
         The value, and the list of gradients by the inputs and the variables, as NumPy float64.
@@ -36,8 +37,7 @@ def value_and_gradients(function, inputs, variables=(), jit=False):
                 return function(*inputs)
 
         both = jax.value_and_grad(stateless, argnums=(0, 1))
-        both = jax.jit(both) if jit else both
-        value, (by_inputs, by_variables) = both(inputs, [v.value for v in variables])
+        value, (by_inputs, by_variables) = jax.jit(both)(inputs, [v.value for v in variables])
         found = [*by_inputs, *by_variables]
     else:
         import torch

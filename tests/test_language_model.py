@@ -13,6 +13,8 @@ from keras_transformer.models import CausalLanguageModel
 B, T, V = 3, 7, 19
 SIZES = {"num_layers": 2, "d_model": 10, "num_heads": 2, "d_ff": 13}
 IDS = np.array([[5, 9, 3, 14, 7, 2, 11], [8, 1, 17, 5, 12, 0, 0], [10, 13, 0, 0, 0, 0, 0]], "int32")
+# Eagerly JAX compiles every operation by itself; tests/test_transformer.py has that.
+JIT = {"jit": keras.backend.backend() == "jax"}
 
 
 @pytest.fixture(params=["learned", "sinusoidal"])
@@ -27,14 +29,14 @@ def array(x):
 
 
 def test_no_position_sees_a_later_one(model):
-    testing.assert_causal(model, IDS)
-    testing.assert_causal(model, IDS, training=True)
+    testing.assert_causal(model, IDS, **JIT)
+    testing.assert_causal(model, IDS, training=True, **JIT)
 
 
 def test_padding_and_neighbours_change_nothing(model):
-    testing.assert_padding_invariant(model, IDS)
-    testing.assert_batch_invariant(model, IDS)
-    testing.assert_finite_when_masked(model, IDS)
+    testing.assert_padding_invariant(model, IDS, **JIT)
+    testing.assert_batch_invariant(model, IDS, **JIT)
+    testing.assert_finite_when_masked(model, IDS, **JIT)
 
 
 # Fails if: a layer has another name.

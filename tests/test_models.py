@@ -14,6 +14,8 @@ RECURRENT = {"units": 6, "attention": "additive", "num_layers": 1, "d_model": 14
 IDS = testing.random_inputs(V, B, S, T)
 HIDDEN = {"token_ids": IDS["source_ids"], "masked_positions": np.array([[0, 3], [2, 1], [1, 0]])}
 IMAGES = np.random.default_rng(1).normal(size=(B, 6, 6, 1)).astype("float32")
+# Eagerly JAX compiles every operation by itself; tests/test_transformer.py has that.
+JIT = {"jit": keras.backend.backend() == "jax"}
 # Class, arguments, example inputs, methods that wire it.
 MODELS = {
     "transformer": (
@@ -104,7 +106,7 @@ def test_overridden_methods_are_trained_saved_loaded_and_decoded_with(name, tmp_
     assert type(loaded) is type(mine)
     np.testing.assert_array_equal(array(loaded(inputs)), trained)
     if hasattr(mine, "encode") and hasattr(mine, "start_cache"):
-        testing.assert_cached_equals_uncached(mine, MODELS[name][3], rewinds=False)
+        testing.assert_cached_equals_uncached(mine, MODELS[name][3], rewinds=False, **JIT)
 
 
 @keras.saving.register_keras_serializable(package="test_models")
@@ -222,7 +224,7 @@ def test_a_quantised_model_holds_integers_and_can_be_quantised_in_part(tmp_path)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(array(loaded(IDS)), array(model(IDS)))
     assert loaded.get_config() == model.get_config()
-    testing.assert_cached_equals_uncached(model, IDS, tolerance=0.2)
+    testing.assert_cached_equals_uncached(model, IDS, tolerance=0.2, **JIT)
 
 
 @pytest.mark.filterwarnings("ignore:Layer")

@@ -306,16 +306,22 @@ def beams_step_by_step(shared):
     decoder.set_weights([random.normal(size=w.shape) for w in decoder.weights])
     if not shared:
         memory = np.repeat(memory, 3, axis=0)
-    cache, outputs = decoder.start_cache(memory, 6, beam_size=3 if shared else 1), []
-    for index, new in ((0, 1), (1, 2), (3, 1), (4, 2)):
-        x = random.normal(size=(6, new, 6)).astype("float32")
-        given = {"cache": cache, "index": index, "return_attention_weights": True}
-        y, own, cross, cache = decoder(x, **given)
-        # Keys that a hypothesis has not written yet have weight 0.
-        outputs += [y, *cross, *(layer[..., : index + new] for layer in own)]
-        moves = random.integers(0, 3, (2, 3)) + np.array([[0], [3]])
-        cache = of_sequences(cache, ops.convert_to_tensor(moves.reshape(-1), "int32"))
-    return outputs
+
+    def steps(memory):
+        cache, outputs = decoder.start_cache(memory, 6, beam_size=3 if shared else 1), []
+        for index, new in ((0, 1), (1, 2), (3, 1), (4, 2)):
+            x = random.normal(size=(6, new, 6)).astype("float32")
+            given = {"cache": cache, "index": index, "return_attention_weights": True}
+            y, own, cross, cache = decoder(x, **given)
+            # Keys that a hypothesis has not written yet have weight 0.
+            outputs += [y, *cross, *(layer[..., : index + new] for layer in own)]
+            moves = random.integers(0, 3, (2, 3)) + np.array([[0], [3]])
+            cache = of_sequences(cache, ops.convert_to_tensor(moves.reshape(-1), "int32"))
+        return outputs
+
+    if BACKEND == "jax":  # eagerly it would compile every operation by itself
+        steps = compile_with_weights(steps, decoder)
+    return steps(memory)
 
 
 WAYS["beams that share a cache"] = Way(

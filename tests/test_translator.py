@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keras_transformer import Translator, load_translator, visualization
 from keras_transformer.decoding import scoring, shapes
 from keras_transformer.models import Transformer
+from keras_transformer.ops.compilation import compile_with_weights
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer, train_tokenizer
 
@@ -68,6 +69,18 @@ def greedy(translator):
     return translator.n_best(TEXTS, 1, beam_size=1, batch_size=4)
 
 
+def logits_of(model, inputs):
+    """Returns logits in float64. Eagerly, JAX would compile every operation by itself."""
+    if keras.backend.backend() == "jax":
+        model = compile_with_weights(dict_to_logits(model), model)
+        return np.asarray(model(*inputs.values()), "float64")
+    return keras.ops.convert_to_numpy(model(inputs)).astype("float64")
+
+
+def dict_to_logits(model):
+    return lambda *arrays: model(dict(zip(("source_ids", "target_ids"), arrays, strict=True)))
+
+
 def teacher_forced(translator, texts, rows_of_ids):
     """Yields, per row, the log-probabilities [T, V] after every prefix of the ids.
 
@@ -81,10 +94,7 @@ def teacher_forced(translator, texts, rows_of_ids):
         name: np.array([row + [0] * (max(map(len, rows)) - len(row)) for row in rows])
         for name, rows in (("source_ids", sources), ("target_ids", targets))
     }
-    exponentials = [
-        np.exp(keras.ops.convert_to_numpy(model(inputs)).astype("float64"))
-        for model in translator.models
-    ]
+    exponentials = [np.exp(logits_of(model, inputs)) for model in translator.models]
     log_probs = np.log(np.mean([e / e.sum(axis=-1, keepdims=True) for e in exponentials], axis=0))
     for row, target in zip(log_probs, targets, strict=True):
         yield row[: len(target)]

@@ -12,6 +12,7 @@ from keras import ops
 from keras_transformer.decoding import search
 from keras_transformer.decoding.translator import Translator
 from keras_transformer.models import Transformer
+from keras_transformer.ops.compilation import compile_with_weights
 from keras_transformer.testing import losses, masking, saving, searches, sequences, wiring
 
 
@@ -101,7 +102,9 @@ def certify(
             losses.assert_ignores_padding, model.loss, weights=loss_weights
         )
     if isinstance(model, Transformer):
-        of_search = functools.partial(_certify_search, model, inputs["source_ids"], vocabulary_size)
+        of_search = functools.partial(
+            _certify_search, model, inputs["source_ids"], vocabulary_size, jit
+        )
         checks["scores are final"] = functools.partial(of_search, searches.assert_scores_are_final)
         checks["beam keeps greedy"] = functools.partial(
             of_search, searches.assert_beam_keeps_greedy, beam_size=3
@@ -121,18 +124,22 @@ def certify(
     return list(checks)
 
 
-def _certify_search(model, source_ids, vocabulary_size, certificate, **options):
+def _certify_search(model, source_ids, vocabulary_size, jit, certificate, **options):
     """Runs a certificate on the translator's own search, to a few tokens beyond the source."""
     ids = {"pad_id": 0, "start_id": 1, "end_id": 2}
     tokenizer = types.SimpleNamespace(vocabulary_size=vocabulary_size, **ids)
     translator = Translator(model, tokenizer)
     translator.EXTRA_LENGTH = 3
 
-    def beam_of_3(source_ids):
+    def search_ids(source_ids, limits):
         length = source_ids.shape[1] + 3
-        limits = np.full(len(source_ids), length, "int32")
-        arrays = ops.convert_to_tensor(source_ids), ops.convert_to_tensor(limits)
-        return translator.search_ids(*arrays, length, 3, 3, 0.6)[:2]  # only on ids
+        return translator.search_ids(source_ids, limits, length, 3, 3, 0.6)[:2]  # only on ids
+
+    run = compile_with_weights(search_ids, model) if jit else search_ids
+
+    def beam_of_3(source_ids):
+        limits = np.full(len(source_ids), source_ids.shape[1] + 3, "int32")
+        return run(ops.convert_to_tensor(source_ids), ops.convert_to_tensor(limits))
 
     penalty = search.gnmt_penalty(0.6)
     certificate(beam_of_3, model, source_ids, **ids, penalty=penalty, **options)
