@@ -44,13 +44,17 @@ def pytest_make_parametrize_id(val, argname):
     return argname if isinstance(val, bytes) else None
 
 
-# These files have a few long tests. They start first, so that no process is left with them at the
-# end.
-LONGEST = ("test_recipes", "test_benchmarks", "test_checkpoints", "test_cli")
+# The files that take longest, on TensorFlow or JAX. They start first, so that no process is left
+# with them at the end.
+LONGEST = (
+    "test_cli test_recipes test_transformer test_translator test_docs test_models test_benchmarks "
+    "test_docstrings test_export test_testing test_ablate_paper test_layers test_ops"
+).split()
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.stem not in LONGEST)  # keeps the order of the others
+    place = {stem: number for number, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))  # the others as they come
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         return
     skip = pytest.mark.skip(reason="tensorflow_only: runs under KERAS_BACKEND=tensorflow")

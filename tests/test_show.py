@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from uncompiled import search_uncompiled
 
 import keras_transformer as kt
 from keras_transformer import visualization
@@ -55,7 +56,9 @@ def translator(model, tokenizer):
 
 @pytest.fixture(scope="module")
 def found(translator):
-    return visualization.explain(translator, TEXT, beam_size=3)
+    with pytest.MonkeyPatch.context() as patch:
+        search_uncompiled(patch)
+        return visualization.explain(translator, TEXT, beam_size=3)
 
 
 # --- the weights
@@ -89,11 +92,11 @@ def test_attention_weights_are_distributions_over_what_may_be_seen(model):
 
 def test_they_are_the_formulas(model):
     """Computes softmax(QK^T / sqrt(K)) of the first layer from its kernels, in float64."""
-    ids = np.array([[5, 7, 3, 8]])
+    ids = np.array([[5, 7, 3, 8, 6]] * 2)  # a shape that JAX has compiled for the last test
     attention = model.encoder.layers[0].self_attention
     x = ops.convert_to_numpy(model.source_embedding(ids)).astype("float64")[0]
     queries, keys = ([x @ head for head in _heads(attention, name)] for name in ("query", "key"))
-    found = model.attention_weights(ids, [[2, 9]])["encoder"][0, 0]
+    found = model.attention_weights(ids, [[2, 9, 4]] * 2)["encoder"][0, 0]
     for head, (q, k) in enumerate(zip(queries, keys, strict=True)):
         scores = q @ k.T / math.sqrt(7)
         expected = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
