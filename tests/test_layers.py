@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 from keras_transformer import layers, testing
-from keras_transformer.layers.composite import Composite
+from keras_transformer.ops.composite import Composite
 from keras_transformer.testing.saving import TOLERANCES, model_of
 
 B, T, S, D = 2, 5, 7, 13

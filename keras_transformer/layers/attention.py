@@ -5,11 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_transformer.layers.composite import Composite
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.ops import Tensor, masks
 from keras_transformer.ops.attention import attend
 from keras_transformer.ops.attention_to_cache import write
+from keras_transformer.ops.composite import Composite
 from keras_transformer.ops.products import apply_dense, apply_each
 
 

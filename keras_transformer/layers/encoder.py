@@ -6,11 +6,11 @@ from typing import Any
 import keras
 
 from keras_transformer.layers.attention import MultiHeadAttention
-from keras_transformer.layers.composite import Composite
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.normalization import LayerNorm
 from keras_transformer.layers.residual import Residual
 from keras_transformer.ops import Tensor
+from keras_transformer.ops.composite import Composite
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

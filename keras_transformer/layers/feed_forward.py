@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_transformer.layers.composite import Composite
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.ops import Tensor
+from keras_transformer.ops.composite import Composite
 from keras_transformer.ops.products import apply_dense
 
 

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer.layers.composite import Composite
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.ops import Tensor
+from keras_transformer.ops.composite import Composite
 from keras_transformer.ops.products import look_up
 from keras_transformer.ops.quantization import build_embedding
 

@@ -32,10 +32,8 @@ def enable(
     unknown = sorted(set(targets) - {layer.name for layer in adaptable})
     if unknown or not targets:
         names = ", ".join(sorted({layer.name for layer in adaptable}))
-        raise ValueError(
-            f"targets={targets}: this model has no {', '.join(unknown) or 'adapter without a name'}"
-            f". Choose among its layers: {names}."
-        )
+        wrong = f"this model has no {', '.join(unknown)}" if unknown else "none is named"
+        raise ValueError(f"targets={targets}: {wrong}. Choose among its layers: {names}.")
     for layer in leaves:
         if layer in adaptable and layer.name in targets:
             layer.enable_lora(rank, lora_alpha=alpha)
