@@ -606,6 +606,18 @@ def test_files_of_embeddings_keep_their_names_and_order():
     assert [weight.name for weight in layer.weights] == ["embeddings", "embeddings"]
 
 
+# Fails if: an embedding begins with Keras' own distribution.
+def test_embeddings_begin_with_the_variance_that_makes_tied_logits_of_variance_1():
+    d_model = 64
+    embedding = layers.PositionalEmbedding(900, d_model, positions="learned", max_length=900)
+    patches = layers.PatchEmbedding(1, d_model)
+    embedding.build((None, None))
+    patches.build((None, 30, 30, 1))
+    for part in (embedding.token, embedding.position, patches.position):
+        values = array(part.embeddings)
+        assert abs(values.mean()) < 0.01 and abs(values.std() * d_model**0.5 - 1) < 0.02
+
+
 # --- the attention weights of a stack
 
 

@@ -77,9 +77,9 @@ class Positions(Composite):
     def _embedding(self, count, name, kind=keras.layers.Embedding):
         # Standard deviation d_model^-0.5: after their scale tokens have unit variance, like the
         # sinusoids, and the tied logits start at unit variance too.
-        initializer = keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
-        layer = kind(count, self.d_model, initializer, dtype=self.dtype_policy, name=name)
-        return build_embedding(layer)
+        start = keras.initializers.RandomNormal(stddev=self.d_model**-0.5)
+        options = {"embeddings_initializer": start, "dtype": self.dtype_policy, "name": name}
+        return build_embedding(kind(count, self.d_model, **options))
 
     def _with_positions(self, x, index, training):
         """Dropout(x + PE): [B, T, D] from position `index` on."""
