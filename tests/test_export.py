@@ -461,18 +461,6 @@ def test_what_makes_no_saved_model_is_refused(translator, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("format", ["onnx", "litert"])
-def test_open_lengths_are_refused_where_they_cannot_be_loaded(format, tmp_path):
-    # Fails if: Keras is called, which writes ONNX files that ONNX Runtime refuses to load.
-    model, path = small_model(), tmp_path / "model"
-    ids = [keras.InputSpec(shape=(1, length), dtype="int32") for length in (7, None)]
-    signature = [dict(zip(("source_ids", "target_ids"), ids, strict=True))]
-    for wrong in (None, signature):
-        with pytest.raises(ValueError, match=f"format='{format}' takes fixed lengths, got"):
-            model.export(path, format=format, input_signature=wrong)
-    assert not path.exists()
-
-
 # --- the folder, the command
 
 

@@ -46,7 +46,7 @@ class MeanPooling(keras.layers.Layer):
         if mask is None:
             return ops.cast(ops.mean(x, axis=1), inputs.dtype)
         real = masks.checked_key_mask(mask, *inputs.shape[:2])
-        real = ops.cast(real, x.dtype)[:, :, None]  # [B, S, 1]
+        real = ops.expand_dims(ops.cast(real, x.dtype), -1)  # [B, S, 1]
         mean = ops.sum(x * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1.0)
         return ops.cast(mean, inputs.dtype)
 

@@ -97,7 +97,7 @@ class PositionalEmbedding(Positions):
         x = self._with_positions(x, index, training)
         if self.mask_zero:
             real = masks.padding_mask(ids, self.pad_id)
-            x = x * ops.cast(real, x.dtype)[:, :, None]
+            x = x * ops.expand_dims(ops.cast(real, x.dtype), -1)
         return x
 
     def _check_rank(self, inputs, reverse):

@@ -34,7 +34,7 @@ def sinusoids(length: int, d_model: int, index: Tensor = 0) -> Tensor:
     positions = ops.cast(ops.arange(length, dtype="int32") + ops.cast(index, "int32"), "float32")
     columns = np.arange(d_model)
     frequencies = np.exp(-math.log(10_000.0) * (columns - columns % 2) / d_model)
-    angles = positions[:, None] * ops.convert_to_tensor(frequencies.astype("float32"))
+    angles = ops.expand_dims(positions, 1) * ops.convert_to_tensor(frequencies.astype("float32"))
     even = ops.convert_to_tensor((columns % 2 == 0)[None, :])
     return ops.where(even, ops.sin(angles), ops.cos(angles))
 

@@ -59,6 +59,6 @@ class MaskedLanguageModel(SingleStack):
 
     def decode(self, encoded: Tensor, masked_positions: Tensor) -> Tensor:
         """From `encode` [B, S, D] and positions [B, P] -> logits [B, P, V]."""
-        positions = ops.cast(masked_positions, "int32")[:, :, None]  # Keras' symbols may be floats
-        x = ops.take_along_axis(encoded, positions, axis=1)  # [B, P, D]
+        positions = ops.cast(masked_positions, "int32")  # Keras' symbols may be floats
+        x = ops.take_along_axis(encoded, ops.expand_dims(positions, -1), axis=1)  # [B, P, D]
         return self.embedding(x, reverse=True)

@@ -1,6 +1,7 @@
 """What Keras does for models, adapted to those of this package: training, quantisation, export."""
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import keras
 from keras_transformer.models import lora
 from keras_transformer.models.layout import check_layouts
 from keras_transformer.models.loss_per_label import LossPerLabel
+from keras_transformer.ops.exporting import export_to_runtime
 from keras_transformer.ops.memory import keep_freed_memory
 from keras_transformer.ops.quantization import rebuilt
 
@@ -128,21 +130,18 @@ class Services(LossPerLabel, keras.Model):
     ) -> None:
         """Exports the model without the search, from ids to logits, as `keras.Model.export`.
 
+        `"onnx"` and `"litert"` take inputs of any length on the TensorFlow backend, and compute in
+        float32.
+
         Args:
             filepath, format, verbose, input_signature, **kwargs: As in `keras.Model.export`.
 
         Raises:
-            ValueError: For `"onnx"` and `"litert"` without an `input_signature` of fixed lengths:
-                LiteRT would fail, and the ONNX file could not be loaded.
+            ValueError: For `"onnx"` and `"litert"`: on JAX; if a package is missing, the lengths
+                are open on PyTorch, or the format lacks an operation of the model. Then no file
+                is written.
         """
+        write = super().export
         if format in ("onnx", "litert"):
-            tensors = keras.tree.flatten(input_signature)
-            if any(tensor is None or None in tensor.shape for tensor in tensors):
-                raise ValueError(
-                    f"format={format!r} takes fixed lengths, got input_signature="
-                    f"{input_signature!r}. Pass one keras.InputSpec(shape=(rows, length), "
-                    'dtype="int32") for each input, and pad the inputs to these shapes.'
-                )
-        super().export(
-            filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs
-        )
+            write = functools.partial(export_to_runtime, self)
+        write(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)

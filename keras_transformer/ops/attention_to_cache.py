@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_transformer.ops import Tensor, masks
 from keras_transformer.ops.compilation import runs_on_processor
+from keras_transformer.ops.exporting import is_exporting
 
 _BLOCK = 8  # Positions of a block, times the number of newest positions.
 
@@ -34,7 +35,8 @@ def serves(queries: Tensor, keys: Tensor, index: Tensor) -> bool:
     On accelerators a loop is slower than reading the whole cache at once.
     """
     known = None not in (*queries.shape, *keys.shape)
-    return known and not isinstance(index, int) and runs_on_processor()
+    in_search = not isinstance(index, int) and not is_exporting()
+    return known and in_search and runs_on_processor()
 
 
 def attend_to_cache(

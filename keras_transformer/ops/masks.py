@@ -50,9 +50,9 @@ def causal_mask(length: int, key_length: int | None = None, index: Tensor = 0) -
 
     >>> causal_mask(3)  # [[True, False, False], [True, True, False], [True, True, True]]
     """
-    queries = ops.arange(length, dtype="int32")[:, None] + ops.cast(index, "int32")
-    keys = ops.arange(length if key_length is None else key_length, dtype="int32")[None, :]
-    return keys <= queries
+    queries = ops.arange(length, dtype="int32") + ops.cast(index, "int32")
+    keys = ops.arange(length if key_length is None else key_length, dtype="int32")
+    return ops.expand_dims(keys, 0) <= ops.expand_dims(queries, 1)
 
 
 def combine_masks(
@@ -70,7 +70,7 @@ def combine_masks(
     """
     given = []
     if key_mask is not None:
-        given.append(checked_key_mask(key_mask)[:, None, None, :])
+        given.append(ops.expand_dims(checked_key_mask(key_mask), (1, 2)))
     if attention_mask is not None:
         given.append(over_heads(attention_mask))
     if causal is not None:
