@@ -74,6 +74,10 @@ def policy():
     keras.config.set_dtype_policy(before)
 
 
+# The packages of extras that a page's code imports.
+NEEDS = {"docs/howto/exporting.md": ("tf2onnx", "onnxruntime", "ai_edge_litert")}
+
+
 # If a Korean page has exactly the English page's code, only its shown output is compared, below.
 # Fails if: a printed number or a shape is changed.
 @pytest.mark.parametrize(
@@ -81,6 +85,8 @@ def policy():
 )
 def test_the_code_of_a_page_runs_and_prints_what_stands_below_it(path, tmp_path, policy):
     """Runs all blocks in order. A comment `# [2, 3]` after an assignment states its shape."""
+    for package in NEEDS.get(name(path), ()):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     names = {"__name__": "page"}
     with contextlib.chdir(tmp_path):
         for number, (text, printed) in enumerate(blocks(path)):

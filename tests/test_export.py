@@ -532,7 +532,7 @@ def test_nothing_is_overwritten_and_nothing_left_behind(
         assert len(list(tmp_path.iterdir())) == 2  # the export is half written
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(to_ct2, "_save_tokenizers", full)
+    monkeypatch.setattr(to_ct2, "save_tokenizers", full)
     assert export(capsys, run, output) == (
         1,
         "keras-transformer export: error: No space left on device",

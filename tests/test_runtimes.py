@@ -1,14 +1,21 @@
-"""Tests that ONNX Runtime and LiteRT compute what exported models compute."""
+"""Tests that ONNX Runtime and LiteRT compute what our models compute, and translate as they do."""
 
+import os
+import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
 
-from keras_transformer import models
+from keras_transformer import Translator, cli, interop, load_translator, models
+from keras_transformer.runs.run_directory import RunDirectory
+from keras_transformer.text import train_tokenizer
 
-pytestmark = pytest.mark.tensorflow_only
+pytestmark = [
+    pytest.mark.tensorflow_only,
+    pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1:UserWarning"),
+]
 
 SIZES = {"num_layers": 1, "d_model": 14, "num_heads": 2}
 VOCABULARY, LONGEST = 23, 17
@@ -75,8 +82,8 @@ def expected_of(model, inputs):
     return keras.ops.convert_to_numpy(model(inputs if len(values) > 1 else values[0]))
 
 
-def random_weights(model):
-    rng = np.random.default_rng(3)
+def random_weights(model, seed=3):
+    rng = np.random.default_rng(seed)
     for variable in model.weights:
         if "seed" not in variable.path:
             variable.assign(rng.normal(variable.name == "gamma", 0.3, variable.shape))
@@ -135,8 +142,7 @@ def exports():
 
 # Fails if: attention in blocks is exported; a mask is left out or added twice; an operation of
 # TensorFlow is left in a LiteRT file; erfc(x) is erf(x) or 1 + erf(x); a length is fixed.
-@pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1:UserWarning")
-@pytest.mark.parametrize(("name", "format"), exports())
+@pytest.mark.parametrize(("name", "format"), list(exports()))
 def test_a_runtime_computes_what_the_model_computes_at_every_length(name, format, tmp_path):
     make, inputs = MODELS[name]
     runtime, model = runtime_of(format), make()
@@ -215,3 +221,171 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="torch backend format='onnx' takes fixed lengths"):
             model.export(path, format="onnx", input_signature=signature)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- translators
+
+# More than the 32 lines that the script translates at once. The last two are the same text, with é
+# composed and decomposed.
+TEXTS = [
+    "abc",
+    "fedcba",
+    "r",
+    "",
+    "hgfedhgfed a",
+    " ",
+    "a b\u2028c",
+    "bébé q",
+    "be\u0301be\u0301 q",
+] * 4
+# A process without TensorFlow, Keras and this package.
+ALONE = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(["keras_transformer", "keras", "tensorflow", "jax", "torch"]))
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def translated_alone(folder, texts):
+    """Returns what the script of a translator prints for lines of text."""
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE, str(folder / "translate.py")],
+        input="".join(f"{text}\n" for text in texts),
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.removesuffix("\n").split("\n")
+
+
+def character_tokenizer(letters):
+    return train_tokenizer([f"{letter} " for letter in letters], 256, model_type="char")
+
+
+def write_run(path, seed=29, **options):
+    """Writes a run directory of a model with random weights and two vocabularies."""
+    sizes = {**SIZES, "d_ff": 31, "target_vocabulary_size": 13, **options}
+    model = models.Transformer(24, **sizes)
+    random_weights(model, seed)
+    if model.logits is not None:
+        kernel = model.logits.kernel.numpy()
+        kernel[:, [0, 2]] *= 3  # so that padding and start would win sometimes
+        model.logits.kernel.assign(kernel)
+    model.compile(optimizer="sgd", loss="mse")
+    with RunDirectory.start(path, {}) as directory:
+        directory.save_checkpoint(model, 1, {})
+    character_tokenizer("abcdefghijklmnopqré").save(path / "source.model")
+    character_tokenizer("stuvwxyz").save(path / "target.model")
+    return path
+
+
+# The seeds give translations of several letters and lengths.
+VARIANTS = {
+    "plain": {"seed": 29, "tie_logits": False},
+    "learned": {
+        "seed": 15,
+        "positions": "learned",
+        "max_length": 19,
+        "num_decoder_layers": 2,
+        "tie_logits": False,
+    },
+    "half": {
+        "seed": 38,
+        "norm": "pre",
+        "activation": "gelu",
+        "key_dim": 5,
+        "dtype": "mixed_float16",
+    },
+}
+
+
+# Fails if: the source has no end; padding or the start is chosen; the limit is another, or its last
+# token is not the end; the cache is not passed on; blank texts are searched; the text is not NFC;
+# the script needs this package; more than 32 lines are mixed up.
+@pytest.mark.parametrize(
+    ("variant", "format"),
+    [
+        ("plain", "onnx"),
+        *(
+            pytest.param(variant, format, marks=pytest.mark.slow)
+            for variant in VARIANTS
+            for format in RUNTIMES
+            if (variant, format) != ("plain", "onnx")
+        ),
+    ],
+)
+def test_the_script_of_a_translator_translates_as_greedy_search(variant, format, tmp_path, capsys):
+    runtime_of(format)
+    run, folder = write_run(tmp_path / "run", **VARIANTS[variant]), tmp_path / "export"
+    assert cli.main(["export", str(run), "--format", format, "--output", str(folder)]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == f"How to use it:  cat {folder}/README.txt"
+    readme = (folder / "README.txt").read_text("utf-8").partition("translate.py:\n\n")[2]
+    code = "".join(f"{line[4:]}\n" for line in readme.splitlines())
+    assert code == (folder / "translate.py").read_text("utf-8")
+
+    translator = load_translator(run)
+    if variant == "half":
+        translator.models[0] = in_full_precision(translator.models[0])
+    expected = translator.translate(TEXTS, beam_size=1)
+    assert len(set(expected)) >= 4 and min(map(len, expected)) == 0
+    assert translated_alone(folder, TEXTS) == expected
+
+
+def in_full_precision(model):
+    copy = type(model).from_config({**model.get_config(), "dtype": "float32"})
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def test_the_script_is_short_and_imports_little():
+    for format, package in (("onnx", "onnxruntime"), ("litert", "ai_edge_litert")):
+        lines = interop.runner.script(format).splitlines()
+        assert len(lines) <= 65 and max(map(len, lines)) <= 100
+        found = {
+            name.split(".")[0]
+            for line in lines
+            if line.startswith(("import ", "from "))
+            for name in line.removeprefix("import ")
+            .removeprefix("from ")
+            .split(" import")[0]
+            .split(", ")
+        }
+        standard = {"json", "pathlib", "sys", "unicodedata"}
+        assert found == standard | {"numpy as np", "sentencepiece", package}
+
+
+def test_what_makes_no_translator_is_refused(tmp_path, monkeypatch):
+    translator = load_translator(write_run(tmp_path / "run"))
+    model, tokenizers = translator.models[0], (translator.tokenizer, translator.target_tokenizer)
+    for write in (interop.to_onnx, interop.to_litert):
+        with pytest.raises(ValueError, match="got an ensemble of 2: export one of them"):
+            write(Translator([model, model], *tokenizers), tmp_path / "export")
+        plain = keras.Model(model.input, model.output)
+        with pytest.raises(ValueError, match="cache of a Transformer, and this is a Uncached"):
+            write(Translator(plain, *tokenizers), tmp_path / "export")
+        with pytest.raises(ValueError, match="run exists and is not overwritten"):
+            write(translator, tmp_path / "run")
+    for option in ("--quantization=int8", "--beam-size=1", "--length-penalty=0"):
+        arguments = ["--format=onnx", f"--output={tmp_path / 'export'}", option]
+        assert cli.main(["export", str(tmp_path / "run"), *arguments]) == 1
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    for write in (interop.to_onnx, interop.to_litert):
+        with pytest.raises(ValueError, match="tensorflow backend, this is jax: set KERAS_BACKEND"):
+            write(translator, tmp_path / "export")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+# Fails if: a folder is left when a converter fails.
+def test_nothing_is_left_of_a_translator_that_was_not_finished(tmp_path, monkeypatch):
+    runtime_of("onnx")
+    translator = load_translator(write_run(tmp_path / "run"))
+
+    def full(*_, **__):
+        assert len(list(tmp_path.iterdir())) == 2  # the export is half written
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("tf2onnx.convert.from_function", full)
+    with pytest.raises(OSError, match="No space"):
+        interop.to_onnx(translator, tmp_path / "export")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -2,10 +2,12 @@
 
   keras-transformer export runs/en-de --format ctranslate2 --quantization int8 --output exports/ct2
   keras-transformer export runs/en-de --format saved_model --output exports/en-de/1
+  keras-transformer export runs/en-de --format onnx --output exports/en-de-onnx
 
 ctranslate2: for the C++ engine CTranslate2, fast on CPUs, with 8-bit weights if you like; its
 search takes its options at each call. saved_model: strings in, strings out, for TensorFlow and
-TensorFlow Serving; the search is inside, with the beam size and length penalty given here.
+TensorFlow Serving; the search is inside, with the beam size and length penalty given here. onnx,
+litert: for ONNX Runtime and LiteRT, with a script that translates greedily.
 
 FOLDER/README.txt then says how to translate with it. An existing FOLDER is never overwritten."""
 
@@ -26,6 +28,8 @@ from keras_transformer.progress import say
 FORMATS = {
     "ctranslate2": ["quantization"],
     "saved_model": ["beam_size", "length_penalty"],
+    "onnx": [],
+    "litert": [],
 }
 
 
@@ -60,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
     write: dict[str, Any] = {
         "ctranslate2": interop.to_ctranslate2,
         "saved_model": interop.to_saved_model,
+        "onnx": interop.to_onnx,
+        "litert": interop.to_litert,
     }
     names = FORMATS[args.format]
     options = {}

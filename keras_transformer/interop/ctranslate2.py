@@ -13,6 +13,7 @@ weights. It needs neither TensorFlow nor this package. Its search differs from o
 """
 
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from keras_transformer.decoding import Translator
 from keras_transformer.files import new_folder
 from keras_transformer.layers import sinusoids
 from keras_transformer.models import Transformer
+from keras_transformer.text import Tokenizer
 
 QUANTIZATIONS = (
     "float32",
@@ -121,7 +123,7 @@ def to_ctranslate2(
         except RuntimeError as error:  # bfloat16, which NumPy lacks
             raise ValueError(f"Cannot write {quantization} weights: {error}.") from error
         spec.save(str(folder))
-        names = _save_tokenizers(translator.tokenizer, translator.target_tokenizer, folder)
+        names = save_tokenizers(translator.tokenizer, translator.target_tokenizer, folder)
         learned = model.source_embedding.positions == "learned"
         text = README.format(
             source=names[0],
@@ -278,7 +280,7 @@ def _special_pieces(*tokenizers):
     return found[0]
 
 
-def _save_tokenizers(source, target, folder):
+def save_tokenizers(source: Tokenizer, target: Tokenizer, folder: Path) -> list[str]:
     """Writes the SentencePiece models as in a run, and returns their names."""
     if source.model_proto == target.model_proto:
         source.save(folder / "tokenizer.model")

@@ -6,11 +6,14 @@ import functools
 import importlib
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_transformer.ops.quantization import rebuilt
 
 _EXPORTING = contextvars.ContextVar("exporting", default=False)
 
@@ -55,18 +58,8 @@ def export_to_runtime(
         ValueError: On JAX; if a package is missing, the lengths are open on PyTorch, or the format
             lacks an operation of the model. Then no file is left.
     """
+    check_exportable(model, format)
     backend = keras.backend.backend()
-    if backend == "jax":
-        raise ValueError(
-            f"format={format!r} is written on the tensorflow backend, this is jax: its converter "
-            "takes no open lengths. Save the model, set KERAS_BACKEND=tensorflow, load it and "
-            "export it."
-        )
-    if format == "litert" and any(layer.quantization_mode for layer in model._flatten_layers()):
-        raise ValueError(
-            "LiteRT cannot multiply the integers of a model that Keras has quantised. Export the "
-            "float model, with optimizations=[tf.lite.Optimize.DEFAULT] for weights of 8 bits."
-        )
     if input_signature is None:
         # Keras refuses to write ONNX of a model that was never called, unless it is given this.
         input_signature = [keras.tree.map_structure(_spec, model.input)]
@@ -84,7 +77,10 @@ def export_to_runtime(
     with plain_graph():
         if format == "onnx":
             _require_onnx()
-            write()
+            with warnings.catch_warnings():
+                # Keras' own, on every export.
+                warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+                write()
             _check_onnx(filepath)
         elif backend == "torch" or "target_spec" in options:
             write()
@@ -93,12 +89,37 @@ def export_to_runtime(
                 write(target_spec=target_spec)
 
 
+def check_exportable(model: keras.Model, format: str) -> None:
+    """Refuses a model that cannot be written in a format.
+
+    Raises:
+        ValueError: On JAX, and for a quantised model in LiteRT.
+    """
+    if keras.backend.backend() == "jax":
+        raise ValueError(
+            f"format={format!r} is written on the tensorflow backend, this is jax: its converter "
+            "takes no open lengths. Save the model, set KERAS_BACKEND=tensorflow, load it and "
+            "export it."
+        )
+    if format == "litert" and any(layer.quantization_mode for layer in model._flatten_layers()):
+        raise ValueError(
+            "LiteRT cannot multiply the integers of a model that Keras has quantised. Export the "
+            "float model, with optimizations=[tf.lite.Optimize.DEFAULT] for weights of 8 bits."
+        )
+
+
 def in_float32(model: keras.Model) -> keras.Model:
     """Returns the model, or a copy that computes in float32 if it computes in half precision."""
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
+    layers = model._flatten_layers()
+    if all(layer.compute_dtype == "float32" for layer in layers):
         return model
+    if any(layer.quantization_mode for layer in layers):
+        raise ValueError(
+            "A model that is quantised and computes in half precision cannot be exported to ONNX. "
+            'Build it with dtype="float32", load its weights, quantise and export that.'
+        )
     copy = type(model).from_config({**model.get_config(), "dtype": "float32"})
-    copy.set_weights(model.get_weights())
+    copy.set_weights(rebuilt(model).get_weights())  # adapters of LoRA are merged
     return copy
 
 
