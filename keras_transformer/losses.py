@@ -79,9 +79,5 @@ class SmoothedCrossentropy(keras.losses.Loss):
         return nats * ops.cast(real, nats.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "label_smoothing": self.label_smoothing,
-            "ignore_class": self.ignore_class,
-        }
+        names = "name", "dtype", "label_smoothing", "ignore_class"
+        return {name: getattr(self, name) for name in names}

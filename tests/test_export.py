@@ -134,6 +134,8 @@ VARIANTS = {
     "learned": {"positions": "learned", "max_length": 19},
     "no-positions": {"positions": None},
     "bias": {"use_bias": True},
+    "logits-bias": {"logits_bias": True},
+    "untied-logits-bias": {"tie_logits": False, "logits_bias": True},
     "key-dim": {"key_dim": 5},
     "wide-values": {"key_dim": 3, "value_dim": 5, "use_bias": True},
     "narrow-values": {"key_dim": 5, "value_dim": 3, "use_bias": True},

@@ -73,6 +73,7 @@ LAYERS = {
             "dropout": 0.2,
             "pad_id": 2,
             "mask_zero": False,
+            "logits_bias": True,
         },
         (IDS,),
         D,

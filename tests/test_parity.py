@@ -135,8 +135,12 @@ def transformer(model, source_ids, target_ids):
     if model.decoder.final_norm is not None:
         x = normalize(model.decoder.final_norm, x)
     if model.logits is None:
-        return x @ array(model.target_embedding.token.embeddings).T
-    return x @ array(model.logits.kernel)
+        layer = model.target_embedding
+        x = x @ array(layer.token.embeddings).T
+    else:
+        layer = model.logits
+        x = x @ array(layer.kernel)
+    return x if layer.bias is None else x + array(layer.bias)
 
 
 # --- attention
@@ -308,11 +312,18 @@ def test_embedding_reversed_is_the_product_with_its_transpose():
         {},
         {"norm": "pre", "positions": "learned", "max_length": 11},
         {"target_vocabulary_size": 23, "num_decoder_layers": 1, "tie_logits": False},
+        {"logits_bias": True},
+        {"target_vocabulary_size": 23, "logits_bias": True},
+        {"tie_logits": False, "logits_bias": True},
     ],
-    ids=["paper", "pre-norm", "separate"],
+    ids=["paper", "pre-norm", "separate", "shared-bias", "bias-of-the-target", "untied-bias"],
 )
 def test_transformer_is_the_papers(options):
     model = Transformer(vocabulary_size=19, num_layers=2, **BLOCK, **options)
+    # One bias, and only where it was asked for.
+    assert sum(w.name == "bias" and w.shape[0] in (19, 23) for w in model.weights) == (
+        options.get("logits_bias", False)
+    )
     randomize(model)
     source_ids = np.array([[3, 1, 4, 1, 5, 0, 0], [9, 2, 6, 5, 3, 5, 8]])
     target_ids = np.array([[2, 7, 1, 8, 2], [2, 8, 1, 0, 0]])

@@ -256,7 +256,8 @@ def _logits(spec, model, tokenizer):
     tied = model.logits is None
     embeddings = model.target_embedding.token.embeddings
     spec.weight = _array(embeddings) if tied else _array(model.logits.kernel).T  # [V, D]
-    spec.bias = np.zeros(len(spec.weight), "float32")
+    bias = model.target_embedding.bias if tied else model.logits.bias
+    spec.bias = np.zeros(len(spec.weight), "float32") if bias is None else _array(bias)
     spec.bias[[tokenizer.pad_id, tokenizer.start_id]] = NEVER
 
 

@@ -17,7 +17,7 @@ class PositionalEmbedding(Positions):
 
     ```
     x_t = Dropout(E[id_t] * sqrt(d_model) + PE(t))        0 where id_t is the pad id
-    logits = x E^T                                        with reverse=True
+    logits = x E^T (+ b)                                  with reverse=True
     ```
 
     With `reverse=True` it turns the decoder's output into logits by the same matrix E: the tied
@@ -32,6 +32,7 @@ class PositionalEmbedding(Positions):
         pad_id: The id of padding.
         mask_zero: Whether padding is masked: the output there is 0, and the layers that follow get
             the implicit mask `ids != pad_id`.
+        logits_bias: Whether the logits have a bias [V], which the paper has not.
 
     Call arguments:
         inputs: Ids [B, T]; with `reverse=True` the decoder's output [B, T, D]. Ids are integers, or
@@ -65,6 +66,7 @@ class PositionalEmbedding(Positions):
         dropout: float = 0.0,
         pad_id: int = 0,
         mask_zero: bool = True,
+        logits_bias: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(positions, max_length, dropout, d_model, **kwargs)
@@ -72,6 +74,7 @@ class PositionalEmbedding(Positions):
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
         self.mask_zero = mask_zero
+        self.logits_bias = logits_bias
         self.supports_masking = True
         # Keras would cast ids that are floats to the compute dtype: bfloat16 has no 257.
         self.autocast = False
@@ -80,6 +83,9 @@ class PositionalEmbedding(Positions):
         kind = keras.layers.ReversibleEmbedding
         self.token = self._embedding(self.vocabulary_size, "token", kind)
         self._build_positions()
+        self.bias = None
+        if self.logits_bias:
+            self.bias = self.add_weight((self.vocabulary_size,), initializer="zeros", name="bias")
         self.built = True
 
     def call(
@@ -91,7 +97,9 @@ class PositionalEmbedding(Positions):
     ) -> Tensor:
         self._check_rank(inputs, reverse)
         if reverse:
-            return products.apply_reversed(self.token, ops.cast(inputs, self.compute_dtype))
+            x = ops.cast(inputs, self.compute_dtype)
+            logits = products.apply_reversed(self.token, x)
+            return logits if self.bias is None else logits + ops.cast(self.bias, logits.dtype)
         ids = self._ids(inputs)  # [B, T]
         x = products.look_up(self.token, ids) * math.sqrt(self.d_model)  # [B, T, D]
         x = self._with_positions(x, index, training)
@@ -146,5 +154,5 @@ class PositionalEmbedding(Positions):
         return masks.padding_mask(self._ids(inputs), self.pad_id)
 
     def get_config(self) -> dict[str, Any]:
-        names = "vocabulary_size", "d_model", "max_length", "pad_id", "mask_zero"
+        names = "vocabulary_size", "d_model", "max_length", "pad_id", "mask_zero", "logits_bias"
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -39,6 +39,7 @@ class Transformer(Inspection, FunctionalModel):
             share one vocabulary and, with the logits, one embedding matrix (section 3.4).
         num_decoder_layers: Layers of the decoder.
         tie_logits: Whether the logits use the target embedding's matrix, or their own.
+        logits_bias: Whether the logits have a bias.
         positions: `"sinusoidal"`, or `"learned"` (row E of Table 3) with `max_length`.
         max_length: Number of learned positions.
         **block_options: Further arguments of the layers: attention_dropout, activation, norm,
@@ -75,6 +76,7 @@ class Transformer(Inspection, FunctionalModel):
         target_vocabulary_size: int | None = None,
         num_decoder_layers: int | None = None,
         tie_logits: bool = True,
+        logits_bias: bool = False,
         positions: str = "sinusoidal",
         max_length: int | None = None,
         name: str | None = None,
@@ -96,23 +98,20 @@ class Transformer(Inspection, FunctionalModel):
         target_vocabulary_size: int | None,
         num_decoder_layers: int | None,
         tie_logits: bool,
+        logits_bias: bool,
         positions: str,
         max_length: int | None,
         **block: Any,
     ) -> dict[str, Any]:
-        embedding = functools.partial(
-            PositionalEmbedding,
-            d_model=block["d_model"],
-            positions=positions,
-            max_length=max_length,
-            dropout=block["dropout"],
-            dtype=dtype,
-        )
+        sizes = {name: block[name] for name in ("d_model", "dropout")}
+        sizes.update(positions=positions, max_length=max_length, dtype=dtype)
+        embedding: Any = functools.partial(PositionalEmbedding, **sizes)
+        bias = logits_bias and tie_logits
         if target_vocabulary_size is None:
-            source = target = embedding(vocabulary_size, name="embedding")
+            source = target = embedding(vocabulary_size, name="embedding", logits_bias=bias)
         else:
             source = embedding(vocabulary_size, name="source_embedding")
-            target = embedding(target_vocabulary_size, name="target_embedding")
+            target = embedding(target_vocabulary_size, name="target_embedding", logits_bias=bias)
         decoder_layers = num_decoder_layers or num_layers
         layers = {
             "source_embedding": source,
@@ -122,8 +121,9 @@ class Transformer(Inspection, FunctionalModel):
             "logits": None,
         }
         if not tie_logits:
+            options = {"use_bias": logits_bias, "dtype": dtype, "name": "logits"}
             size = target_vocabulary_size or vocabulary_size
-            layers["logits"] = keras.layers.Dense(size, use_bias=False, dtype=dtype, name="logits")
+            layers["logits"] = keras.layers.Dense(size, **options)
         return layers
 
     def wire(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -177,10 +177,8 @@ class Transformer(Inspection, FunctionalModel):
             x = self.decoder(x, memory, inputs_mask=mask, memory_mask=memory_mask)
         else:
             x, cache = self.decoder(x, memory_mask=memory_mask, cache=cache, index=index)
-        if self.logits is None:
-            logits = self.target_embedding(x, reverse=True)  # [B, T, V]
-        else:
-            logits = self.logits(x)
+        tied = self.logits is None
+        logits = self.target_embedding(x, reverse=True) if tied else self.logits(x)  # [B, T, V]
         return logits if cache is None else (logits, cache)
 
     def start_cache(self, memory: Tensor, length: int, beam_size: int = 1) -> Any:
