@@ -207,7 +207,7 @@ def _stack(spec, stack, embedding):
 
 def _positions(embedding):
     if embedding.positions == "learned":
-        return _array(embedding.position_embeddings)
+        return _array(embedding.position.embeddings)
     if embedding.positions is None:
         return np.zeros((POSITIONS, embedding.d_model), "float32")
     return _array(sinusoids(POSITIONS, embedding.d_model))
