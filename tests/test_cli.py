@@ -996,6 +996,7 @@ OPTIONS = {
     "ensemble",
     "average": "last",
     "quantize": "to run-dir weights",
+    "import": "run-dir positions",
     "export": "format output quantization beam-size length-penalty weights ensemble",
 }
 

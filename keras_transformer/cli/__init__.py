@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         average,
         evaluate,
         export,
+        import_,
         quantize,
         score,
         show,
@@ -54,8 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (train, translate, evaluate, score, average, quantize, export, show):
-        name = module.__name__.rpartition(".")[2]
+    for module in (train, translate, evaluate, score, average, import_, quantize, export, show):
+        name = module.__name__.rpartition(".")[2].rstrip("_")
         summary, _, rest = (module.__doc__ or "").partition("\n\n")
         verb = verbs.add_parser(
             name,

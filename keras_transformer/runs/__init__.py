@@ -6,6 +6,7 @@ quantize           a copy of a run in 8 or 4 bits
 train              trains with them, or continues: what the command does
 RunDirectory       a run: start, fit, checkpoints, average, log, load_model
 load_translator    the `Translator` of a run, or of several as an ensemble
+import_model       a run of a model of Marian or OPUS-MT
 fit                the loop that `run.fit` is: for models, plans and scripts of your own
 translation_score  BLEU and chrF at each validation, for `fit`
 write_run          a run of a model that was not trained here
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_transformer.runs.fit import translation_score
+    from keras_transformer.runs.importing import import_model
     from keras_transformer.runs.loading import load_translator
     from keras_transformer.runs.prepare import set_precision
     from keras_transformer.runs.run_directory import RunDirectory
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RunDirectory",
     "TrainSettings",
+    "import_model",
     "load_translator",
     "quantize",
     "set_precision",
@@ -40,6 +43,7 @@ __all__ = [
 _HOMES = {
     "RunDirectory": "run_directory",
     "TrainSettings": "settings",
+    "import_model": "importing",
     "load_translator": "loading",
     "quantize": "writing",
     "set_precision": "prepare",
