@@ -217,11 +217,12 @@ def assert_same_logits(translator, original, texts, pieces):
     assert (found[..., others] < -50).all() and 0 in others  # they are never emitted
 
 
-# Fails if: the columns keep Marian's order; the bias of the logits or of a projection is missing;
-# epsilon is ours; the start has a random vector; the rows of the vocabulary are not permuted.
+# Fails if: the columns keep Marian's order; the bias of the logits is missing; epsilon is ours; the
+# logit of the start is not that of their padding.
 def test_logits_are_those_of_transformers(translator, original, texts, pieces):
     [model] = translator.models
     assert model.source_embedding is model.target_embedding and model.logits is None
+    assert model.encoder.layers[0].epsilon == 1e-5  # PyTorch's
     assert_same_logits(translator, original, texts, pieces)
 
 
@@ -271,8 +272,6 @@ def found(translator, texts):
         return translator.n_best(texts, 3, beam_size=3, length_penalty=0)
 
 
-# Fails if: the unknown's or the end's bias is another piece's; texts are decoded by the source's
-# pieces; the search emits the start.
 def test_beams_and_texts_are_those_of_transformers(translator, original, texts, pieces, found):
     _, tokenizer = original
     rows, scores = generate(original, texts)
@@ -411,8 +410,7 @@ def pieces_of(tokenizer, texts):
     return [[p.removeprefix("▁") if ">>" in p else p for p in row] for row in found]
 
 
-# Fails if: the norms of pre-norm layers are read from other names; the start is a piece's vector;
-# kernels are transposed; Marian's table of positions has Hugging Face's frequencies.
+# Fails if: Marian's table of positions has Hugging Face's frequencies.
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
 def test_a_distribution_is_read_as_by_ctranslate2(
     spm, pieces, texts, pairs, positions, tmp_path, monkeypatch
@@ -424,6 +422,7 @@ def test_a_distribution_is_read_as_by_ctranslate2(
     translator = load(folder, None if positions == "learned" else positions)
     [model] = translator.models
     assert model.source_embedding.positions == positions
+    assert model.encoder.layers[0].epsilon == 1e-9  # Marian's
     assert model.source_embedding.max_length == (1024 if positions == "learned" else None)
     if positions == "learned":  # CTranslate2 has only Hugging Face's sinusoids, but reads a table
         arrays["Wpos"] = marian_positions(64, SIZES["d_model"])
@@ -700,7 +699,6 @@ def same(translator, other, texts):
     assert translator.tokenizer.encode(texts) == other.tokenizer.encode(texts)
 
 
-# Fails if: the run loses the bias of the logits, epsilon or one of the vocabularies.
 def test_an_imported_run_is_the_model(run, texts):
     translator = load_translator(run)
     same(translator, load(run.parent / "model"), texts)
@@ -746,6 +744,18 @@ def test_every_verb_reads_an_imported_run(run, pairs, texts, short, tmp_path, mo
 
 
 @pytest.mark.slow
+def test_an_imported_run_is_quantised(run, texts, tmp_path):
+    new = tmp_path / "int8"
+    assert cli.main(["quantize", str(run), "--to", "int8", "--run-dir", str(new)]) == 0
+    pairs = [(text, "I go home") for text in texts[:3]]
+    before, after = (
+        np.array([score for score, _ in load_translator(each).score(pairs)]) for each in (run, new)
+    )
+    np.testing.assert_allclose(after, before, rtol=0.1)
+    assert (after != before).all()
+
+
+@pytest.mark.slow
 def test_show_explains_an_imported_run(run, short, tmp_path, capsys):
     options = ["--target", "I go home", "--output", str(tmp_path / "page")]
     assert cli.main(["show", str(run), "나는 집에 간다", *options]) == 0
@@ -765,7 +775,6 @@ def test_an_imported_run_goes_on_to_ctranslate2(run, texts, tmp_path):
         np.testing.assert_allclose(result.log_probs, log_probs, atol=1e-3)
 
 
-# Fails if: training starts from other weights, or loses a vocabulary.
 @pytest.mark.slow
 def test_training_starts_from_an_imported_run(run, pairs, short, tmp_path, capsys):
     keras.backend.clear_session()

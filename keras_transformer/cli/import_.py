@@ -6,7 +6,7 @@
 FOLDER is a model of Hugging Face (config.json, model.safetensors, source.spm, target.spm,
 vocab.json), or an OPUS-MT distribution (decoder.yml, a model .npz, a vocabulary .yml, source.spm,
 target.spm). Nothing in it is executed, and nothing changes. The run is like any other: `translate`,
-`evaluate`, `score`, `show`, `export` and `train --init-from` read it."""
+`evaluate`, `score`, `show`, `quantize`, `export` and `train --init-from` read it."""
 
 import argparse
 
