@@ -21,6 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from marian_folders import tiny_distribution
 
 import keras_transformer as kt
 from keras_transformer.datasets import korean_english
@@ -85,6 +86,8 @@ def files(tmp_path_factory):
         (folder / name).write_text(rows, encoding="utf-8")
     (folder / "scores.json").write_text("[]")
     (folder / "exports").mkdir()
+    for name in ("opus-mt-en-fr", "opus-mt-en-ROMANCE"):
+        tiny_distribution(folder / name, PAIRS, (">>fra<<", ">>ita<<") if "ROM" in name else ())
     tokenizer = kt.text.train_tokenizer(PAIRS, vocabulary_size=290)
     with kt.RunDirectory.start(folder / "runs" / "en-de", {}) as run:
         tokenizer.save(run.path / "tokenizer.model")

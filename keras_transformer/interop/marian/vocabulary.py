@@ -71,7 +71,7 @@ def language_tags(tokenizer: Tokenizer) -> list[str]:
 
     ```python
     translator = kt.interop.marian.load("opus-mt-en-ROMANCE")
-    kt.interop.marian.language_tags(translator.tokenizer)  # [">>fra<<", ">>ita<<", ...]
+    kt.interop.marian.language_tags(translator.tokenizer)  # [">>fra<<", ">>ita<<"]
     translator.translate([">>fra<< A man rides a horse."])
     ```
     """
