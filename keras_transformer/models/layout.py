@@ -41,12 +41,12 @@ def layout_map(
     Example:
 
     ```python
-    mesh = keras.distribution.DeviceMesh((2, 4), ("batch", "model"))  # 8 devices
+    devices = ["cpu:0"]  # on JAX keras.distribution.list_devices(), in rows of 4 for example
+    mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"), devices)
     layouts = kt.models.layout_map(mesh)
-    keras.distribution.set_distribution(
-        keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
-    )
-    model = kt.models.Transformer.from_preset("big", vocabulary_size=32_000)
+    layouts["encoder/layer_0/self_attention/query/kernel"].axes  # (None, "model")
+    # Then keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch") becomes the
+    # distribution, before the model is made.
     ```
     """
     if axis not in device_mesh.axis_names:
