@@ -4,6 +4,9 @@
     taskset -c 1 python benchmarks/compare.py ../before . --size tiny --dtype bfloat16
     python benchmarks/compare.py ../before . --task greedy beam --size base
 
+If the versions write other files, run the oldest one's compare.py, with its folder as PYTHONPATH:
+later versions read its models.
+
 Every version runs in a process of its own, with its own files of benchmarks/. It trains on the
 batches of train.py, or translates the random sentences of decode.py (24 tokens per translation, 64
 sentences per call, and one at a time). The tables have the median milliseconds per step or per
