@@ -154,4 +154,4 @@ def _renamed(saved: dict[str, np.ndarray], shared: bool) -> dict[str, np.ndarray
         tables = {name: table for name, table in tables.items() if name in (tied, HEAD)}
     if HEAD in tables and np.array_equal(tables[HEAD], tables[tied]):
         del tables[HEAD]
-    return arrays | tables | saved  # what is left is not known, and an error
+    return arrays | tables | saved  # the caller refuses unknown names
