@@ -156,4 +156,8 @@ def test_a_file_that_does_not_fit_is_refused_and_changes_nothing(tmp_path):
     adapted("classifier").save_adapter(path)
     with pytest.raises(ValueError, match="does not fit the model: .* is missing in the file and"):
         model.load_adapter(path)
+    np.savez(path, lora=np.array("[1]"))
+    with pytest.raises(ValueError, match="is no adapter that save_adapter wrote"):
+        model.load_adapter(path)
     np.testing.assert_array_equal(array(model(inputs_of("transformer"))), before)
+    assert len(model.trainable_weights) == len(model.weights)

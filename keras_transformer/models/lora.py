@@ -72,15 +72,24 @@ def load(model: keras.Model, filepath: str | os.PathLike) -> None:
     try:
         with np.load(filepath, allow_pickle=False) as file:
             arrays = dict(file)
-        wanted = json.loads(str(arrays.pop("lora")))
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+        found = json.loads(str(arrays.pop("lora")))
+        wanted = {name: found[name] for name in ("rank", "targets", "alpha")}
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{filepath} is no adapter that save_adapter wrote, or is damaged ({error})."
         ) from error
-    if not active(model):
-        enable(model, **wanted)
-    weights = dict(_weights(model))
-    shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+    layers = active(model) or [
+        each
+        for each in model._flatten_layers()
+        if hasattr(each, "enable_lora") and each.name in wanted["targets"]
+    ]
+    shapes = {}  # compared before anything changes
+    for layer in layers:
+        kind = "embeddings" if isinstance(layer, keras.layers.Embedding) else "kernel"
+        rows, columns = getattr(layer, kind).shape
+        rank = layer.lora_rank or wanted["rank"]
+        shapes[f"{layer.path}/lora_{kind}_a"] = (rows, rank)
+        shapes[f"{layer.path}/lora_{kind}_b"] = (rank, columns)
     found = {path: array.shape for path, array in arrays.items()}
     if shapes != found:
         path = sorted(path for path in {*shapes, *found} if shapes.get(path) != found.get(path))[0]
@@ -89,8 +98,10 @@ def load(model: keras.Model, filepath: str | os.PathLike) -> None:
             f"file and {shapes.get(path, 'missing')} in the model. Load it onto a model of the "
             "sizes that it was trained on."
         )
-    for path, array in arrays.items():
-        weights[path].assign(array)
+    if not active(model):
+        enable(model, **wanted)
+    for path, weight in _weights(model):
+        weight.assign(arrays[path])
 
 
 def _weights(model) -> Iterator[tuple[str, Any]]:
