@@ -10,7 +10,7 @@ from keras_transformer.ops import Tensor, masks
 from keras_transformer.ops.attention import attend
 from keras_transformer.ops.attention_to_cache import write
 from keras_transformer.ops.composite import Composite
-from keras_transformer.ops.products import apply_dense, apply_each
+from keras_transformer.ops.products import apply_each
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -172,7 +172,7 @@ class MultiHeadAttention(Composite):
         # forget that of `mixed`.
         mixed = ops.transpose(mixed, (0, 2, 1, 3))  # [B, T, H, V]
         rows = ops.reshape(mixed, (-1, self.num_heads * self.value_dim))
-        rows = apply_dense(self.output_projection, rows)
+        [rows] = apply_each([self.output_projection], rows)
         outputs = [ops.reshape(rows, (-1, ops.shape(query)[1], self.d_model))]
         if return_attention_weights:
             outputs.append(weights)

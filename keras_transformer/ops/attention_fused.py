@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from keras_transformer.ops import Tensor
-from keras_transformer.ops.exporting import is_exporting
+from keras_transformer.ops.exporting import EXPORTING
 from keras_transformer.ops.masks import causal_mask, combine_masks
 
 
 def serves(queries: Tensor, values: Tensor) -> bool:
     """Whether there is a fused kernel here: for heads of one width, on a GPU."""
-    if queries.shape[-1] != values.shape[-1] or is_exporting():
+    if queries.shape[-1] != values.shape[-1] or EXPORTING.get():
         return False
     backend = keras.backend.backend()
     if backend == "jax":

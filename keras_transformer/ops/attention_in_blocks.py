@@ -14,7 +14,7 @@ import keras
 
 from keras_transformer.ops import Tensor, masks
 from keras_transformer.ops.compilation import compiled_by_xla, compiles_each_shape
-from keras_transformer.ops.exporting import is_exporting
+from keras_transformer.ops.exporting import EXPORTING
 from keras_transformer.ops.random_bits import kept_share
 
 if keras.backend.backend() == "tensorflow":
@@ -30,7 +30,7 @@ def serves(queries: Tensor, keys: Tensor, training: bool | None) -> bool:
 
     In training its gradient needs less memory, and takes less time, than the automatic one.
     """
-    if is_exporting():
+    if EXPORTING.get():
         return False
     sizes = (*queries.shape[:3], keys.shape[2])
     return bool(training) or None in sizes or math.prod(sizes) > ONE_PIECE

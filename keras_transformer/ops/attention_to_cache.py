@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_transformer.ops import Tensor, masks
 from keras_transformer.ops.compilation import runs_on_processor
-from keras_transformer.ops.exporting import is_exporting
+from keras_transformer.ops.exporting import EXPORTING
 
 _BLOCK = 8  # Positions of a block, times the number of newest positions.
 
@@ -35,7 +35,7 @@ def serves(queries: Tensor, keys: Tensor, index: Tensor) -> bool:
     On accelerators a loop is slower than reading the whole cache at once.
     """
     known = None not in (*queries.shape, *keys.shape)
-    in_search = not isinstance(index, int) and not is_exporting()
+    in_search = not isinstance(index, int) and not EXPORTING.get()
     return known and in_search and runs_on_processor()
 
 

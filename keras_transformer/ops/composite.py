@@ -32,8 +32,8 @@ class Composite(keras.layers.Layer):
                 part.quantize(mode, type_check=type_check, config=config)
 
     def load_own_variables(self, store: Any) -> None:
-        weights = self.weights
-        if self._trainable_variables or len(store.keys()) != len(weights):
+        weights, count = self.weights, len(store.keys())
+        if count == len(self._trainable_variables) or count != len(weights):
             return super().load_own_variables(store)
         for index, weight in enumerate(weights):
             weight.assign(store[str(index)])

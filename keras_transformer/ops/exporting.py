@@ -15,7 +15,8 @@ import numpy as np
 
 from keras_transformer.ops.quantization import rebuilt
 
-_EXPORTING = contextvars.ContextVar("exporting", default=False)
+# Whether a graph is being traced within `plain_graph`.
+EXPORTING = contextvars.ContextVar("exporting", default=False)
 
 
 @contextlib.contextmanager
@@ -25,16 +26,11 @@ def plain_graph() -> Iterator[None]:
     The converters fail at attention in blocks: a condition with a loop in a function that is not
     inlined. An exported model needs no gradient, which is what the blocks save memory for.
     """
-    token = _EXPORTING.set(True)
+    token = EXPORTING.set(True)
     try:
         yield
     finally:
-        _EXPORTING.reset(token)
-
-
-def is_exporting() -> bool:
-    """Whether a graph is being traced within `plain_graph`."""
-    return _EXPORTING.get()
+        EXPORTING.reset(token)
 
 
 def export_to_runtime(

@@ -52,8 +52,10 @@ def apply_each(layers: Sequence[keras.layers.Dense], x: Tensor) -> Sequence[Tens
         layers: Linear layers of the same input; all have a bias, or none.
         x: [R, I].
     """
-    if len(layers) == 1 or any(layer.quantization_mode is not None for layer in layers):
+    if any(layer.quantization_mode is not None for layer in layers):
         return [apply_dense(layer, x) for layer in layers]
+    if len(layers) == 1:
+        return [dense(x, layers[0].kernel, layers[0].bias)]
     kernel = ops.concatenate([ops.convert_to_tensor(layer.kernel) for layer in layers], axis=1)
     bias = None
     if layers[0].bias is not None:
