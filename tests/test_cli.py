@@ -879,6 +879,10 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
         ((*score, "--target", longer), "need the same number of lines"),
         ((*evaluate, "--reference", tmp_path / "absent"), "no such file"),
         (("average", run, "--last", 3), "has 2 checkpoints"),
+        ((*only_reference, "--hypotheses", source, "--weights", "last"), "--weights has an effect"),
+        ((*only_reference, "--hypotheses", source, "--beam-size", 8), "--beam-size has an effect"),
+        ((*score, "--target", source, "--target-column", 2), "--target-column has an effect"),
+        (("show", run, "ba", "--target", "do", "--beam-size", 2), "--beam-size has an effect"),
     ):
         assert_one_line(*status_and_err(capsys, *arguments), part)
 
@@ -971,6 +975,8 @@ def test_output_is_utf8_whatever_the_locale(echo, monkeypatch, tmp_path):
         "score",
         "score run --batch-size 0",
         "average run --last x",
+        "average run --last 0",
+        "score run --source-column -1",
     ],
 )
 def test_wrong_usage_ends_with_status_2(arguments, capsys):

@@ -129,9 +129,11 @@ def test_tsv_with_too_few_columns_names_the_line(tmp_path, columns):
         data.read_tsv(path, *columns)
 
 
-def test_tsv_rejects_negative_columns(tmp_path):
+def test_tsv_rejects_columns_that_are_none_or_the_same(tmp_path):
     with pytest.raises(ValueError, match="counted from 0"):
         data.read_tsv(write(tmp_path / "a.tsv", "1\t2\n"), target_column=-1)
+    with pytest.raises(ValueError, match="two columns, got source_column=1, target_column=1"):
+        data.read_tsv(tmp_path / "a.tsv", source_column=1)
 
 
 def test_unequal_lengths_give_both_counts(tmp_path):

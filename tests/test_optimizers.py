@@ -515,6 +515,12 @@ def test_only_the_whole_gradient_is_clipped(wrong):
         PaperAdam(512, **wrong)
 
 
+@pytest.mark.parametrize("norm", [0, -1.0, float("nan"), float("inf")])
+def test_a_norm_that_clips_nothing_is_refused(norm):
+    with pytest.raises(ValueError, match=f"global_clipnorm is a number above 0, got {norm}"):
+        PaperAdam(512, global_clipnorm=norm)
+
+
 @pytest.mark.parametrize("wrong", [{"amsgrad": True}, {"ema_overwrite_frequency": 3}])
 def test_what_it_has_not_is_refused(wrong):
     with pytest.raises(ValueError, match="amsgrad.*ema_overwrite_frequency"):

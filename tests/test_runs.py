@@ -11,6 +11,7 @@ import keras_transformer as kt
 from keras_transformer.cli import build_parser
 from keras_transformer.ops.input_pipeline import endless, one_pass
 from keras_transformer.runs.checkpoints import read_arrays
+from keras_transformer.runs.options import Number
 from keras_transformer.runs.settings import OPTIONS, TrainSettings, names_where
 
 
@@ -155,7 +156,7 @@ def test_what_would_change_an_update_may_not_change_on_resuming():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"updates": 0}, "--updates: expected a whole number above 0, got 0"),
+        ({"updates": 0}, "--updates: expected a whole number above 0, at most 2147483647, got 0"),
         ({"precision": "float8"}, "--precision float8: expected one of float32"),
         ({"subword_sampling": 2}, "--subword-sampling: expected a number above 0, at most 1"),
         ({"stop_early": "chrf"}, "--stop-early chrf: expected one of bleu, loss"),
@@ -165,6 +166,64 @@ def test_what_would_change_an_update_may_not_change_on_resuming():
 def test_wrong_values_are_errors_in_python_too(options, message):
     with pytest.raises(ValueError, match=message):
         TrainSettings(run_dir="here", **options)
+
+
+NUMBERS = {name: known.parse for name, known in OPTIONS.items() if isinstance(known.parse, Number)}
+
+
+# Fails if: an option takes `float` or `int` as they come, a limit is on the wrong side, NaN slips
+# through a comparison, or Python and the command line differ.
+@pytest.mark.parametrize("name", NUMBERS)
+def test_an_option_takes_the_numbers_of_its_range(name, capsys):
+    number = NUMBERS[name]
+    low = number.above if number.least is None else number.least
+    high = number.below if number.most is None else number.most
+    high = 1e6 if high is None else high
+    step = 1 if number.kind is int else 1e-3
+    inside = [low + step, high - step]
+    inside += [edge for edge in (number.least, number.most) if edge is not None]
+    outside = [low - step, *(() if high == 1e6 else (high + step,)), number.above, number.below]
+    outside += ["nan", "inf", "-inf", "x", "", True, -(10**400)]
+    outside += [low + 0.5] if number.kind is int else []
+    flag = f"--{name.replace('_', '-')}"
+    for value in inside:
+        assert getattr(TrainSettings(run_dir="r", **{name: str(value)}), name) == value
+        given = build_parser().parse_args(["train", "--run-dir=r", f"{flag}={value}"])
+        assert getattr(given, name) == value
+    for value in outside:
+        if value is None:
+            continue
+        with pytest.raises(ValueError, match=f"^{flag}: expected a .*, got "):
+            TrainSettings(run_dir="r", **{name: value})
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(["train", "--run-dir=r", f"{flag}={value}"])
+        assert f"argument {flag}: expected a " in capsys.readouterr().err
+
+
+# Fails if: a new option takes numbers without a range.
+def test_no_option_takes_any_number():
+    assert set(NUMBERS) >= {"seed", "updates", "learning_rate", "clip_norm", "dropout", "average"}
+    assert not [name for name, known in OPTIONS.items() if known.parse in (int, float)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"target_column": 2},
+            "--target-column has an effect only with --train-tsv or --valid-tsv",
+        ),
+        ({"patience": 3}, "--patience has an effect only with --stop-early"),
+        ({"init_weights": "best"}, "--init-weights has an effect only with --init-from"),
+        ({"lora_rank": 2}, "--lora-rank has an effect only with --init-from"),
+        ({"lora_targets": "key", "init_from": "r"}, "only with --lora-rank"),
+    ],
+)
+def test_options_without_effect_are_refused_before_anything_is_written(options, message, tmp_path):
+    settings = TrainSettings(run_dir=str(tmp_path / "run"), **options)
+    with pytest.raises(ValueError, match=message):
+        kt.runs.train(settings)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.tensorflow_only

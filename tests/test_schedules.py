@@ -65,3 +65,10 @@ def test_serialization_round_trip():
 def test_sizes_are_at_least_one(sizes):
     with pytest.raises(ValueError, match="at least 1.*d_model=.*warmup_steps="):
         PaperSchedule(*sizes)
+
+
+@pytest.mark.parametrize("peak", [-0.1, float("nan"), float("inf")])
+def test_a_peak_that_is_no_rate_is_refused(peak):
+    # Fails if: a rate below 0 climbs the loss, or NaN is multiplied into every weight.
+    with pytest.raises(ValueError, match="scale is a number and at least 0"):
+        PaperSchedule.with_peak(peak, warmup_steps=10)

@@ -184,7 +184,7 @@ def test_a_run_with_adapters_trains_them_alone_and_translates_with_them(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ("--lora-rank 2", "--lora-rank adapts the model of --init-from RUN"),
+        ("--lora-rank 2", "--lora-rank has an effect only with --init-from"),
         ("--lora-rank 2 --lora-targets keys --init-from {run}", "this model has no keys"),
     ],
 )

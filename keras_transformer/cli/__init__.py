@@ -65,7 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=HelpFormatter,
         )
         module.add_arguments(verb)
-        verb.set_defaults(command=module.run)  # `run` is the option RUN
+        # `run` is the option RUN.
+        verb.set_defaults(command=module.run, default_of=verb.get_default)
     return parser
 
 

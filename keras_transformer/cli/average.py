@@ -7,6 +7,8 @@ run keeps. `translate`, `evaluate` and the other verbs then use the better of th
 
 import argparse
 
+from keras_transformer.cli.options import positive
+
 VALIDATION = "ids/valid.npz"
 
 
@@ -14,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument(
-        "--last", type=int, metavar="K", help="average the last K checkpoints; all by default"
+        "--last", type=positive, metavar="K", help="average the last K checkpoints; all by default"
     )
 
 
@@ -28,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     checkpoints = run.checkpoints()
     if not checkpoints:
         raise ValueError(f"{args.run} has no complete checkpoint: train it first.")
-    if args.last is not None and not 1 <= args.last <= len(checkpoints):
+    if args.last is not None and args.last > len(checkpoints):
         raise ValueError(
             f"--last {args.last}: {args.run} has {len(checkpoints)} checkpoints, so 1 to "
             f"{len(checkpoints)} can be averaged."

@@ -20,7 +20,13 @@ import argparse
 import json
 import sys
 
-from keras_transformer.cli.options import add_search_arguments, translator_of
+from keras_transformer.cli.options import (
+    MODEL,
+    SEARCH,
+    add_search_arguments,
+    refuse_ignored,
+    translator_of,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,8 +134,8 @@ def _check(args):
         )
     if args.run and not args.source:
         raise ValueError("A run needs something to translate: give --source FILE.")
-    if args.source and not args.run:
-        raise ValueError("--source is for runs to translate, and no RUN is given: leave it out.")
+    if not args.run:
+        refuse_ignored(args, ("source", "batch_size", *SEARCH, *MODEL), "a RUN that translates")
     for option in ("output", "ensemble"):
         if getattr(args, option) and len(args.run) != 1:
             raise ValueError(f"--{option} goes with one RUN, got {len(args.run)} of them.")

@@ -1,7 +1,7 @@
 """Options and arguments that several verbs share."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_transformer.runs import options
@@ -23,6 +23,7 @@ def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 positive = parsed(options.positive)
+count = parsed(options.count)
 
 
 @parsed
@@ -37,6 +38,10 @@ def penalty(text: str) -> float | str:
     if not 0 <= alpha < float("inf"):
         raise ValueError(f"expected a number that is not negative, or 'average', got {text!r}")
     return alpha
+
+
+SEARCH = "beam_size", "length_penalty"
+MODEL = "weights", "ensemble"
 
 
 def add_beam_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +79,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode with these runs too, which have the same vocabulary, by the mean of the "
         "probabilities; give it after RUN",
     )
+
+
+def refuse_ignored(args: argparse.Namespace, names: Sequence[str], needed: str) -> None:
+    """Refuses options that were given and have no effect; `needed` says beside what they have.
+
+    Raises:
+        ValueError: If one of `names` differs from its default.
+    """
+    for name in names:
+        if getattr(args, name) != args.default_of(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} has an effect only with {needed}: leave it out.")
 
 
 def named(weights: Any) -> str:

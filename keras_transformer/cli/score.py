@@ -22,14 +22,14 @@ PAIRS_AT_ONCE = 10_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
-    from keras_transformer.cli.options import add_model_arguments, positive
+    from keras_transformer.cli.options import add_model_arguments, count, positive
 
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--source", metavar="FILE", help="one sentence per line")
     parser.add_argument("--target", metavar="FILE", help="its translations, line by line")
     parser.add_argument("--tsv", metavar="FILE", help="instead of these two: both in one TSV file")
-    parser.add_argument("--source-column", type=int, default=0, help="of the TSV, from 0")
-    parser.add_argument("--target-column", type=int, default=1, help="of the TSV, from 0")
+    parser.add_argument("--source-column", type=count, default=0, help="of the TSV, from 0")
+    parser.add_argument("--target-column", type=count, default=1, help="of the TSV, from 0")
     parser.add_argument(
         "--mean", action="store_true", help="log-probability per token instead of the sum"
     )
@@ -78,11 +78,13 @@ def run(args: argparse.Namespace) -> None:
 
 def _read(args):
     from keras_transformer import data
+    from keras_transformer.cli.options import refuse_ignored
 
     if args.tsv and (args.source or args.target):
         raise ValueError("Give either --tsv, or --source and --target.")
     if args.tsv:
         return data.read_tsv(args.tsv, args.source_column, args.target_column)
+    refuse_ignored(args, ("source_column", "target_column"), "--tsv")
     if not (args.source and args.target):
         raise ValueError("Nothing to score: give --source and --target, or --tsv.")
     return data.read_parallel(args.source, args.target)

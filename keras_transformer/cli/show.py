@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from keras_transformer.cli.options import add_beam_arguments, named
+from keras_transformer.cli.options import SEARCH, add_beam_arguments, named, refuse_ignored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
     from keras_transformer.progress import say
     from keras_transformer.runs.loading import load_translator
 
+    if args.target is not None:
+        refuse_ignored(args, SEARCH, "a search, and --target has none")
     if args.output is not None:
         refuse_existing(args.output)  # before the work
     translator = load_translator(args.run, args.weights)

@@ -93,7 +93,8 @@ def read_tsv(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is empty or not UTF-8, or a line has too few columns.
+        ValueError: If the file is empty or not UTF-8, a line has too few columns, or both columns
+            are the same.
 
     Example:
 
@@ -103,6 +104,11 @@ def read_tsv(
     """
     if min(source_column, target_column) < 0:
         raise ValueError(f"Columns are counted from 0, got {source_column=}, {target_column=}.")
+    if source_column == target_column:
+        raise ValueError(
+            f"Source and target are two columns, got {source_column=}, {target_column=}. Give "
+            "another for one of them."
+        )
     needed = max(source_column, target_column) + 1
     pairs = []
     for number, line in enumerate(read_lines(path), start=1):

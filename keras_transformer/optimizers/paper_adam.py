@@ -37,7 +37,7 @@ class PaperAdam(keras.optimizers.Adam):
 
     Raises:
         ValueError: Without `d_model` and `learning_rate`; for `clipnorm`, `clipvalue`, `amsgrad` or
-            `ema_overwrite_frequency`.
+            `ema_overwrite_frequency`; for a `global_clipnorm` that is not above 0.
 
     Example:
 
@@ -76,6 +76,11 @@ class PaperAdam(keras.optimizers.Adam):
             raise ValueError(
                 "PaperAdam has no amsgrad and no ema_overwrite_frequency. Leave them out, or use "
                 "keras.optimizers.Adam."
+            )
+        norm = kwargs.get("global_clipnorm")
+        if norm is not None and not 0 < norm < float("inf"):
+            raise ValueError(
+                f"global_clipnorm is a number above 0, got {norm}. Leave it out to clip nothing."
             )
         super().__init__(
             learning_rate=learning_rate,

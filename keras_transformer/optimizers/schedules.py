@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_transformer.arguments import real_number
 from keras_transformer.ops import Tensor
 
 
@@ -25,7 +26,7 @@ class PaperSchedule(keras.optimizers.schedules.LearningRateSchedule):
         scale: Factor of the whole schedule; 1 in the paper.
 
     Raises:
-        ValueError: If a size is below 1.
+        ValueError: If a size is below 1, or the scale is negative or not finite.
 
     Example:
 
@@ -39,7 +40,7 @@ class PaperSchedule(keras.optimizers.schedules.LearningRateSchedule):
             )
         self.d_model = d_model
         self.warmup_steps = warmup_steps
-        self.scale = scale
+        self.scale = real_number("scale", scale)
 
     @classmethod
     def with_peak(cls, peak: float, warmup_steps: int) -> "PaperSchedule":

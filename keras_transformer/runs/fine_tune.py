@@ -34,10 +34,6 @@ def start_from(settings: TrainSettings) -> tuple["Initial | None", TrainSettings
         ValueError: If an option of vocabulary or model contradicts the earlier run.
     """
     if settings.init_from is None:
-        if settings.init_weights is not None:
-            raise ValueError("--init-weights chooses weights of --init-from RUN: give that too.")
-        if settings.lora_rank is not None:
-            raise ValueError("--lora-rank adapts the model of --init-from RUN: give that too.")
         if (Path(settings.run_dir) / "initial" / "weights.npz").exists():
             raise ValueError(
                 f"{settings.run_dir} began from weights of another run: give its --init-from, "

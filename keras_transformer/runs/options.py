@@ -1,26 +1,72 @@
 """What an option of a training is, for the command line, its help and the record of a run."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 
-def positive(value: str | int) -> int:
-    """A whole number from 1."""
-    if not str(value).isdigit() or int(value) < 1:
-        raise ValueError(f"expected a whole number above 0, got {value!r}")
-    return int(value)
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A number that an option takes, and its range: `Number(float, above=0, most=1)("0.1")`.
+
+    Args:
+        kind: `int` or `float`.
+        least, most: The smallest and the largest number allowed.
+        above, below: Limits that are not allowed themselves.
+    """
+
+    kind: type
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __call__(self, value: Any) -> Any:
+        """Returns the number in a text, or a number as it is.
+
+        Raises:
+            ValueError: If it is no number, or out of range.
+        """
+        try:
+            number = None if isinstance(value, bool) else self.kind(str(value))
+        except ValueError:
+            number = None
+        if number is None or not self._allows(number):
+            raise ValueError(f"expected {self}, got {value!r}")
+        return number
+
+    def _allows(self, number):
+        return (
+            abs(number) < math.inf  # not so of NaN
+            and (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        limits = [
+            f"{word} {limit}"
+            for word, limit in (
+                ("from", self.least),
+                ("above", self.above),
+                ("at most", self.most),
+                ("below", self.below),
+            )
+            if limit is not None
+        ]
+        kind = "a whole number" if self.kind is int else "a number"
+        return " ".join([kind, ", ".join(limits)]).strip()
 
 
-def share(value: str | float) -> float:
-    """A number above 0, at most 1."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 1:
-        raise ValueError(f"expected a number above 0, at most 1, got {value!r}")
-    return number
+LARGEST = 2**31 - 1  # that every backend counts to
+positive = Number(int, above=0, most=LARGEST)
+count = Number(int, least=0, most=LARGEST)
+share = Number(float, above=0, most=1)
+rate = Number(float, least=0, below=1)  # of dropout or smoothing
+size = Number(float, above=0)
+random_seed = Number(int, least=0, most=2**32 - 1)  # as NumPy takes them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +82,7 @@ class Option:
     changeable: bool = False  # may differ on resuming: it changes no update that was already made
     derived: bool = False  # follows from the size of the text unless given (runs/derivation.py)
     hparam: bool = False  # is a column of TensorBoard's HParams table
+    needs: tuple[str, ...] = ()  # has an effect only beside one of these
     recorded: bool = True  # is in the run's settings.json
 
 

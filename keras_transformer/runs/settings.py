@@ -4,12 +4,22 @@ import dataclasses
 import functools
 from typing import Any
 
-from keras_transformer.runs.options import Option, group, positive, share
+from keras_transformer.runs.options import (
+    Option,
+    count,
+    group,
+    positive,
+    random_seed,
+    rate,
+    share,
+    size,
+)
 
 # The groups of `keras-transformer train --help`.
 text, vocabulary, model = map(group, ("text", "vocabulary", "model"))
 fine_tuning, training = map(group, ("fine-tuning", "training"))
 watching = group("validation and checkpoints")
+TSV = "train_tsv", "valid_tsv"
 file = functools.partial(text, metavar="FILE", changeable=True)
 
 
@@ -37,8 +47,8 @@ class TrainSettings:
         parse=positive,
         metavar="N",
     )
-    source_column: int = text("column of the TSV, from 0", 0, int, changeable=True)
-    target_column: int = text("column of the TSV, from 0", 1, int, changeable=True)
+    source_column: int = text("column of the TSV, from 0", 0, count, changeable=True, needs=TSV)
+    target_column: int = text("column of the TSV, from 0", 1, count, changeable=True, needs=TSV)
     max_length: int = text("longer pairs are dropped", 256, positive)
 
     vocabulary_size: int | None = vocabulary(
@@ -80,8 +90,8 @@ class TrainSettings:
     d_model: int | None = model("width of the model", parse=positive)
     num_heads: int | None = model("number of attention heads", parse=positive)
     d_ff: int | None = model("width inside the feed-forward layers", parse=positive)
-    dropout: float | None = model("share dropped of each sub-layer's output", parse=float)
-    attention_dropout: float | None = model("share dropped of the attention weights", parse=float)
+    dropout: float | None = model("share dropped of each sub-layer's output", parse=rate)
+    attention_dropout: float | None = model("share dropped of the attention weights", parse=rate)
     norm: str | None = model(
         "normalise after each sub-layer (post, as in the paper) or before it (pre)",
         choices=("post", "pre"),
@@ -97,18 +107,21 @@ class TrainSettings:
         "average, best, last, or an update; by default the average, or the last where there is "
         "none or the last were better in validation",
         metavar="WHICH",
+        needs=("init_from",),
     )
     lora_rank: int | None = fine_tuning(
         "train only adapters of this rank (LoRA), and write them to RUN/adapter.npz",
         parse=positive,
         metavar="R",
         hparam=True,
+        needs=("init_from",),
     )
     lora_targets: str | None = fine_tuning(
         "which layers get one: of query, key, value, output, inner, outer, token; by default "
         "query,value",
         metavar="NAMES",
         hparam=True,
+        needs=("lora_rank",),
     )
 
     run_dir: str = training(
@@ -139,18 +152,18 @@ class TrainSettings:
     )
     learning_rate: float | None = training(
         "highest rate; by default the paper's for --warmup-steps, or for 4,000 without that",
-        parse=float,
+        parse=size,
         metavar="PEAK",
         derived=True,
         hparam=True,
     )
     label_smoothing: float | None = training(
-        "by default the preset's, 0.1", parse=float, hparam=True
+        "by default the preset's, 0.1", parse=rate, hparam=True
     )
     clip_norm: float | None = training(
-        "longer gradients are scaled down to this length", parse=float, hparam=True
+        "longer gradients are scaled down to this length", parse=size, hparam=True
     )
-    seed: int = training("of weights, order, dropout and sampling", 1, int, hparam=True)
+    seed: int = training("of weights, order, dropout and sampling", 1, random_seed, hparam=True)
     precision: str = training(
         "what the model computes in; weights stay in float32",
         "float32",
@@ -183,14 +196,16 @@ class TrainSettings:
     average: int = watching(
         "average the last K of the second half at the end; 0: no average",
         10,
-        int,
+        count,
         metavar="K",
         changeable=True,
     )
     stop_early: str | None = watching(
         "stop when this no longer improves in validation", choices=("bleu", "loss"), changeable=True
     )
-    patience: int = watching("validations without a better one", 10, positive, changeable=True)
+    patience: int = watching(
+        "validations without a better one", 10, positive, changeable=True, needs=("stop_early",)
+    )
     log_every: int = watching(
         "interval of the display", 50, positive, metavar="UPDATES", changeable=True
     )
@@ -198,7 +213,7 @@ class TrainSettings:
     def __post_init__(self):
         for name, known in OPTIONS.items():
             value = getattr(self, name)
-            flag = f"--{name.replace('_', '-')}"
+            flag = _flag(name)
             if known.choices and value is not None and value not in known.choices:
                 raise ValueError(
                     f"{flag} {value}: expected one of {', '.join(known.choices)}. Choose one."
@@ -208,6 +223,22 @@ class TrainSettings:
                     setattr(self, name, known.parse(value))
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{flag}: {error}. Give another value.") from None
+
+    def refuse_ignored(self) -> None:
+        """Refuses an option that has no effect without another.
+
+        Raises:
+            ValueError: If such an option differs from its default and the other is not given.
+        """
+        for field in dataclasses.fields(self):
+            needs = OPTIONS[field.name].needs
+            if not needs or getattr(self, field.name) == field.default:
+                continue
+            if all(getattr(self, other) is None for other in needs):
+                raise ValueError(
+                    f"{_flag(field.name)} has an effect only with "
+                    f"{' or '.join(map(_flag, needs))}: give that too, or leave it out."
+                )
 
     def changed(self, **values: Any) -> "TrainSettings":
         """A copy in which some options have other values."""
@@ -220,6 +251,10 @@ class TrainSettings:
     def record(self) -> dict[str, Any]:
         """The options as `settings.json` keeps them."""
         return {name: getattr(self, name) for name in names_where(recorded=True)}
+
+
+def _flag(name):
+    return f"--{name.replace('_', '-')}"
 
 
 OPTIONS: dict[str, Option] = {

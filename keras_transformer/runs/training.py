@@ -85,6 +85,7 @@ def dry_run(settings: TrainSettings) -> str:
 
 def _read(settings):
     """The text, what to start from, the settings without gaps, and what was derived, in words."""
+    settings.refuse_ignored()
     settings = with_recorded(with_smoothing(settings))
     pairs = prepare.read_text(settings)
     initial, settings = start_from(settings)
