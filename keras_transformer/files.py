@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,8 +65,10 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """Yields a temporary file that replaces `path` at the end. On an error it is removed."""
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        with open(temporary, "wb") as file:
+        # "x" follows no link that somebody has put there.
+        with open(temporary, "xb") as file:
             yield file
             flush(file)
         os.replace(temporary, path)
@@ -113,13 +118,103 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, default=plain, ensure_ascii=False, indent=indent)
 
 
-def read_json(path: str | os.PathLike) -> Any:
+def read_json(path: str | os.PathLike, kind: type = object) -> Any:
+    """Reads a JSON file whose value is of this kind, such as `dict`.
+
+    Raises:
+        ValueError: If it is no JSON, or of another kind.
+    """
     try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:
+        found = json.loads(Path(path).read_bytes())
+        if not isinstance(found, kind):
+            raise ValueError(f"expected a {kind.__name__}, got a {type(found).__name__}")
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is broken or half-written ({error}): restore a copy or use another run."
         ) from error
+    return found
+
+
+def read_npz(path: str | os.PathLike, keys: Container[str] | None = None) -> dict[str, np.ndarray]:
+    """Reads the arrays of an `.npz` file, or those of some `keys`; never runs code from it.
+
+    They need no more memory than the file has bytes: arrays that are compressed, or that lie over
+    one another, are refused, so that a small file cannot fill the memory.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds other things than plain arrays.
+    """
+    with _npz(path) as archive:
+        return {
+            name: _read_array(archive, entry)
+            for name, entry in _entries(archive).items()
+            if keys is None or name in keys
+        }
+
+
+def npz_keys(path: str | os.PathLike) -> list[str]:
+    """The names of the arrays of an `.npz` file; raises as `read_npz` does."""
+    with _npz(path) as archive:
+        return list(_entries(archive))
+
+
+@contextlib.contextmanager
+def _npz(path):
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            sizes = [entry.file_size for entry in archive.infolist()]
+            if sum(sizes) > os.fstat(file.fileno()).st_size:
+                raise ValueError("its arrays are longer than the file, expected np.savez")
+            yield archive
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except Exception as error:  # zipfile and NumPy raise ten kinds for a damaged file
+        raise ValueError(
+            f"{path} is damaged, or no .npz file of plain arrays ({error}): copy it again."
+        ) from error
+
+
+def _entries(archive):
+    return {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+
+
+def _read_array(archive, entry):
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, _, dtype = read_header(file)
+        needed = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or needed != entry.file_size - file.tell():
+            raise ValueError(f"{entry.filename} has the wrong size")
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def refuse_links(folder: str | os.PathLike) -> None:
+    """Refuses a folder that holds anything but files and folders, at any depth.
+
+    Writing to a link would change a file elsewhere, and reading a pipe would never end. `folder`
+    itself may be a link.
+
+    Raises:
+        ValueError: If there is a link, a pipe, a socket or a device.
+    """
+    folders = [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    folders.append(entry.path)
+                elif not stat.S_ISREG(mode):
+                    raise ValueError(
+                        f"{entry.path} is a link or no plain file, which a run may not hold: "
+                        "replace it by a copy, or remove it."
+                    )
 
 
 def flush(file: IO) -> None:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -63,11 +64,26 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
+def visible(text: str) -> str:
+    """Returns a text whose control characters are written as escapes, except line ends and tabs.
+
+    A terminal would obey those of a stranger's sentence or file name.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each in "\n\t" else _escaped(each) for each in text)
+
+
+def _escaped(character):
+    control = unicodedata.category(character) in ("Cc", "Cs")
+    return character.encode("unicode_escape").decode() if control else character
+
+
 def say(message: str) -> None:
     """Prints to stderr, on a line of its own even while a job rewrites one."""
     job = _running.get()
     with job.interrupted() if job else contextlib.nullcontext():
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 class Line:

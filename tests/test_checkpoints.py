@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from older_runs import forget_checksums
 
 from keras_transformer.runs import checkpoints as checkpoint_files
 from keras_transformer.runs import run_directory
@@ -287,6 +288,7 @@ def test_restoring_into_another_model_fails_and_changes_nothing(tmp_path, other,
 def test_restoring_on_another_backend_names_it(tmp_path):
     run, model = small_run(tmp_path)
     path = run.latest_checkpoint().path / "state.json"
+    forget_checksums(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"backend": "abacus"}))
     with pytest.raises(ValueError, match="KERAS_BACKEND=abacus"):
         run.restore(model, run.latest_checkpoint())
@@ -455,6 +457,8 @@ def test_a_strangers_files_run_no_code(tmp_path):
     inputs = keras.Input((7,))
     unsafe = keras.Model(inputs, keras.layers.Lambda(lambda x: x)(inputs))
     config = keras.saving.serialize_keras_object(unsafe)
+    (tmp_path / "averaged.npz").unlink()
+    forget_checksums(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="[Ll]ambda"):
         run.load_model("last")

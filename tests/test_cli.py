@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from older_runs import forget_checksums
 from uncompiled import search_uncompiled
 
 from keras_transformer import cli, data
@@ -342,6 +343,7 @@ def test_a_run_that_began_with_other_defaults_is_resumed_without_options(
     settings = json.loads((other / "settings.json").read_text())
     settings |= {"updates": 6, "warmup_steps": 10, "bleu_every": 1, "vocabulary_size": 10_000}
     (other / "settings.json").write_text(json.dumps(settings))
+    forget_checksums(other)
     text = " ".join(TINY).replace("--warmup-steps 10 ", "").replace(" --bleu-every 1", "")
     keras.backend.clear_session()
     assert cli.main(["train", *parallel, *text.split(), f"--run-dir={other}"]) == 0
@@ -758,6 +760,7 @@ def test_fine_tuning_has_the_positions_that_were_learned(run, parallel, tmp_path
     record = json.loads((copy / "model.json").read_text())
     record["config"] |= {"positions": "learned", "max_length": 99}
     (copy / "model.json").write_text(json.dumps(record))
+    forget_checksums(copy)
     command = ["train", *parallel, "--run-dir", tmp_path / "new", "--init-from", copy]
     assert_one_line(*status_and_err(capsys, *command), "give --max-length 99")
 

@@ -531,9 +531,11 @@ def test_nothing_is_overwritten_and_nothing_left_behind(
     status, said = export(capsys, run, tmp_path / "no" / "output")
     assert status == 1 and f"No folder {tmp_path / 'no'} to write output in: make" in said
 
+    error = OSError("No space left on device")
+
     def full(*_, **__):
         assert len(list(tmp_path.iterdir())) == 2  # the export is half written
-        raise OSError("No space left on device")
+        raise error
 
     monkeypatch.setattr(to_ct2, "save_tokenizers", full)
     assert export(capsys, run, output) == (
@@ -541,6 +543,7 @@ def test_nothing_is_overwritten_and_nothing_left_behind(
         "keras-transformer export: error: No space left on device",
     )
     monkeypatch.setattr("tensorflow.saved_model.save", full)
+    error = tf.errors.ResourceExhaustedError(None, None, "No space left on device")
     with pytest.raises(OSError, match="No space"):
         to_saved_model(translator, output)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

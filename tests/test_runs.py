@@ -6,36 +6,13 @@ import json
 import keras
 import numpy as np
 import pytest
+from noisy_line import Lines, build
 
 import keras_transformer as kt
 from keras_transformer.cli import build_parser
-from keras_transformer.ops.input_pipeline import endless, one_pass
 from keras_transformer.runs.checkpoints import read_arrays
 from keras_transformer.runs.options import Number
 from keras_transformer.runs.settings import OPTIONS, TrainSettings, names_where
-
-
-class Lines:
-    """A user's own plan: noisy points on a line, a pure function of the update."""
-
-    def batch(self, update):
-        rng = np.random.default_rng(update)
-        x = rng.normal(size=(5, 3)).astype("float32")
-        return x, x @ np.array([[1.0], [2.0], [3.0]], "float32")
-
-    def dataset(self, update=0, meter=None):
-        return endless(self.batch, update, meter)
-
-    def evaluation(self):
-        return one_pass(lambda index: self.batch(1000 + index), 2)
-
-
-def build():
-    keras.utils.set_random_seed(7)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.3, seed=1)])
-    model.add(keras.layers.Dense(1))
-    model.compile(kt.optimizers.PaperAdam(learning_rate=0.1), "mse")
-    return model
 
 
 def train(path, updates, **options):

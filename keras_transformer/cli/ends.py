@@ -33,6 +33,8 @@ def program(name: str, interrupted: str = "interrupted") -> Iterator[None]:
     def main(): ...
     ```
     """
+    if sys.stdout is None or sys.stderr is None:  # as a shell does by `>&-`
+        raise SystemExit(f"{name}: error: standard output or standard error is closed: open both.")
     _write_utf8()
     try:
         with progress.shown():
@@ -49,7 +51,8 @@ def program(name: str, interrupted: str = "interrupted") -> Iterator[None]:
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         if os.environ.get("KERAS_TRANSFORMER_TRACEBACK"):
             raise
-        raise SystemExit(f"{name}: error: {' '.join(str(error).split())}") from None
+        message = progress.visible(" ".join(str(error).split()))
+        raise SystemExit(f"{name}: error: {message}") from None
 
 
 def _write_utf8():

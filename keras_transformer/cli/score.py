@@ -13,6 +13,7 @@ At the end stderr gets nats per token and perplexity of all pairs without an emp
 validation text, the former is what training calls nats_per_token."""
 
 import argparse
+import itertools
 import math
 import sys
 
@@ -59,6 +60,11 @@ def run(args: argparse.Namespace) -> None:
             some = pairs[first : first + PAIRS_AT_ONCE]
             with done.part(characters(some)):
                 found = translator.token_log_probabilities(some, args.batch_size)
+            if not all(map(math.isfinite, itertools.chain.from_iterable(found))):
+                raise ValueError(
+                    f"the weights {named(translator.weights)} of {args.run} give log-probabilities "
+                    "that are no numbers: choose others by --weights."
+                )
             for (source, target), each in zip(some, found, strict=True):
                 print("\t".join(_columns(args, translator.target_tokenizer, target, each)))
                 if source.strip() and target.strip():

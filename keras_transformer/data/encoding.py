@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import os
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_transformer import progress
-from keras_transformer.files import replacing
+from keras_transformer.files import read_npz, replacing
 from keras_transformer.ops.labels import check_special_ids
 
 _PAIRS_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
@@ -119,8 +118,13 @@ def encode_pairs(
             f"With a cache the pairs are read twice, but this {type(pairs).__name__} can be read "
             "only once; give a list or an object whose __iter__ starts anew, or leave cache out."
         )
+    _refuse_others(Path(cache))
     key = _cache_key(pairs, tokenizer, target_tokenizer, max_length)
-    encoded = _load(Path(cache), key)
+    try:
+        encoded = _read(Path(cache), key)
+    except ValueError as error:
+        progress.say(f"warning: {error} It is made anew.")
+        encoded = None
     if encoded is None:
         encoded = _encode(pairs, tokenizer, target_tokenizer, max_length)
         _save(encoded, Path(cache), key)
@@ -249,28 +253,41 @@ def _cache_key(pairs, tokenizer, target_tokenizer, max_length):
 def read_encoded(path: str | os.PathLike) -> EncodedPairs | None:
     """Reads the pairs that `encode_pairs` kept in its `cache`, without their text.
 
-    Returns None if there is no such file. Raises a ValueError if the file is of another kind.
+    Returns None if there is no such file. Raises a ValueError if the file is damaged or of another
+    kind.
     """
-    return _load(Path(path))
+    _refuse_others(Path(path))
+    return _read(Path(path))
 
 
-def _load(path, key=None):
+def _read(path, key=None):
     if not path.exists():
         return None
-    if not zipfile.is_zipfile(path):
-        raise ValueError(_not_a_cache(path))
-    with np.load(path, allow_pickle=False) as arrays:
-        if "format" not in arrays or str(arrays["format"]) != _FORMAT:
-            raise ValueError(_not_a_cache(path))
-        if key is not None and str(arrays["key"]) != key:
-            return None
-        names = EncodedPairs.__dataclass_fields__
+    arrays = read_npz(path)
+    if key is not None and str(arrays.get("key")) != key:
+        return None
+    names = EncodedPairs.__dataclass_fields__
+    try:
         values = {name: arrays[name] for name in names}
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: it has no {error}.") from error
     return EncodedPairs(**{name: v if v.ndim else int(v) for name, v in values.items()})
 
 
-def _not_a_cache(path):
-    return f"{path} exists and is not a cache of encoded pairs. Give another path, or move it away."
+def _refuse_others(path):
+    """Refuses a file that `_save` never wrote. One that is damaged, cut or empty passes."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        beginning = file.read(1000)
+    signs = b"format.npy", _FORMAT.encode("utf-32-le")  # damage may have hit one of them
+    cut = len(beginning) < 50 and beginning[:4] == b"PK\3\4"[: len(beginning)]
+    zeros = not beginning.strip(b"\0")  # or nothing: as a power cut leaves it
+    if not (cut or zeros or any(sign in beginning for sign in signs)):
+        raise ValueError(
+            f"{path} exists and is not a cache of encoded pairs. Give another path, or move it "
+            "away."
+        )
 
 
 def _save(encoded, path, key):

@@ -52,6 +52,7 @@ def to_saved_model(
 
     Raises:
         ValueError: On another backend than TensorFlow, or if the folder exists. Nothing is written.
+        OSError: If it cannot be written. Nothing is left.
 
     Example:
 
@@ -74,7 +75,10 @@ def to_saved_model(
 
     with new_folder(folder) as folder, progress.work("writing a SavedModel"):
         module = _text_to_text(translator, beam_size, length_penalty)
-        tf.saved_model.save(module, str(folder), signatures=module.translate)
+        try:
+            tf.saved_model.save(module, str(folder), signatures=module.translate)
+        except tf.errors.OpError as error:  # also of a full disk
+            raise OSError(f"TensorFlow could not write the SavedModel: {error.message}") from error
         text = README.format(beam_size=beam_size, length_penalty=length_penalty)
         (folder / "README.txt").write_text(text, encoding="utf-8")
 

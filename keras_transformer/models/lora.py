@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transformer.files import replacing, to_json
+from keras_transformer.files import read_npz, replacing, to_json
 
 
 def enable(
@@ -70,11 +69,10 @@ def save(model: keras.Model, filepath: str | os.PathLike) -> None:
 def load(model: keras.Model, filepath: str | os.PathLike) -> None:
     """Puts the adapters of a file onto their base model, which gets LoRA if it has none."""
     try:
-        with np.load(filepath, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read_npz(filepath)
         found = json.loads(str(arrays.pop("lora")))
         wanted = {name: found[name] for name in ("rank", "targets", "alpha")}
-    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{filepath} is no adapter that save_adapter wrote, or is damaged ({error})."
         ) from error

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_transformer import files, progress
+from keras_transformer.runs import identity
 from keras_transformer.runs.checkpoints import Checkpoint, average, read_arrays, write_arrays
 
 
@@ -24,12 +25,13 @@ def save(
     """Does what `RunDirectory.save_average` says; `latest` has the last weights."""
     arrays = average(saved)
     names = [name for name, _ in read_arrays(saved[-1].path / "weights.npz")]
-    notes: dict[str, list] = {"updates": [checkpoint.update for checkpoint in saved]}
+    notes: dict[str, Any] = {"updates": [checkpoint.update for checkpoint in saved]}
     if model is not None:
         last = [array for _, array in read_arrays((latest or saved[-1]).path / "weights.npz")]
         notes["nats_per_token"] = nats_per_token(model, validation, [arrays, last])
     with files.replacing(run / "averaged.npz") as file:
-        write_arrays(file, zip(names, arrays, strict=True), **notes)
+        own = list(identity.of(run).items())
+        write_arrays(file, zip(names, arrays, strict=True), **notes, run=own)
     if model is not None:
         progress.say(comparison(**notes))
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,8 +17,12 @@ import keras
 import numpy as np
 
 from keras_transformer import progress
-from keras_transformer.files import flush, flush_folder, read_json, to_json
+from keras_transformer.files import flush, flush_folder, read_json, read_npz, to_json
 from keras_transformer.ops import backend
+from keras_transformer.runs import identity
+
+# Beside state.json.
+FILES = "weights.npz", "state.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +37,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) -> Checkpoint:
     """Writes `folder/update-NNNNNNNN`; a reader sees the whole of it or nothing."""
     folder.mkdir(exist_ok=True)
-    for left_over in folder.glob(".tmp-*"):
-        shutil.rmtree(left_over)
+    remove_left_overs(folder)
     final = folder / f"update-{update:08d}"
     temporary = folder / f".tmp-{final.name}"
     temporary.mkdir()
@@ -45,7 +47,14 @@ def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) 
             write_arrays(file, [(v.path, keras.ops.convert_to_numpy(v)) for v in variables])
             flush(file)
             files[name] = {"size": os.fstat(file.fileno()).st_size, "sha256": _sha256(file)}
-    record = {"update": update, "backend": backend.name(), "files": files, "state": state}
+    record = {
+        "update": update,
+        "backend": backend.name(),
+        "files": files,
+        "run": identity.of(folder.parent),
+        "state": state,
+    }
+    record["sha256"] = _sha256_of(record)
     with open(temporary / "state.json", "wb") as file:  # last: it vouches for the others
         file.write(to_json(record, indent=1).encode())
         flush(file)
@@ -61,20 +70,45 @@ def complete(folders: Iterable[Path], contents: bool = True) -> Iterator[Checkpo
     """Yields the complete checkpoints among `folders`; names the damaged ones on stderr.
 
     With `contents=False` it compares only the sizes, not the SHA-256.
+
+    Raises:
+        ValueError: If a complete checkpoint belongs to another run.
     """
     for folder in folders:
         try:
-            record = json.loads((folder / "state.json").read_bytes())
-            for name, expected in record["files"].items():
+            record = _read_state(folder)
+            for name in FILES:
+                expected = record["files"][name]
                 with open(folder / name, "rb") as file:
                     if os.fstat(file.fileno()).st_size != expected["size"]:
                         raise ValueError(f"{name} has the wrong size")
                     if contents and _sha256(file) != expected["sha256"]:
                         raise ValueError(f"{name} has the wrong SHA-256")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             progress.say(f"warning: skipping damaged checkpoint {folder}: {error}")
         else:
+            identity.check(folder.parent.parent, record.get("run", {}), folder)
             yield Checkpoint(folder, record["update"], record["state"])
+
+
+def _read_state(folder):
+    """The record that `save_checkpoint` wrote. Before version 0.2 it had no SHA-256 of its own."""
+    record = read_json(folder / "state.json", dict)
+    if "run" in record and record.pop("sha256", None) != _sha256_of(record):
+        raise ValueError("state.json has the wrong SHA-256")
+    kinds = {"update": int, "backend": str, "files": dict, "state": dict}
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"state.json has no {name}")
+    if folder.name != f"update-{record['update']:08d}":
+        raise ValueError(f"state.json is of update {record['update']}")
+    return record
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Removes what a process left that was killed while it saved or removed a checkpoint."""
+    for left_over in folder.glob(".tmp-*"):
+        shutil.rmtree(left_over)
 
 
 def discard(folder: Path) -> None:
@@ -108,10 +142,15 @@ def load_weights(model: keras.Model, source: Checkpoint | Path) -> None:
         model: A built model of the same architecture. Its variables keep their own float type.
         source: A checkpoint, or a file such as `averaged.npz`.
     """
-    path = source.path / "weights.npz" if isinstance(source, Checkpoint) else source
+    path = weights_path(source)
     arrays = read_arrays(path)
     _check_fit(model.weights, arrays, path, same_dtype=False)
     _assign(model.weights, arrays)
+
+
+def weights_path(source: Checkpoint | Path) -> Path:
+    """The file of the weights of a checkpoint; a file is returned as it is."""
+    return source.path / "weights.npz" if isinstance(source, Checkpoint) else source
 
 
 def average(checkpoints: Sequence[Checkpoint]) -> list[np.ndarray]:
@@ -160,7 +199,7 @@ def _variables(model: keras.Model) -> dict[str, list]:
         optimizer.build(model.trainable_variables)
     weights = {id(variable) for variable in model.weights}
     seeds = [variable for variable in model.variables if id(variable) not in weights]
-    return {"weights.npz": model.weights, "state.npz": seeds + optimizer.variables}
+    return dict(zip(FILES, (model.weights, seeds + optimizer.variables), strict=True))
 
 
 def _check_fit(variables, saved, path: Path, same_dtype: bool = True):
@@ -215,25 +254,24 @@ def write_arrays(
 def read_arrays(path: Path) -> list[tuple[str, np.ndarray]]:
     """Reads what `write_arrays` wrote: (name, array) in order."""
     named = []
-    for key, bits in sorted(_read_npz(path).items()):
+    for key, bits in sorted(read_npz(path).items()):
         name, _, dtype = key.partition("/")[2].rpartition(":")
         if name:
-            named.append((name, bits if bits.dtype.name == dtype else bits.view(dtype)))
+            try:
+                named.append((name, bits if bits.dtype.name == dtype else bits.view(dtype)))
+            except TypeError as error:
+                raise ValueError(f"{path} is damaged ({key!r}: {error}): copy it again.") from error
     return named
 
 
 def read_note(path: Path, name: str) -> list:
     """Reads one of the notes that were given to `write_arrays`, as a list; empty without it."""
-    notes = _read_npz(path, [name])
+    notes = read_npz(path, [name])
     return notes[name].tolist() if name in notes else []
 
 
-def _read_npz(path: Path, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files if keys is None or key in keys}
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or no .npz file ({error}): copy it again.") from error
+def _sha256_of(record) -> str:
+    return hashlib.sha256(to_json(record).encode()).hexdigest()
 
 
 def _sha256(file) -> str:

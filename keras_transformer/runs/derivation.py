@@ -36,7 +36,7 @@ def with_recorded(settings: TrainSettings) -> TrainSettings:
     path = Path(settings.run_dir)
     if not (path / "settings.json").exists() or not holds_training(path):
         return settings
-    found = read_json(path / "settings.json")
+    found = read_json(path / "settings.json", dict)
     gaps = [name for name in names_where(derived=True) if getattr(settings, name) is None]
     return settings.changed(**{name: found.get(name) for name in gaps})
 

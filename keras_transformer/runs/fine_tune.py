@@ -67,7 +67,7 @@ def _found(settings):
     copy = Initial(folder / "initial", folder / "initial" / "weights.npz")
     names = ("init_from", "init_weights")
     if copy.weights.exists():
-        recorded = read_json(folder / "settings.json")
+        recorded = read_json(folder / "settings.json", dict)
         if all(recorded.get(name) == getattr(settings, name) for name in names):
             copy.refuse_others(recorded["init_sha256"], "they had when they were copied")
             return copy
@@ -103,7 +103,7 @@ class Initial(NamedTuple):
 
     def vocabulary(self) -> dict:
         """The options of the vocabulary; None if the run does not say."""
-        settings = read_json(self.folder / "settings.json")
+        settings = read_json(self.folder / "settings.json", dict)
         separate = not (self.folder / SHARED).exists()
         return {name: settings.get(name) for name in VOCABULARY} | {
             "separate_vocabularies": separate
@@ -111,7 +111,7 @@ class Initial(NamedTuple):
 
     def architecture(self) -> dict:
         """The options of the model."""
-        config = {"norm": "post", **UNSAID, **read_json(self.folder / "model.json")["config"]}
+        config = {"norm": "post", **UNSAID, **architecture.load(self.folder)["config"]}
         decoder_layers = config["num_decoder_layers"] or config["num_layers"]
         if decoder_layers != config["num_layers"]:  # the option is for both
             config["num_layers"] = f"{config['num_layers']} and {decoder_layers}"
@@ -156,7 +156,7 @@ class Initial(NamedTuple):
 
     def seen_with(self, seen: Seen) -> Seen | None:
         """What this model's training or `seen` had; None if the training is not known."""
-        earlier = Seen.load(self.folder)
+        earlier = Seen.load(self.folder, len(seen.ids))
         return None if earlier is None else earlier.union(seen)
 
     def model(self, settings: TrainSettings) -> keras.Model:

@@ -83,6 +83,8 @@ def fit(
     checkpoint = run.latest_checkpoint()
     if checkpoint is not None:
         state |= run.restore(model, checkpoint)
+        if "keep_checkpoints" in state:  # killed between the last save and this
+            run.prune(state["keep_checkpoints"])
     update, seconds_before = state["update"], state["seconds"]
     run.truncate_log(update)
     if stop is not None:
@@ -99,7 +101,10 @@ def fit(
 
     def save(update, logs):
         state.update(
-            update=update, seconds=seconds_before + time.perf_counter() - start, logs=dict(logs)
+            update=update,
+            seconds=seconds_before + time.perf_counter() - start,
+            logs=dict(logs),
+            keep_checkpoints=keep_checkpoints,
         )
         if stop is not None:
             state.update(scores=stop.state, best_update=stop.best and stop.best["update"])

@@ -45,7 +45,8 @@ def load_translator(
                 f"{path} has another vocabulary than {runs[0]}: an ensemble needs one. Train "
                 "its members on the same text and vocabulary options."
             )
-    translator = Translator(models, *tokenizers[0], seen=Seen.load(directories[0].path))
+    seen = Seen.load(directories[0].path, tokenizers[0][0].vocabulary_size)
+    translator = Translator(models, *tokenizers[0], seen=seen)
     names = [each or directory.default_weights() for each in wanted for directory in directories]
     names = list(dict.fromkeys(names))
     translator.weights = names if len(names) > 1 else names[0]

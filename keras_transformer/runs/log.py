@@ -25,8 +25,11 @@ def read_log(run: "RunDirectory") -> list[dict]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(_renamed(json.loads(line)))
-        except ValueError as error:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError(f"expected an object, got {record!r}")
+            records.append(_renamed(record))
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number}, is not JSON: {error}.") from error
     return records

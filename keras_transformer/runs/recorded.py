@@ -34,7 +34,7 @@ def recorded(path: Path, settings: dict, changeable: Iterable[str]) -> dict | No
                 "give another --run-dir."
             )
         return None
-    found = files.read_json(path / "settings.json")
+    found = files.read_json(path / "settings.json", dict)
     others = fatal(found, settings, changeable)
     if others and holds_training(path):
         raise ValueError(

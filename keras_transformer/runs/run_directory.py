@@ -15,7 +15,8 @@ RUN/
 A checkpoint makes a resumed run equal, to the bit, to one that never stopped. `weights.npz` has
 `model.weights`. `state.npz` has the variables of the optimizer and of the seed generators, which
 Keras' `save_weights` leaves out, so that dropout would differ. `state.json` has the caller's state,
-and the size and SHA-256 of the other two. On the torch backend, Keras' Dropout without a seed draws
+and the SHA-256 of the other two, of itself, and of the run's own files: a checkpoint of another
+run is refused. On the torch backend, Keras' Dropout without a seed draws
 from torch's global generator, which `fit` advances too: give it a seed there.
 """
 
@@ -29,7 +30,7 @@ import keras
 
 from keras_transformer import files, progress
 from keras_transformer.ops.compilation import runs_on_processor
-from keras_transformer.runs import architecture, averages, checkpoints, recorded
+from keras_transformer.runs import architecture, averages, checkpoints, identity, recorded
 from keras_transformer.runs.checkpoints import Checkpoint, average, load_weights
 from keras_transformer.runs.fit import fit
 from keras_transformer.runs.log import append_log, read_log, truncate_log
@@ -88,6 +89,8 @@ class RunDirectory:
         path, settings = Path(path), json.loads(files.to_json(settings))
         changeable = frozenset(changeable)
         recorded.recorded(path, settings, changeable)  # refuse before touching anything
+        if path.exists():
+            files.refuse_links(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, settings)
         run._lock = take_lock(path / "lock")
@@ -101,8 +104,9 @@ class RunDirectory:
             recorded.discard_prepared(path, others, vocabulary_from)
         if others or earlier is None:
             files.write_json(path / "settings.json", settings)
+        checkpoints.remove_left_overs(path / "checkpoints")
         versions = path / "versions.json"
-        starts = files.read_json(versions) if versions.exists() else []
+        starts = files.read_json(versions, list) if versions.exists() else []
         files.write_json(versions, [*starts, environment() | {"changed_settings": changed}])
         return run
 
@@ -112,14 +116,15 @@ class RunDirectory:
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            ValueError: If the folder is not a run, or its settings.json is broken.
+            ValueError: If the folder is not a run, its settings.json is broken, or it holds a link.
         """
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"No run at {path}: there is no such folder. Check the path.")
         if not (path / "settings.json").exists():
             raise ValueError(f"{path} is not a run: it has no settings.json. Check the path.")
-        return cls(path, files.read_json(path / "settings.json"))
+        files.refuse_links(path)
+        return cls(path, files.read_json(path / "settings.json", dict))
 
     def close(self) -> None:
         """Gives the lock back; the operating system does so too when the process dies."""
@@ -250,6 +255,9 @@ class RunDirectory:
                 self._warn_if_outdated(averaged)
         if weights == "average" and not averaged.exists():
             raise ValueError(f"{self.path} has no averaged.npz: make one with `average`.")
+        if weights == "average":
+            recorded_run = checkpoints.read_note(averaged, "run")
+            identity.check(self.path, dict(recorded_run), averaged)
         return averaged if weights == "average" else self._find(weights).path / "weights.npz"
 
     def _find(self, weights: str | int) -> Checkpoint:
@@ -279,7 +287,9 @@ class RunDirectory:
             )
 
     def _folders(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("update-*"), key=_update)
+        folders = (self.path / "checkpoints").glob("update-*")
+        named = (folder for folder in folders if folder.name.removeprefix("update-").isdecimal())
+        return sorted(named, key=_update)
 
 
 def _update(folder: Path) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_transformer.files import replacing
 from keras_transformer.ops.quantization import rebuilt
-from keras_transformer.runs import architecture
+from keras_transformer.runs import architecture, identity
 from keras_transformer.runs.checkpoints import write_arrays
 from keras_transformer.runs.loading import SHARED, SIDES, load_tokenizers
 from keras_transformer.runs.run_directory import RunDirectory
@@ -55,7 +55,8 @@ def write_run(
         architecture.save(model, run.path)
         weights = [(weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights]
         with replacing(averaged) as file:  # last: it makes the run complete
-            write_arrays(file, weights, updates=np.array([update]))
+            own = list(identity.of(run.path).items())
+            write_arrays(file, weights, updates=np.array([update]), run=own)
     return run
 
 
@@ -103,4 +104,5 @@ def quantize(
         "quantized_weights": str(weights),
     }
     tokenizers = load_tokenizers(source.path)
-    return write_run(run_dir, settings, model, tokenizers, seen=Seen.load(source.path))
+    seen = Seen.load(source.path, tokenizers[0].vocabulary_size)
+    return write_run(run_dir, settings, model, tokenizers, seen=seen)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_transformer import arguments, progress
 from keras_transformer.files import read_json, replacing, write_json, write_lines
 
 # With more different words than this, a text is so varied that a new word says little.
@@ -37,7 +38,7 @@ class Seen:
     ```python
     seen = Seen.of(["a man rides"], tokenizer)
     seen.save("runs/en-de")                       # seen_ids.npy, seen_words.txt, seen.json
-    seen = Seen.load("runs/en-de")
+    seen = Seen.load("runs/en-de", tokenizer.vocabulary_size)
     seen.unseen("a man swims", tokenizer)         # ["swims"]
     seen.plain("a\\u3000man")                     # "a man"
     ```
@@ -100,18 +101,29 @@ class Seen:
             write_lines(Path(folder) / "seen_words.txt", sorted(self.words))
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "Seen | None":
-        """Reads what `save` wrote; None if it wrote nothing. Older runs have no `seen.json`."""
+    def load(cls, folder: str | os.PathLike, vocabulary_size: int | None = None) -> "Seen | None":
+        """Reads what `save` wrote; None if it wrote nothing, or with a warning if it is damaged.
+
+        Older runs have no `seen.json`. With a `vocabulary_size`, ids of another size are damage.
+        """
         folder = Path(folder)
         ids, words, record = (folder / f"seen{end}" for end in ("_ids.npy", "_words.txt", ".json"))
         if not ids.exists():
             return None
-        known = set(words.read_text(encoding="utf-8").splitlines()) if words.exists() else None
         invisible, longest = None, None
-        if record.exists():
-            record = read_json(record)
-            invisible, longest = set(map(_of_name, record["invisible"])), record["longest"]
-        return cls(np.load(ids, allow_pickle=False), known, invisible, longest)
+        try:
+            known = set(words.read_text(encoding="utf-8").splitlines()) if words.exists() else None
+            if record.exists():
+                found = read_json(record, dict)
+                invisible = set(map(_of_name, found["invisible"]))
+                longest = arguments.whole_number("longest", found["longest"], least=0)
+            return cls(_booleans(ids, vocabulary_size), known, invisible, longest)
+        except Exception as error:  # NumPy raises many kinds for a damaged file
+            progress.say(
+                f"warning: {folder}/seen* is damaged ({error}), so nothing is said about words "
+                "that training never saw. Training writes these files anew."
+            )
+            return None
 
     def plain(self, text: str) -> str:
         """Returns `text` as the model reads it: without invisible characters that are new to it.
@@ -175,6 +187,15 @@ class Seen:
                     piece for piece in tokenizer.unseen_pieces(part, self.ids) if piece != "▁"
                 ]
         return list(dict.fromkeys(found))
+
+
+def _booleans(path, size):
+    found = np.load(path, allow_pickle=False)
+    if not isinstance(found, np.ndarray) or found.dtype != bool or found.ndim != 1:
+        raise ValueError(f"{path.name} is no array of booleans")
+    if size not in (None, len(found)):
+        raise ValueError(f"{path.name} has {len(found)} booleans, the vocabulary {size} ids")
+    return found
 
 
 def invisible_in(text: str) -> set[str]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_transformer.files import read_npz
 from keras_transformer.interop.marian.files import (
     Parts,
     by_id,
     file_in,
-    read_npz,
     read_yaml,
     refuse_others,
 )

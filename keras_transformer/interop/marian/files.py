@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,19 +87,6 @@ def read_yaml(data: bytes, name: object) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise ValueError(f"{name} holds no YAML mapping from strings: copy it again.")
     return found
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file. Pickled objects, which could be code, are refused."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is one array")
-            return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError, ValueError, OSError, KeyError) as error:
-        raise ValueError(
-            f"{path} is damaged, or no .npz file of plain arrays ({error}): copy it again."
-        ) from error
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
