@@ -542,6 +542,8 @@ def test_nothing_is_overwritten_and_nothing_left_behind(
         1,
         "keras-transformer export: error: No space left on device",
     )
+    import tensorflow as tf
+
     monkeypatch.setattr("tensorflow.saved_model.save", full)
     error = tf.errors.ResourceExhaustedError(None, None, "No space left on device")
     with pytest.raises(OSError, match="No space"):
