@@ -139,14 +139,15 @@ VARIANTS = {
     "key-dim": {"key_dim": 5},
     "wide-values": {"key_dim": 3, "value_dim": 5, "use_bias": True},
     "narrow-values": {"key_dim": 5, "value_dim": 3, "use_bias": True},
-    "epsilon": {"epsilon": 0.3},
+    "epsilon": {"epsilon": 0.3, "embedding_norm": True},
     **{name: {"activation": name} for name in ("gelu", "swish", "tanh", "sigmoid")},
 }
 
 
 # Fails if: epsilon differs; sinusoids are not interleaved; embeddings are not scaled; keys and
 # values are swapped; the source has no end; start and end are swapped; pieces are out of order;
-# the unknown piece differs; biases are missing; heads are padded on one side only.
+# the unknown piece differs; biases are missing; heads are padded on one side only; embeddings are
+# not normalised.
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_every_model_scores_the_same_in_ctranslate2(
     options, ctranslate2, source_tokenizer, target_tokenizer, tmp_path

@@ -74,6 +74,8 @@ LAYERS = {
             "pad_id": 2,
             "mask_zero": False,
             "logits_bias": True,
+            "embedding_norm": True,
+            "epsilon": 1e-5,
         },
         (IDS,),
         D,

@@ -119,6 +119,8 @@ def embed(layer, ids):
         x = x + array(layer.position.embeddings)[: ids.shape[1]]
     else:
         x = x + positional_encoding(range(ids.shape[1]), layer.d_model)
+    if layer.embedding_norm:
+        x = normalize(layer.layer_norm, x, layer.epsilon)
     return x * (ids != 0)[..., None]
 
 
@@ -284,10 +286,15 @@ def test_sinusoids_are_interleaved_and_start_at_the_index(d_model, index):
     assert_close(layers.sinusoids(T, d_model, ops.convert_to_tensor(index, "int32")), expected)
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
-def test_embedding_is_scaled_and_zero_at_padding(positions):
+# Fails if: the norm comes before the positions, or after the zeros of padding.
+@pytest.mark.parametrize(
+    ("positions", "options"),
+    [("sinusoidal", {}), ("learned", {"embedding_norm": True, "epsilon": 0.3})],
+)
+def test_embedding_is_scaled_and_zero_at_padding(positions, options):
     ids = np.array([[3, 1, 4, 0, 0], [5, 0, 2, 6, 5]])
-    layer = layers.PositionalEmbedding(19, D, positions=positions, max_length=T + 3, dropout=0.3)
+    options = {"positions": positions, "max_length": T + 3, "dropout": 0.3, **options}
+    layer = layers.PositionalEmbedding(19, D, **options)
     layer.build(ids.shape)
     output = randomize(layer)(ids)
     assert_close(output, embed(layer, ids))
@@ -310,7 +317,7 @@ def test_embedding_reversed_is_the_product_with_its_transpose():
     "options",
     [
         {},
-        {"norm": "pre", "positions": "learned", "max_length": 11},
+        {"norm": "pre", "positions": "learned", "max_length": 11, "embedding_norm": True},
         {"target_vocabulary_size": 23, "num_decoder_layers": 1, "tie_logits": False},
         {"logits_bias": True},
         {"target_vocabulary_size": 23, "logits_bias": True},

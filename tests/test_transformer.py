@@ -115,7 +115,13 @@ def test_each_layer_step_by_step_is_the_uncached_layer(any_precision):
     "options",
     [
         {},
-        {"norm": "pre", "positions": "learned", "max_length": S, "logits_bias": True},
+        {
+            "norm": "pre",
+            "positions": "learned",
+            "max_length": S,
+            "logits_bias": True,
+            "embedding_norm": True,
+        },
         {"target_vocabulary_size": 23, "tie_logits": False, "key_dim": 11, "value_dim": 3},
     ],
     ids=["paper", "pre-norm", "separate"],
@@ -155,6 +161,8 @@ VARIANTS = {
         "positions": "learned",
         "max_length": 13,
         "norm": "pre",
+        "embedding_norm": True,
+        "epsilon": 1e-5,
     },
     "mixed": {
         "tie_logits": False,

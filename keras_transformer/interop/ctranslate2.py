@@ -152,6 +152,7 @@ def _spec(model, source_tokenizer, target_tokenizer):
         layer.num_heads,
         pre_norm=layer.norm == "pre",
         activation=getattr(specs.Activation, _activation(layer)),
+        layernorm_embedding=model.source_embedding.embedding_norm,
     )
     spec.encoder.embeddings[0].weight = _array(model.source_embedding.token.embeddings)
     spec.decoder.embeddings.weight = _array(model.target_embedding.token.embeddings)
@@ -191,6 +192,8 @@ def _activation(layer):
 def _stack(spec, stack, embedding):
     """Fills in positions, layers and final norm of the encoder or the decoder."""
     spec.position_encodings.encodings = _positions(embedding)
+    if embedding.embedding_norm:
+        _norm(spec.layernorm_embedding, embedding.layer_norm)
     if stack.final_norm is not None:
         _norm(spec.layer_norm, stack.final_norm)
     for theirs, ours in zip(spec.layer, stack.layers, strict=True):

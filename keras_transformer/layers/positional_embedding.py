@@ -1,12 +1,12 @@
 """Token embeddings and positions (paper, sections 3.4 and 3.5)."""
 
 import math
-import warnings
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_transformer.layers.normalization import LayerNorm
 from keras_transformer.layers.positional_encoding import Positions
 from keras_transformer.ops import Tensor, masks, products
 
@@ -33,6 +33,7 @@ class PositionalEmbedding(Positions):
         mask_zero: Whether padding is masked: the output there is 0, and the layers that follow get
             the implicit mask `ids != pad_id`.
         logits_bias: Whether the logits have a bias [V], which the paper has not.
+        embedding_norm: Whether a LayerNorm with this `epsilon` precedes the dropout, as in BERT.
 
     Call arguments:
         inputs: Ids [B, T]; with `reverse=True` the decoder's output [B, T, D]. Ids are integers, or
@@ -67,6 +68,8 @@ class PositionalEmbedding(Positions):
         pad_id: int = 0,
         mask_zero: bool = True,
         logits_bias: bool = False,
+        embedding_norm: bool = False,
+        epsilon: float = 1e-6,
         **kwargs: Any,
     ) -> None:
         super().__init__(positions, max_length, dropout, d_model, **kwargs)
@@ -75,6 +78,10 @@ class PositionalEmbedding(Positions):
         self.pad_id = pad_id
         self.mask_zero = mask_zero
         self.logits_bias = logits_bias
+        self.embedding_norm = embedding_norm
+        self.epsilon = epsilon
+        if embedding_norm:
+            self.layer_norm = LayerNorm(epsilon, dtype=self.dtype_policy, name="layer_norm")
         self.supports_masking = True
         # Keras would cast ids that are floats to the compute dtype: bfloat16 has no 257.
         self.autocast = False
@@ -83,6 +90,8 @@ class PositionalEmbedding(Positions):
         kind = keras.layers.ReversibleEmbedding
         self.token = self._embedding(self.vocabulary_size, "token", kind)
         self._build_positions()
+        if self.embedding_norm:
+            self.layer_norm.build((None, None, self.d_model))
         self.bias = None
         if self.logits_bias:
             self.bias = self.add_weight((self.vocabulary_size,), initializer="zeros", name="bias")
@@ -100,7 +109,7 @@ class PositionalEmbedding(Positions):
             x = ops.cast(inputs, self.compute_dtype)
             logits = products.apply_reversed(self.token, x)
             return logits if self.bias is None else logits + ops.cast(self.bias, logits.dtype)
-        ids = self._ids(inputs)  # [B, T]
+        ids = products.whole_ids(inputs, self.vocabulary_size)  # [B, T]
         x = products.look_up(self.token, ids) * math.sqrt(self.d_model)  # [B, T, D]
         x = self._with_positions(x, index, training)
         if self.mask_zero:
@@ -117,22 +126,6 @@ class PositionalEmbedding(Positions):
             )
         if rank != 3 and reverse:
             raise ValueError(f"reverse=True takes vectors [B, T, D], got shape {shape}.")
-
-    def _ids(self, inputs):
-        """The ids as int32 or int64, which every backend can look up."""
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if dtype in ("int32", "int64"):
-            return inputs
-        exact = {"float16": 2**11, "bfloat16": 2**8}.get(dtype, self.vocabulary_size)
-        if exact < self.vocabulary_size - 1:
-            # Only a warning: Keras calls a nested model with float symbols when it loads a file.
-            warnings.warn(
-                f"The ids are {dtype}, which rounds whole numbers above {exact}, but "
-                f"vocabulary_size={self.vocabulary_size}. Give the ids as integers: begin the "
-                'model with keras.Input((None,), dtype="int32").',
-                stacklevel=2,
-            )
-        return ops.cast(inputs, "int32")
 
     def compute_output_shape(self, inputs_shape: tuple) -> tuple:
         width = self.d_model if len(inputs_shape) == 2 else self.vocabulary_size
@@ -151,8 +144,9 @@ class PositionalEmbedding(Positions):
         # Vectors on their way to logits keep the mask that they carry.
         if not self.mask_zero or len(inputs.shape) != 2:
             return mask
-        return masks.padding_mask(self._ids(inputs), self.pad_id)
+        return masks.padding_mask(products.whole_ids(inputs, self.vocabulary_size), self.pad_id)
 
     def get_config(self) -> dict[str, Any]:
-        names = "vocabulary_size", "d_model", "max_length", "pad_id", "mask_zero", "logits_bias"
+        names = ["vocabulary_size", "d_model", "max_length", "pad_id", "mask_zero", "logits_bias"]
+        names += ["embedding_norm", "epsilon"]
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

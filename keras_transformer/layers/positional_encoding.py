@@ -64,6 +64,7 @@ class Positions(Composite):
         self.positions = positions
         self.max_length: Any = max_length
         self.dropout = dropout
+        self.layer_norm: Any = None  # see `PositionalEmbedding`
         self._dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def _require_max_length(self):
@@ -82,13 +83,15 @@ class Positions(Composite):
         return build_embedding(kind(count, self.d_model, **options))
 
     def _with_positions(self, x, index, training):
-        """Dropout(x + PE): [B, T, D] from position `index` on."""
+        """Dropout(Norm(x + PE)): [B, T, D] from position `index` on."""
         length = ops.shape(x)[1]
         if self.positions == "sinusoidal":
             x = x + ops.cast(sinusoids(length, self.d_model, index), x.dtype)
         elif self.positions == "learned":
             self._check_length(length, index)
             x = x + look_up(self.position, ops.arange(length) + index)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
         return self._dropout(x, training=training)
 
     def _check_length(self, length, index):

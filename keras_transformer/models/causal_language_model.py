@@ -28,6 +28,8 @@ class CausalLanguageModel(SingleStack):
         dropout: Rate on the embeddings and on each sub-layer's output.
         positions: `"learned"`, as in GPT, with `max_length`; or `"sinusoidal"`.
         max_length: Number of learned positions.
+        logits_bias: Whether the logits have a bias.
+        embedding_norm: Whether a LayerNorm follows the embeddings, as in BERT.
         **block_options: Further arguments of the layers; by default `norm="pre"` and
             `activation="gelu"`, as in GPT-2.
 

@@ -24,8 +24,8 @@ class MaskedLanguageModel(SingleStack):
 
     Args:
         vocabulary_size: Number of tokens V, the mask included; id 0 is padding.
-        num_layers, d_model, num_heads, d_ff, dropout, positions, max_length: As in
-            `CausalLanguageModel`.
+        num_layers, d_model, num_heads, d_ff, dropout, positions, max_length, logits_bias,
+        embedding_norm: As in `CausalLanguageModel`.
         **block_options: Further arguments of the layers; by default `activation="gelu"`, as in
             BERT.
 

@@ -30,6 +30,8 @@ class SingleStack(FunctionalModel):
         *,
         positions: str = "learned",
         max_length: int | None = None,
+        logits_bias: bool = False,
+        embedding_norm: bool = False,
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
@@ -48,6 +50,8 @@ class SingleStack(FunctionalModel):
         d_ff: int | None,
         positions: str,
         max_length: int | None,
+        embedding_norm: bool,
+        logits_bias: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """Makes the embedding and the stack, which saved files know by these names."""
@@ -57,8 +61,11 @@ class SingleStack(FunctionalModel):
             positions=positions,
             max_length=max_length,
             dropout=options["dropout"],
+            logits_bias=logits_bias,
+            embedding_norm=embedding_norm,
             dtype=dtype,
             name="embedding",
+            **{name: options[name] for name in ("epsilon",) if name in options},
         )
         options = {"activation": "gelu", "d_ff": d_ff or 4 * options["d_model"], **options}
         stack = Encoder(num_layers, dtype=dtype, name=self.STACK, **options)

@@ -26,7 +26,8 @@ class TextClassifier(SingleStack):
     Args:
         vocabulary_size: Number of tokens V; id 0 is padding.
         num_classes: Number of classes C.
-        num_layers, d_model, num_heads, d_ff, positions, max_length: As in `CausalLanguageModel`.
+        num_layers, d_model, num_heads, d_ff, positions, max_length, embedding_norm: As in
+            `CausalLanguageModel`.
         dropout: Rate on the embeddings, on each sub-layer's output, and on the mean.
         **block_options: Further arguments of the layers; by default `activation="gelu"`, as in
             BERT.
@@ -62,6 +63,7 @@ class TextClassifier(SingleStack):
         *,
         positions: str = "learned",
         max_length: int | None = None,
+        embedding_norm: bool = False,
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,

@@ -40,6 +40,7 @@ class Transformer(Inspection, FunctionalModel):
         num_decoder_layers: Layers of the decoder.
         tie_logits: Whether the logits use the target embedding's matrix, or their own.
         logits_bias: Whether the logits have a bias.
+        embedding_norm: Whether a LayerNorm follows the embeddings.
         positions: `"sinusoidal"`, or `"learned"` (row E of Table 3) with `max_length`.
         max_length: Number of learned positions.
         **block_options: Further arguments of the layers: attention_dropout, activation, norm,
@@ -77,6 +78,7 @@ class Transformer(Inspection, FunctionalModel):
         num_decoder_layers: int | None = None,
         tie_logits: bool = True,
         logits_bias: bool = False,
+        embedding_norm: bool = False,
         positions: str = "sinusoidal",
         max_length: int | None = None,
         name: str | None = None,
@@ -99,12 +101,15 @@ class Transformer(Inspection, FunctionalModel):
         num_decoder_layers: int | None,
         tie_logits: bool,
         logits_bias: bool,
+        embedding_norm: bool,
         positions: str,
         max_length: int | None,
         **block: Any,
     ) -> dict[str, Any]:
-        sizes = {name: block[name] for name in ("d_model", "dropout")}
+        names = [name for name in ("d_model", "dropout", "epsilon") if name in block]
+        sizes: dict[str, Any] = {name: block[name] for name in names}
         sizes.update(positions=positions, max_length=max_length, dtype=dtype)
+        sizes["embedding_norm"] = embedding_norm
         embedding: Any = functools.partial(PositionalEmbedding, **sizes)
         bias = logits_bias and tie_logits
         if target_vocabulary_size is None:

@@ -1,5 +1,6 @@
 """Matrix products, laid out for how they run; each is equal to the plain product."""
 
+import warnings
 from collections.abc import Sequence
 
 import keras
@@ -75,6 +76,23 @@ def batched(x: Tensor, matrices: Tensor) -> Tensor:
     if all(isinstance(size, int) for size in rows) and rows[0] * rows[1] <= _FEW:
         return ops.sum(x[..., None] * matrices[:, :, None], axis=3)
     return ops.matmul(x, matrices)
+
+
+def whole_ids(ids: Tensor, vocabulary_size: int) -> Tensor:
+    """The ids as int32 or int64, which every backend can look up: [B, T] -> [B, T]."""
+    dtype = keras.backend.standardize_dtype(ids.dtype)
+    if dtype in ("int32", "int64"):
+        return ids
+    exact = {"float16": 2**11, "bfloat16": 2**8}.get(dtype, vocabulary_size)
+    if exact < vocabulary_size - 1:
+        # Only a warning: Keras calls a nested model with float symbols when it loads a file.
+        warnings.warn(
+            f"The ids are {dtype}, which rounds whole numbers above {exact}, but "
+            f"{vocabulary_size=}. Give the ids as integers: begin the model with "
+            'keras.Input((None,), dtype="int32").',
+            stacklevel=2,
+        )
+    return ops.cast(ids, "int32")
 
 
 def look_up(layer: keras.layers.Embedding, ids: Tensor) -> Tensor:
