@@ -13,6 +13,7 @@ import numpy as np
 from keras_transformer import progress
 from keras_transformer.files import read_npz, replacing
 from keras_transformer.ops.labels import check_special_ids
+from keras_transformer.text.protocol import check_tokenizer
 
 _PAIRS_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
 _FORMAT = "keras_transformer.EncodedPairs.1"
@@ -106,6 +107,7 @@ def encode_pairs(
     """
     target_tokenizer = target_tokenizer or tokenizer
     for each in (tokenizer, target_tokenizer):
+        check_tokenizer(each, ("encode", "pad_id", "start_id", "end_id"))
         if each.pad_id != 0:
             raise ValueError(
                 f"Batches pad with id 0, but the tokenizer's pad_id is {each.pad_id}. Train one "

@@ -13,6 +13,7 @@ from keras_transformer.data.batches import BatchPlan
 from keras_transformer.data.rows import filled_rows, spread
 from keras_transformer.ops.input_pipeline import one_pass
 from keras_transformer.ops.labels import check_special_ids
+from keras_transformer.text.protocol import check_tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,12 +134,13 @@ def encode_texts(
 
     Args:
         texts: Strings.
-        tokenizer: A `kt.text.Tokenizer`.
+        tokenizer: A `kt.text.Tokenizer`, or an object with its `encode`, `start_id`, `end_id` and
+            `special_ids`, such as a `kt.interop.keras_hub.HubTokenizer`.
         labels: Integers, the class of each text, if there are classes.
         max_length: The longest row, in tokens with start and end.
 
     Raises:
-        ValueError: If there is no text, or another number of labels.
+        ValueError: If there is no text, or another number of labels, or the tokenizer lacks these.
 
     Example:
 
@@ -149,6 +151,7 @@ def encode_texts(
     """
     if max_length < 3:
         raise ValueError(f"A row has a start, a token and an end, got max_length={max_length}.")
+    check_tokenizer(tokenizer, ("encode", "start_id", "end_id", "special_ids"))
     texts, encoded = list(texts), []
     with progress.work("encoding", sum(map(len, texts)), "characters") as done:
         for text in texts:

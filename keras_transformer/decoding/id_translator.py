@@ -16,6 +16,7 @@ from keras_transformer.ops.compilation import compile_with_weights
 from keras_transformer.ops.crossentropy import token_nats
 from keras_transformer.ops.labels import check_special_ids
 from keras_transformer.ops.memory import keep_freed_memory
+from keras_transformer.text.protocol import check_tokenizer
 
 
 class IdTranslator:
@@ -26,7 +27,7 @@ class IdTranslator:
 
     def __init__(self, model: Any, tokenizer: Any, target_tokenizer: Any = None) -> None:
         for each in (tokenizer, target_tokenizer or tokenizer):
-            _check_tokenizer(each)
+            check_tokenizer(each)
         models = list(model) if isinstance(model, list | tuple) else [model]
         self.models = [searchable(each) for each in models]
         self.tokenizer = tokenizer
@@ -208,21 +209,6 @@ class IdTranslator:
         inputs = target_ids[:, :-1]
         logits = [model.decode(inputs, *model.encode(source_ids)) for model in self.models]
         return -token_nats(target_ids[:, 1:], _mean_of_probabilities(logits))
-
-
-def _check_tokenizer(tokenizer):
-    needed = ("vocabulary_size", "pad_id", "start_id", "end_id")
-    missing = [name for name in needed if not hasattr(tokenizer, name)]
-    if not missing:
-        return
-    advice = "Train one with kt.text.train_tokenizer"
-    if getattr(tokenizer, "proto", None):  # a SentencePiece tokenizer of keras_hub
-        advice = "If its pad id is 0, and it has a start and an end, pass kt.text.Tokenizer(proto)"
-    raise ValueError(
-        f"A {type(tokenizer).__name__} has no {', '.join(missing)}. A tokenizer of a Translator "
-        "has vocabulary_size, encode(texts) to lists of ids, decode(ids) to a string, pad_id "
-        f"(0), start_id and end_id. {advice}, or wrap yours in a class with these."
-    )
 
 
 def penalty_of(length_penalty: float | str) -> Callable[[Tensor], Tensor]:

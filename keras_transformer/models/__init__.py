@@ -1,5 +1,6 @@
 """Models composed of the layers."""
 
+from keras_transformer.models.activations import gelu_tanh
 from keras_transformer.models.causal_language_model import CausalLanguageModel
 from keras_transformer.models.functional import FunctionalModel
 from keras_transformer.models.layout import layout_map
@@ -20,5 +21,6 @@ __all__ = [
     "TextClassifier",
     "Transformer",
     "VisionTransformer",
+    "gelu_tanh",
     "layout_map",
 ]
