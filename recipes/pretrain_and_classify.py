@@ -3,12 +3,16 @@
     python recipes/pretrain_and_classify.py                # downloads NSMC, 20 MB
     python recipes/pretrain_and_classify.py --data FOLDER  # ratings_train.txt, ratings_test.txt
     python recipes/pretrain_and_classify.py --text TSV     # your own: text, tab, class
+    python recipes/pretrain_and_classify.py --from-keras-hub PRESET --finetune-rates 2e-5 5e-5
     python recipes/pretrain_and_classify.py --classify "배우들 연기가 아깝다"
 
 An encoder first learns to fill in hidden tokens of the training reviews, like BERT. The model then
 learns to classify, once from there and once from random weights. Both have equal budgets: as many
 learning rates, and as many updates at each. The rate is chosen on held-out training reviews. The
 test reviews are used once, at the end.
+
+With `--from-keras-hub` a BERT or RoBERTa of KerasHub takes the place of the first step. Its sizes
+and its vocabulary are used by both classifiers.
 """
 
 import argparse
@@ -41,6 +45,12 @@ def main():
     parser.add_argument("--text", type=Path, help="instead: text, tab, class; any classes")
     parser.add_argument("--test-text", type=Path, help="to test on; a tenth of TEXT unless given")
     parser.add_argument("--unlabelled", type=Path, help="more text to pre-train on, one per line")
+    parser.add_argument(
+        "--from-keras-hub",
+        metavar="PRESET",
+        help="instead of pre-training: the name of a preset of KerasHub, which it downloads, or a "
+        "folder of its save_to_preset; --vocabulary-size, the sizes and --dropout are the preset's",
+    )
     parser.add_argument("--run-dir", type=Path, default=Path("runs/classify"))
     parser.add_argument("--classify", nargs="+", metavar="TEXT", help="train nothing")
     parser.add_argument("--vocabulary-size", type=int, default=8000)
@@ -62,6 +72,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     options.add_precision(parser)
     args = parser.parse_args()
+    if args.from_keras_hub and args.unlabelled:
+        parser.error("--unlabelled is for pre-training, which --from-keras-hub replaces")
     if len(args.scratch_rates) != len(args.finetune_rates):
         parser.error("equal budgets: give as many --scratch-rates as --finetune-rates")
     for updates in (args.pretrain_updates, args.updates):
@@ -102,12 +114,30 @@ def start(args, train, test, classes):
     settings = {"recipe": "pretrain_and_classify", "text_sha256": digest.hexdigest()}
     settings |= {name: value for name, value in vars(args).items() if name not in outside}
     run = kt.RunDirectory.start(args.run_dir, settings)
-    if not (run.path / "tokenizer.model").exists():
+    if args.from_keras_hub and not (run.path / "hub_tokenizer").exists():
+        import keras_hub
+
+        theirs = keras_hub.models.Tokenizer.from_preset(args.from_keras_hub)
+        vocabulary = kt.interop.keras_hub.HubTokenizer(theirs)
+        if vocabulary.mask_id is None:
+            raise ValueError(
+                f"--from-keras-hub {args.from_keras_hub} has a {type(theirs).__name__} without a "
+                "mask, so it is no encoder of text. Choose a BERT or a RoBERTa."
+            )
+        vocabulary.save_to_folder(run.path / "hub_tokenizer")
+    elif not args.from_keras_hub and not (run.path / "tokenizer.model").exists():
         texts = [text for text, _ in train]
         vocabulary = kt.text.train_tokenizer(texts, args.vocabulary_size, mask=True)
         vocabulary.save(run.path / "tokenizer.model")
     kt.files.write_json(run.path / "classes.json", classes)
-    return run, kt.text.Tokenizer.load(run.path / "tokenizer.model")
+    return run, load_tokenizer(run)
+
+
+def load_tokenizer(run):
+    """The vocabulary of a run: its own, or that of a preset of KerasHub."""
+    if (run.path / "hub_tokenizer").exists():
+        return kt.interop.keras_hub.HubTokenizer.from_folder(run.path / "hub_tokenizer")
+    return kt.text.Tokenizer.load(run.path / "tokenizer.model")
 
 
 # --- training
@@ -121,29 +151,14 @@ def learn(args, run, tokenizer, train, test):
     held_out, rest = np.split(order, [max(1, int(args.held_out * len(order)))])
     train, valid = encoded.select(rest), encoded.select(held_out)
     classes = kt.files.read_json(run.path / "classes.json")
-    sizes = {
-        "vocabulary_size": tokenizer.vocabulary_size,
-        "num_layers": args.layers,
-        "d_model": args.width,
-        "num_heads": args.heads,
-        "dropout": args.dropout,
-        "positions": "sinusoidal",
-        "norm": "pre",
-    }
-
-    unlabelled = train
-    if args.unlabelled:
-        lines = kt.data.read_lines(args.unlabelled) + [texts[i] for i in rest]
-        unlabelled = kt.data.encode_texts(lines, tokenizer, max_length=args.max_length)
-    keras.utils.set_random_seed(args.seed)
-    pretrained = kt.models.MaskedLanguageModel(**sizes)
-    plan = kt.data.MaskedPlan(unlabelled, tokenizer, args.tokens_per_batch, seed=args.seed)
-    compiled_with = {
-        "loss": kt.losses.SmoothedCrossentropy(label_smoothing=0.0),
-        "weighted_metrics": [kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
-    }
-    folder, rate = run.path / "pretrain", args.pretrain_rate
-    fit(args, folder, pretrained, compiled_with, plan, valid, args.pretrain_updates, rate)
+    if args.from_keras_hub:
+        pretrained, sizes = from_keras_hub(args, tokenizer)
+    else:
+        unlabelled = train
+        if args.unlabelled:
+            lines = kt.data.read_lines(args.unlabelled) + [texts[i] for i in rest]
+            unlabelled = kt.data.encode_texts(lines, tokenizer, max_length=args.max_length)
+        pretrained, sizes = pretrain(args, run, tokenizer, unlabelled, valid)
 
     plan = kt.data.LabelledPlan(train, args.tokens_per_batch, seed=args.seed)
     texts, labels = zip(*test, strict=True)
@@ -176,6 +191,45 @@ def learn(args, run, tokenizer, train, test):
         "commonest": float((tested.labels == commonest).mean()),
         "mcnemar": accuracy.mcnemar(right["finetune"], right["scratch"]),
     }
+
+
+def pretrain(args, run, tokenizer, unlabelled, valid):
+    """Trains a masked language model. Returns it and its sizes."""
+    sizes = {
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "num_layers": args.layers,
+        "d_model": args.width,
+        "num_heads": args.heads,
+        "dropout": args.dropout,
+        "positions": "sinusoidal",
+        "norm": "pre",
+    }
+    keras.utils.set_random_seed(args.seed)
+    model = kt.models.MaskedLanguageModel(**sizes)
+    plan = kt.data.MaskedPlan(unlabelled, tokenizer, args.tokens_per_batch, seed=args.seed)
+    compiled_with = {
+        "loss": kt.losses.SmoothedCrossentropy(label_smoothing=0.0),
+        "weighted_metrics": [kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
+    }
+    folder, rate = run.path / "pretrain", args.pretrain_rate
+    fit(args, folder, model, compiled_with, plan, valid, args.pretrain_updates, rate)
+    return model, sizes
+
+
+def from_keras_hub(args, tokenizer):
+    """Returns the masked language model of a preset of KerasHub, and its sizes."""
+    import keras_hub
+
+    policy = keras.config.dtype_policy().name
+    backbone = keras_hub.models.Backbone.from_preset(args.from_keras_hub, dtype=policy)
+    model = kt.interop.keras_hub.load(backbone, pad_id=tokenizer.tokenizer.pad_token_id)
+    if args.max_length > model.embedding.max_length:
+        raise ValueError(
+            f"--max-length {args.max_length}: the preset has {model.embedding.max_length} "
+            "positions. Give at most that many."
+        )
+    own = ("name", "trainable")
+    return model, {k: v for k, v in model.get_config().items() if k not in own}
 
 
 def fit(args, folder, model, compiled_with, plan, valid, updates, rate):
@@ -242,7 +296,7 @@ def classify(run_dir, texts):
     run = kt.RunDirectory.open(run_dir)
     if not (run.path / "results.json").exists():
         raise ValueError(f"{run_dir} is not finished: the command that began it continues it")
-    tokenizer = kt.text.Tokenizer.load(run.path / "tokenizer.model")
+    tokenizer = load_tokenizer(run)
     classes, results = (
         kt.files.read_json(run.path / f"{name}.json") for name in ("classes", "results")
     )

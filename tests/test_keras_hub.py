@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from hub_models import SIZES, backbone, tokenizer
+from hub_models import MERGES, PIECES, SIZES, backbone, tokenizer
 from keras import ops
 from uncompiled import search_uncompiled
 
 import keras_transformer as kt
-from keras_transformer.interop.keras_hub.ids import our_ids
+from keras_transformer.interop.keras_hub.ids import our_ids, their_ids
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
 load, HubTokenizer = kt.interop.keras_hub.load, kt.interop.keras_hub.HubTokenizer
@@ -32,7 +32,7 @@ def batch(family, lengths, seed):
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
     theirs = rng.integers(2, SIZES["vocabulary_size"], mask.shape)  # no padding
     theirs[:, 0] = 0 if family in ("GPT2", "Roberta", "Bart") else 2
-    ours = our_ids(f"{family}Backbone", SIZES["vocabulary_size"])
+    ours = our_ids(their_ids(f"{family}Backbone", SIZES["vocabulary_size"]))
     return theirs, mask, np.where(mask, ours[theirs], 0)
 
 
@@ -65,6 +65,24 @@ def test_an_encoder_is_the_backbone(family, made):
         assert_close(array(model.encode(ours))[mask], array(expected)[mask])
 
 
+# Fails if: the pad id is ignored by the model or by the tokenizer.
+@pytest.mark.tensorflow_only
+def test_padding_may_have_another_id():
+    words = ["[UNK]", "a", "[CLS]", "[PAD]", "[SEP]", "[MASK]", "fox"]
+    theirs = backbone("Bert", num_layers=1)
+    model = load(theirs, pad_id=3)
+    ours = HubTokenizer(keras_hub.models.BertTokenizer(vocabulary=words))
+    ids = kt.data.encode_texts(["a zebra fox", "fox"], ours).rows(np.arange(2), (2, 5))
+    assert ours.unknown_id == 3 and (ids[1] == [2, 6, 4, 0, 0]).all()
+    inputs = {
+        "token_ids": np.array([[2, 1, 0, 6, 4], [2, 6, 4, 3, 3]]),
+        "padding_mask": ids != 0,
+        "segment_ids": np.zeros_like(ids),
+    }
+    expected = array(theirs(inputs)["sequence_output"])[ids != 0]
+    assert_close(array(model.encode(ids))[ids != 0], expected)
+
+
 # Fails if: the last norm is not multiplied by sqrt(D); the logit of padding has no bias.
 def test_gpt2_has_the_logits_of_keras_hub(made):
     theirs, model = made("GPT2")
@@ -81,7 +99,7 @@ def test_gpt2_has_the_logits_of_keras_hub(made):
 # Fails if: encoder and decoder share positions or norms; the wrong layer's norm is multiplied.
 def test_bart_has_the_logits_of_keras_hub(made):
     theirs, model = made("Bart")
-    ours = our_ids("BartBackbone", SIZES["vocabulary_size"])
+    ours = our_ids(their_ids("BartBackbone", SIZES["vocabulary_size"]))
     for seed, lengths in enumerate(LENGTHS):
         ids, mask, source_ids = batch("Bart", lengths, seed)
         targets, target_mask, target_ids = batch("Bart", lengths[::-1], seed + 9)
@@ -185,8 +203,8 @@ def test_other_models_are_refused(made):
 
     with pytest.raises(ValueError, match="A GPT2Backbone cannot be read"):
         load(GPT2Backbone(**{**SIZES, "num_layers": 1}))
-    with pytest.raises(ValueError, match="A GPT2Backbone becomes .* num_classes=3. Leave it out"):
-        load(theirs, num_classes=3)
+    with pytest.raises(ValueError, match="A GPT2Backbone takes no num_classes and no pad_id"):
+        load(theirs, num_classes=3, pad_id=0)
     with pytest.raises(ValueError, match="Give num_classes"):
         load(made("ViT")[0])
     with pytest.raises(ValueError, match=r"has patch_size=\(2, 1\)"):
@@ -213,10 +231,10 @@ def test_a_changed_backbone_is_refused():
 # Fails if: ids are not mapped; BART's text has no <s>; the start of GPT-2 ends what is decoded.
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("family", ["Bert", "Roberta", "GPT2", "Bart"])
-def test_text_has_the_ids_of_the_model(family):
+def test_text_has_the_ids_of_the_model(family, tmp_path):
     theirs = tokenizer(family)
     ours = HubTokenizer(theirs)
-    map_ids = our_ids(f"{family}Backbone", theirs.vocabulary_size())
+    map_ids = our_ids(their_ids(f"{family}Backbone", theirs.vocabulary_size()))
     begin = [2] if family == "Bart" else []
     expected = [begin + map_ids[row].tolist() for row in theirs.tokenize(TEXTS)]
     assert ours.encode(TEXTS) == expected and ours.encode(TEXTS[0]) == expected[0]
@@ -230,6 +248,9 @@ def test_text_has_the_ids_of_the_model(family):
     assert ours.pad_id == 0 and 0 not in (ours.start_id, ours.end_id, *expected[0])
     encoded = kt.data.encode_texts(TEXTS, ours, max_length=9)
     assert encoded.rows(np.array([0]), (1, 9))[0, 0] == ours.start_id
+    ours.save_to_folder(tmp_path / "tokenizer")
+    loaded = HubTokenizer.from_folder(tmp_path / "tokenizer")
+    assert loaded.encode(TEXTS) == expected and type(loaded.tokenizer) is type(theirs)
 
 
 # Fails if: the unknown token is hidden, like text.
@@ -267,7 +288,7 @@ def test_a_translator_scores_as_bart(made, monkeypatch):
 
 
 @pytest.mark.tensorflow_only
-def test_other_tokenizers_are_refused(made):
+def test_other_tokenizers_are_refused(made, tmp_path):
     theirs = tokenizer("Bert")
     for use in (
         lambda: kt.Translator(made("Bart")[1], theirs),
@@ -282,8 +303,13 @@ def test_other_tokenizers_are_refused(made):
         HubTokenizer(kt.text.train_tokenizer(TEXTS, 280))
     with pytest.raises(ValueError, match="pads to sequence_length=7"):
         HubTokenizer(tokenizer("Bert", sequence_length=7))
-    words = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
-    with pytest.raises(ValueError, match="padding has the id 1, and that of a BertBackbone has 0"):
-        HubTokenizer(keras_hub.models.BertTokenizer(vocabulary=words))
+    pieces = {piece: id for id, piece in enumerate(["<pad>", "<s>", "</s>", *PIECES])}
+    with pytest.raises(ValueError, match=r"this BART are \(1, 0, 2\), and \(0, 1, 2\)"):
+        HubTokenizer(keras_hub.models.BartTokenizer(vocabulary=pieces, merges=MERGES))
+    HubTokenizer(theirs).save_to_folder(tmp_path / "folder")
+    record = tmp_path / "folder" / "hub_tokenizer.json"
+    record.write_text(record.read_text().replace("BertTokenizer", "Tokenizer"))
+    with pytest.raises(ValueError, match="has a Tokenizer, which cannot be read"):
+        HubTokenizer.from_folder(tmp_path / "folder")
     with pytest.raises(AttributeError, match="has no model_proto.*SentencePiece vocabulary"):
         HubTokenizer(theirs).model_proto  # noqa: B018

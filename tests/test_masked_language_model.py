@@ -1,7 +1,9 @@
 """Laws of encoder-only models: hidden tokens, classes, and moving an encoder to a classifier."""
 
+import shutil
 import sys
 
+import hub_models
 import keras
 import labelled_text
 import numpy as np
@@ -466,6 +468,47 @@ def test_the_recipe_stops_goes_on_and_classifies(recipe, tmp_path, monkeypatch):
         assert text_ == sentence and name in ("negative", "positive") and share.endswith("%")
     status, _, _ = recipe(*command, "--width", "8")
     assert "other settings" in status
+
+
+# Fails if: the classifier starts from random weights; the run does not read its own tokenizer.
+@pytest.mark.tensorflow_only
+def test_the_recipe_starts_from_a_preset_of_keras_hub(recipe, tmp_path, monkeypatch):
+    pytest.importorskip("keras_hub", reason="keras-hub is not installed")
+    preset = tmp_path / "preset"
+    theirs = hub_models.backbone("Bert", num_layers=1)
+    theirs.save_to_preset(str(preset))
+    text = tmp_path / "own.tsv"
+    text.write_text("a good fox\tyes\nfilms qu\tno\n" * 20, "utf-8")
+    options = "--from-keras-hub,{},--text,{},--run-dir,{},--max-length,{}"
+    command = options.format(preset, text, tmp_path / "run", 11).split(",") + SMALL.split()
+    status, _, _ = recipe(*command)
+    assert "tokenizer.json" in status
+    hub_models.tokenizer("Bert").save_to_preset(str(preset))
+    taken = []
+    take = models.TextClassifier.take_encoder
+
+    def take_encoder(classifier, model):
+        take(classifier, model)
+        taken.append(
+            keras.ops.convert_to_numpy(classifier.encoder.layers[0].feed_forward.inner.kernel)
+        )
+
+    monkeypatch.setattr(models.TextClassifier, "take_encoder", take_encoder)
+    status, printed, errors = recipe(*command)
+    assert status == 0 and "pre-trained" in printed and "run/pretrain" not in errors
+    dense = theirs.get_layer("transformer_layer_0")._feedforward_intermediate_dense
+    np.testing.assert_array_equal(taken[0], keras.ops.convert_to_numpy(dense.kernel))
+    shutil.rmtree(preset)  # what is trained no longer needs it
+    status, found, _ = recipe("--run-dir", tmp_path / "run", "--classify", "a good fox")
+    assert status == 0 and found.split("\t")[1] in ("yes", "no")
+    status, _, _ = recipe(*command, "--unlabelled", text)
+    assert status == 2
+    other = tmp_path / "gpt2"
+    hub_models.backbone("GPT2", num_layers=1).save_to_preset(str(other))
+    hub_models.tokenizer("GPT2").save_to_preset(str(other))
+    command[1], command[5] = str(other), str(tmp_path / "other")
+    status, _, _ = recipe(*command)
+    assert "has a GPT2Tokenizer without a mask, so it is no encoder of text" in status
 
 
 @pytest.mark.tensorflow_only

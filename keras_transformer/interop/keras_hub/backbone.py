@@ -6,7 +6,6 @@ The logits use the same matrix: the last norm before them is multiplied by sqrt(
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
@@ -68,7 +67,9 @@ VIT = {
 }
 
 
-def load(backbone: keras.Model, num_classes: int | None = None) -> keras.Model:
+def load(
+    backbone: keras.Model, num_classes: int | None = None, pad_id: int | None = None
+) -> keras.Model:
     """Makes a model of this package from a backbone of KerasHub, with its weights.
 
     ```
@@ -93,12 +94,16 @@ def load(backbone: keras.Model, num_classes: int | None = None) -> keras.Model:
         backbone: The backbone, for example from `keras_hub.models.Backbone.from_preset`.
         num_classes: Number of classes of a new classifier: always for ViT; for BERT and RoBERTa
             to get a `TextClassifier`.
+        pad_id: Their id of padding, for BERT and RoBERTa. Unless given, it is 0 for BERT and 1 for
+            RoBERTa, as in nearly all presets. It is 1 in those of multilingual-e5, which are BERT
+            with the tokenizer of XLM-R.
 
     Returns:
         The model, with the dtype policy of the backbone.
 
     Raises:
-        ValueError: For another model, or a backbone with other weights than it was made with.
+        ValueError: For another model, a backbone with other weights than it was made with, or an
+            argument that its kind of model does not take.
 
     Example:
 
@@ -116,11 +121,16 @@ def load(backbone: keras.Model, num_classes: int | None = None) -> keras.Model:
             f"A {name} cannot be read. Give one of KerasHub's {', '.join(READERS)}. The attribute "
             "backbone of a task, such as a GPT2CausalLM, is one."
         )
-    return READERS[name](backbone, num_classes)
+    read, takes = READERS[name]
+    options = {"num_classes": num_classes, "pad_id": pad_id}
+    given = {option: value for option, value in options.items() if value is not None}
+    if left := [option for option in given if option not in takes]:
+        raise ValueError(f"A {name} takes no {' and no '.join(left)}. Leave it out.")
+    return read(backbone, **given)
 
 
-def _bert(backbone, num_classes):
-    ids = their_ids(type(backbone).__name__, backbone.vocabulary_size)
+def _bert(backbone, num_classes=None, pad_id=None):
+    ids = their_ids(type(backbone).__name__, backbone.vocabulary_size, pad_id)
     options = {"embedding_norm": True, **_sizes(backbone, "transformer_layer_0")}
     if num_classes is None:
         model = MaskedLanguageModel(len(ids), **options)
@@ -141,8 +151,7 @@ def _bert(backbone, num_classes):
     return model
 
 
-def _gpt2(backbone, num_classes):
-    _refuse_classes(backbone, num_classes)
+def _gpt2(backbone):
     ids = their_ids("GPT2Backbone", backbone.vocabulary_size)
     options = _sizes(backbone, "transformer_layer_0")
     model = CausalLanguageModel(len(ids), logits_bias=True, **options)
@@ -156,8 +165,7 @@ def _gpt2(backbone, num_classes):
     return model
 
 
-def _bart(backbone, num_classes):
-    _refuse_classes(backbone, num_classes)
+def _bart(backbone):
     ids = their_ids("BartBackbone", backbone.vocabulary_size)
     options = _sizes(backbone, "transformer_encoder_layer_0")
     model = Transformer(
@@ -186,7 +194,7 @@ def _bart(backbone, num_classes):
     return model
 
 
-def _vit(backbone, num_classes):
+def _vit(backbone, num_classes=None):
     if num_classes is None:
         raise ValueError(
             "A ViTBackbone has no classes, and a VisionTransformer classifies. Give num_classes, "
@@ -222,13 +230,15 @@ def _vit(backbone, num_classes):
     return model
 
 
-READERS: dict[str, Callable[[Any, int | None], keras.Model]] = {
-    "BertBackbone": _bert,
-    "RobertaBackbone": _bert,
-    "XLMRobertaBackbone": _bert,
-    "GPT2Backbone": _gpt2,
-    "BartBackbone": _bart,
-    "ViTBackbone": _vit,
+# By the class of the backbone: how it is read, and the arguments of `load` that this takes.
+_ENCODER = (_bert, ("num_classes", "pad_id"))
+READERS: dict[str, tuple[Callable[..., keras.Model], tuple[str, ...]]] = {
+    "BertBackbone": _ENCODER,
+    "RobertaBackbone": _ENCODER,
+    "XLMRobertaBackbone": _ENCODER,
+    "GPT2Backbone": (_gpt2, ()),
+    "BartBackbone": (_bart, ()),
+    "ViTBackbone": (_vit, ("num_classes",)),
 }
 
 
@@ -263,11 +273,3 @@ def _scaled_norm(weights, backbone, ours, theirs):
         f"{ours}/{part}": weights.take(f"{theirs}/{part}") * math.sqrt(backbone.hidden_dim)
         for part in ("gamma", "beta")
     }
-
-
-def _refuse_classes(backbone, num_classes):
-    if num_classes is not None:
-        raise ValueError(
-            f"A {type(backbone).__name__} becomes a model that writes text, which has no classes; "
-            f"got {num_classes=}. Leave it out."
-        )

@@ -1,12 +1,17 @@
 """A tokenizer of KerasHub with the ids and the methods of this package."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_transformer import arguments
-from keras_transformer.interop.keras_hub.ids import FIRST, NONE, START, our_ids, their_ids
+from keras_transformer.files import new_folder, read_json, write_json
+from keras_transformer.interop.keras_hub.ids import NONE, PADDING, START, our_ids, their_ids
+
+CONFIG = "hub_tokenizer.json"
 
 
 class HubTokenizer:
@@ -24,13 +29,13 @@ class HubTokenizer:
             `BartTokenizer` of KerasHub, without `sequence_length`.
 
     Attributes:
-        tokenizer: That tokenizer; `tokenizer.save_to_preset(folder)` keeps it.
+        tokenizer: That tokenizer.
         vocabulary_size: The number of ids V.
         pad_id, start_id, end_id: The special ids; padding is 0.
         unknown_id, mask_id: The ids of unknown text and of the mask, or None.
 
     Raises:
-        ValueError: For another tokenizer, or one whose padding is not that of its model.
+        ValueError: For another tokenizer, or a BART with other special ids than its presets.
 
     Example:
 
@@ -48,19 +53,20 @@ class HubTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         backbone = getattr(getattr(tokenizer, "backbone_cls", None), "__name__", None)
-        if backbone not in FIRST:
+        if backbone not in PADDING:
             raise ValueError(
                 f"A {type(tokenizer).__name__} cannot be read. Give a tokenizer of KerasHub for a "
-                f"{', '.join(FIRST)}."
+                f"{', '.join(PADDING)}."
             )
         if tokenizer.sequence_length:
             raise ValueError(
                 f"The tokenizer pads to sequence_length={tokenizer.sequence_length}, and batches "
                 "are padded here. Make it without sequence_length."
             )
-        size = tokenizer.vocabulary_size()
+        pad_id = NONE if PADDING[backbone] == NONE else tokenizer.pad_token_id
         self.tokenizer = tokenizer
-        self._theirs, self._ours = their_ids(backbone, size), our_ids(backbone, size)
+        self._theirs = their_ids(backbone, tokenizer.vocabulary_size(), pad_id)
+        self._ours = our_ids(self._theirs)
         self.vocabulary_size = len(self._theirs)
         self.end_id = self._id(tokenizer.end_token_id)
         self.start_id = self._id(tokenizer.start_token_id)
@@ -70,13 +76,13 @@ class HubTokenizer:
         self.unknown_id = self._id(tokenizer.token_to_id(unknown) if known else None)
         self._begin: list[int] = []
         if backbone == "BartBackbone":
+            special = tokenizer.start_token_id, pad_id, tokenizer.end_token_id
+            if special != (0, 1, 2):
+                raise ValueError(
+                    f"The start, padding and end of this BART are {special}, and (0, 1, 2) in its "
+                    "presets. Give the tokenizer of a preset."
+                )
             self._begin, self.start_id = [self.start_id], START
-        expected = self._theirs[0]
-        if expected != NONE and tokenizer.pad_token_id != expected:
-            raise ValueError(
-                f"The tokenizer's padding has the id {tokenizer.pad_token_id}, and that of a "
-                f"{backbone} has {expected}. Give the tokenizer of the same preset."
-            )
 
     def _id(self, theirs):
         return None if theirs is None else int(self._ours[theirs])
@@ -125,6 +131,39 @@ class HubTokenizer:
         """Returns the token of an id, as KerasHub writes it."""
         theirs = self._theirs[id]
         return "<pad>" if theirs == NONE else self.tokenizer.id_to_token(int(theirs))
+
+    def save_to_folder(self, folder: str | os.PathLike) -> None:
+        """Writes the tokenizer to a new folder, which `from_folder` reads.
+
+        Raises:
+            ValueError: If the folder exists.
+        """
+        kind, config = type(self.tokenizer).__name__, self.tokenizer.get_config()
+        del config["dtype"]  # an object; theirs is always int32
+        with new_folder(folder) as new:
+            write_json(new / CONFIG, {"class_name": kind, "config": config})
+            self.tokenizer.save_assets(str(new))
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike) -> "HubTokenizer":
+        """Reads what `save_to_folder` wrote. No code in the folder is executed.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If the folder names another class.
+        """
+        import keras_hub
+
+        record = read_json(Path(folder) / CONFIG)
+        kind = record["class_name"]
+        if f"{kind.removesuffix('Tokenizer')}Backbone" not in PADDING:
+            raise ValueError(
+                f"{folder} has a {kind}, which cannot be read. Give a folder that "
+                "HubTokenizer.save_to_folder wrote."
+            )
+        tokenizer = getattr(keras_hub.models, kind)(**record["config"])
+        tokenizer.load_assets(str(folder))
+        return cls(tokenizer)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
