@@ -1,6 +1,7 @@
 """Tiny random backbones of KerasHub, and tokenizers that fit them."""
 
 import numpy as np
+from marian_folders import train_spm
 
 SIZES = {
     "vocabulary_size": 24,
@@ -39,6 +40,8 @@ def tokenizer(family, **options):
     """A tokenizer of KerasHub with a vocabulary of at most 24 tokens."""
     import keras_hub
 
+    if family == "XLMRoberta":
+        return keras_hub.models.XLMRobertaTokenizer(train_spm(["a quick fox"], "char", 60))
     if family == "Bert":
         return keras_hub.models.BertTokenizer(vocabulary=WORDS, **options)
     ids = {piece: id for id, piece in enumerate([*SPECIAL[family], *PIECES])}

@@ -33,11 +33,11 @@ LAYERS = {
     "feed_forward/outer": "feedforward_output_dense",
     "attention/output": "attention/attention_output",
 }
-ENCODER = LAYERS | {"/self_attention/": "/self_attention_layer/"}
 BERT = {
     "^embedding/layer_norm": "embeddings_layer_norm",
     "^encoder/layer_": "transformer_layer_",
-    **ENCODER,
+    **LAYERS,
+    "/self_attention/": "/self_attention_layer/",
 }
 GPT2 = {
     "^embedding/position": "position_embedding",
