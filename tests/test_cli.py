@@ -997,7 +997,7 @@ OPTIONS = {
     "attention-dropout norm init-from init-weights lora-rank lora-targets run-dir updates "
     "tokens-per-batch accumulate shapes warmup-steps learning-rate label-smoothing clip-norm seed "
     "precision jit deterministic dry-run validate-every tokenize keep-checkpoints average "
-    "stop-early patience log-every",
+    "stop-early patience checkpoint-on-signal log-every",
     "translate": "beam-size length-penalty batch-size weights ensemble n-best",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size weights ensemble",

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import keras
 import numpy as np
@@ -15,10 +17,9 @@ from keras_transformer.runs.options import Number
 from keras_transformer.runs.settings import OPTIONS, TrainSettings, names_where
 
 
-def train(path, updates, **options):
+def train(path, updates, accumulate=1, **options):
     """Trains a new model in `path`; returns its weights and the state that `fit` returns."""
-    model = build()
-    plan = Lines()
+    model, plan = build(accumulate), Lines(accumulate)
     with kt.RunDirectory.start(path, {"seed": 7, "updates": updates}, ["updates"]) as run:
         options = {"validation": plan.evaluation(), "validate_every": 2, **options}
         state = run.fit(model, plan, updates=updates, log_every=2, **options)
@@ -107,6 +108,65 @@ def test_a_training_that_diverges_ends(tmp_path):
     with kt.RunDirectory.start(tmp_path, {}) as run, pytest.raises(FloatingPointError):
         run.fit(model, Broken(), updates=400, validate_every=200, log_every=1)
     assert not run.checkpoints()  # nothing broken was saved
+
+
+class Signal(keras.callbacks.Callback):
+    """Sends this process a signal before the n-th batch of a call of `run.fit`, from 0."""
+
+    def __init__(self, number, batch):
+        super().__init__()
+        self.number, self.left = number, batch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self.left:
+            os.kill(os.getpid(), self.number)
+        self.left -= 1
+
+
+# Fails if: the rest of a validation's updates is trained on other data, or again; what was saved
+# between counts as a checkpoint; the process ends within an accumulated update.
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_signal_loses_no_update(tmp_path, capsys, accumulate):
+    options = {"accumulate": accumulate, "validate_every": 4, "average": 3, "validation": None}
+    whole, _ = train(tmp_path / "whole", 12, **options)
+    path, before = tmp_path / "stopped", signal.getsignal(signal.SIGTERM)
+    for number, updates, saved in ((signal.SIGTERM, 6, 6), (signal.SIGHUP, 1, 7)):
+        with pytest.raises(SystemExit) as ended:
+            batch = updates * accumulate - (accumulate - 1)  # within an update, if it has several
+            train(path, 12, **options, callbacks=[Signal(number, batch)])
+        assert ended.value.code == 128 + number
+        assert f"{number.name}: saved update {saved}; the same" in capsys.readouterr().err
+        run = kt.RunDirectory.open(path)
+        assert run.newest().update == saved and run.latest_checkpoint().update == 4
+    assert signal.getsignal(signal.SIGTERM) is before
+    weights, state = train(path, 12, **options)
+    assert "resuming at update 7" in capsys.readouterr().err and state["update"] == 12
+    for one, other in zip(whole, weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    runs = tmp_path / "whole", path
+    names = [{p.name for p in run.iterdir() if "events" not in p.name} for run in runs]
+    assert names[0] == names[1]  # nothing of the interruptions is left
+    names = [{p.name for p in (run / "checkpoints").iterdir()} for run in runs]
+    assert names[0] == names[1] == {f"update-{update:08}" for update in (4, 8, 12)}
+    for name in ("averaged.npz", "checkpoints/update-00000012/state.npz"):
+        arrays = (read_arrays(run / name) for run in runs)
+        for (_, one), (_, other) in zip(*arrays, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_signals_do_what_they_did_unless_asked(tmp_path):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        options = {"checkpoint_on_signal": False, "callbacks": [Signal(signal.SIGTERM, 1)]}
+        _, state = train(tmp_path / "off", 4, **options)
+        assert heard == [signal.SIGTERM] and state["update"] == 4
+        # A second signal does not wait for a save.
+        with pytest.raises(SystemExit):
+            train(tmp_path / "on", 4, callbacks=[Signal(signal.SIGTERM, 1) for _ in range(2)])
+        assert heard == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- options

@@ -94,16 +94,24 @@ class Checkpoints(keras.callbacks.Callback):
     Args:
         save: Called with the update and the logs. An error in it ends the training.
         first_update: Where in the data this call of `fit` begins.
+        between: Called with the update before every update but the first, between two validations.
+            It may save too, and end the training by an exception.
 
     Example:
 
     >>> Checkpoints(lambda update, logs: model.save_weights(f"{update}.weights.h5"))
     """
 
-    def __init__(self, save: Callable[[int, Any], Any], first_update: int = 0) -> None:
+    def __init__(
+        self,
+        save: Callable[[int, Any], Any],
+        first_update: int = 0,
+        between: Callable[[int], Any] | None = None,
+    ) -> None:
         super().__init__()
         self.save = save
         self.first_update = first_update
+        self.between = between
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._batches = 0
@@ -113,6 +121,9 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         # Not `self.model`, which would fetch the whole state from JAX at every batch.
+        done, rest = divmod(self._batches_before + batch, batches_per_update(self._model.optimizer))
+        if self.between is not None and done and not rest:
+            self.between(self.first_update + done)
         self._batches = self._batches_before + batch + self._model.steps_per_execution
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -16,6 +16,7 @@ from keras_transformer.files import write_lines
 from keras_transformer.ops.memory import keep_freed_memory
 from keras_transformer.progress import say
 from keras_transformer.runs.settings import names_where
+from keras_transformer.runs.signals import signals_noted
 
 if TYPE_CHECKING:
     from keras_transformer.runs.run_directory import RunDirectory
@@ -33,6 +34,7 @@ def fit(
     average: int = 0,
     keep_checkpoints: int = 10,
     log_every: int = 50,
+    checkpoint_on_signal: bool = True,
 ) -> dict:
     """`model.fit` within a run directory: resumed, watched, saved.
 
@@ -58,6 +60,9 @@ def fit(
             for none. With `validation`, the better of average and last weights is the default.
         keep_checkpoints: How many checkpoints are kept.
         log_every: Updates between two lines of the display and of `log.jsonl`.
+        checkpoint_on_signal: Whether SIGTERM and SIGHUP, which schedulers and closed terminals
+            send, save the present update before the process ends with status 128 + the signal's
+            number. Only in the main thread.
 
     Returns:
         The state of the last checkpoint: `"update"`, `"seconds"` of training over all starts,
@@ -80,7 +85,7 @@ def fit(
     stop = _first(callbacks, kt_callbacks.StopEarly)
     score = _first(callbacks, kt_callbacks.TranslationScore)
     state: dict[str, Any] = {"update": 0, "seconds": 0.0}
-    checkpoint = run.latest_checkpoint()
+    checkpoint = run.newest()
     if checkpoint is not None:
         state |= run.restore(model, checkpoint)
         if "keep_checkpoints" in state:  # killed between the last save and this
@@ -99,13 +104,13 @@ def fit(
 
     start = time.perf_counter()
 
+    def note(update):
+        seconds = seconds_before + time.perf_counter() - start
+        state.update(update=update, seconds=seconds, keep_checkpoints=keep_checkpoints)
+
     def save(update, logs):
-        state.update(
-            update=update,
-            seconds=seconds_before + time.perf_counter() - start,
-            logs=dict(logs),
-            keep_checkpoints=keep_checkpoints,
-        )
+        note(update)
+        state["logs"] = dict(logs)
         if stop is not None:
             state.update(scores=stop.state, best_update=stop.best and stop.best["update"])
         run.save_checkpoint(model, update, state)
@@ -114,25 +119,44 @@ def fit(
     if score is not None and score.samples is None:
         score.samples = _sample_writer(run, board)
     own = [each for each in callbacks if each not in (board, stop)]
-    model.fit(
-        plan.dataset(update, meter),
-        validation_data=validation,
-        epochs=validations,
-        initial_epoch=update // validate_every,
-        steps_per_epoch=validate_every * batches_per_update(model.optimizer),
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            kt_callbacks.StopOnNonFinite(every=log_every),
-            *own,
-            kt_callbacks.Progress(
-                validations * validate_every, log_every, log=run.append_log, meter=meter
-            ),
-            board,
-            *([stop] if stop is not None else []),
-            kt_callbacks.Checkpoints(save, update),
-        ],
-    )
+
+    def train(update, updates, epochs, signals):
+        """Trains in epochs of so many updates, from this one on, until so many epochs are done."""
+
+        def between(update):
+            if signals:
+                note(update)
+                run.save_between(model, update, state)
+                say(f"{signals[0].name}: saved update {update:,}; the same command continues there")
+                raise SystemExit(128 + signals[0])
+
+        model.fit(
+            plan.dataset(update, meter),
+            validation_data=validation,
+            epochs=epochs,
+            initial_epoch=update // validate_every,
+            steps_per_epoch=updates * batches_per_update(model.optimizer),
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                kt_callbacks.StopOnNonFinite(every=log_every),
+                *own,
+                kt_callbacks.Progress(
+                    validations * validate_every, log_every, log=run.append_log, meter=meter
+                ),
+                board,
+                *([stop] if stop is not None else []),
+                kt_callbacks.Checkpoints(save, update, between),
+            ],
+        )
+
+    with signals_noted(checkpoint_on_signal) as signals:
+        if update % validate_every:  # a signal ended it between two validations
+            rest = validate_every - update % validate_every
+            train(update, rest, update // validate_every + 1, signals)
+            update += rest
+        if update < validations * validate_every and not (stop is not None and stop.finished):
+            train(update, validate_every, validations, signals)
     _average_late(run, model, validation, average)
     return state
 

@@ -50,7 +50,8 @@ def holds_training(path: Path) -> bool:
     Signs of it are a checkpoint, an average, or a log with more than one validation: someone who
     removed the checkpoints may want the log.
     """
-    if any(path.rglob("checkpoints/update-*")) or any(path.rglob("averaged.npz")):
+    signs = "checkpoints/update-*", "interrupted/update-*", "averaged.npz"
+    if any(any(path.rglob(sign)) for sign in signs):
         return True
     log = path / "log.jsonl"
     return log.exists() and sum(b'"val_' in line for line in log.read_bytes().splitlines()) > 1

@@ -10,6 +10,7 @@ RUN/
   lock             held by the process that trains here
   averaged.npz     weights only, the mean of several checkpoints
   checkpoints/update-00001000/{weights.npz, state.npz, state.json}
+  interrupted/     such a checkpoint between two validations, after a signal
 ```
 
 A checkpoint makes a resumed run equal, to the bit, to one that never stopped. `weights.npz` has
@@ -22,6 +23,7 @@ from torch's global generator, which `fit` advances too: give it a seed there.
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -154,11 +156,17 @@ class RunDirectory:
                 Its key `"best_update"` names the checkpoint that `prune` keeps and
                 `load_model("best")` loads.
         """
+        saved = self._save("checkpoints", model, update, state)
+        shutil.rmtree(self.path / "interrupted", ignore_errors=True)
+        return saved
+
+    def _save(self, folder, model, update, state):
         if hasattr(model, "jax_state_sync"):  # on JAX `fit` keeps the newest values to itself
             model.jax_state_sync()
-        if not (self.path / "model.json").exists() or not self._folders():
+        saved = self._folders() or _folders(self.path / "interrupted")
+        if not (self.path / "model.json").exists() or not saved:
             architecture.save(model, self.path)
-        return checkpoints.save_checkpoint(self.path / "checkpoints", model, update, state)
+        return checkpoints.save_checkpoint(self.path / folder, model, update, state)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The complete checkpoints by update. Damaged ones are named on stderr and left out."""
@@ -190,6 +198,20 @@ class RunDirectory:
         model as it is, if model, optimizer or backend are not those that were saved.
         """
         return checkpoints.restore_checkpoint(model, checkpoint)
+
+    def save_between(self, model: keras.Model, update: int, state: dict) -> Checkpoint:
+        """Like `save_checkpoint`, between two validations.
+
+        It is kept apart in `RUN/interrupted`, and only resumed from: it is no weights to translate
+        with, to average or to count. The next `save_checkpoint` removes it.
+        """
+        return self._save("interrupted", model, update, state)
+
+    def newest(self) -> Checkpoint | None:
+        """Where a training continues: the latest checkpoint, or one of `save_between` after it."""
+        between = checkpoints.complete(_folders(self.path / "interrupted"))
+        found = [each for each in (self.latest_checkpoint(), *between) if each is not None]
+        return max(found, key=lambda each: each.update, default=None)
 
     # --- weights for translation ---
 
@@ -287,9 +309,13 @@ class RunDirectory:
             )
 
     def _folders(self) -> list[Path]:
-        folders = (self.path / "checkpoints").glob("update-*")
-        named = (folder for folder in folders if folder.name.removeprefix("update-").isdecimal())
-        return sorted(named, key=_update)
+        return _folders(self.path / "checkpoints")
+
+
+def _folders(path: Path) -> list[Path]:
+    folders = path.glob("update-*")
+    named = (folder for folder in folders if folder.name.removeprefix("update-").isdecimal())
+    return sorted(named, key=_update)
 
 
 def _update(folder: Path) -> int:

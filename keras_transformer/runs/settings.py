@@ -206,6 +206,12 @@ class TrainSettings:
     patience: int = watching(
         "validations without a better one", 10, positive, changeable=True, needs=("stop_early",)
     )
+    checkpoint_on_signal: str = watching(
+        "SIGTERM and SIGHUP save the present update before the training ends",
+        "on",
+        choices=("on", "off"),
+        changeable=True,
+    )
     log_every: int = watching(
         "interval of the display", 50, positive, metavar="UPDATES", changeable=True
     )

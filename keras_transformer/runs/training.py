@@ -174,6 +174,7 @@ def fit(
             average=settings.average,
             keep_checkpoints=settings.keep_checkpoints,
             log_every=settings.log_every,
+            checkpoint_on_signal=settings.checkpoint_on_signal == "on",
         )
     except Exception as error:
         if _is_out_of_memory(error):
