@@ -32,6 +32,8 @@ class Fixed(Translator):
 def prepare(config):
     workload = load(config["folder"])
     model = keras.models.load_model(f"{config['folder']}/model.keras", compile=False)
+    if "weights" in config:
+        model.quantize(config["weights"])
     digits = Digits(model.target_embedding.vocabulary_size, **workload["special_ids"])
     translators = {None: Translator(model, digits)}
 
