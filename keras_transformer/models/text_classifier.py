@@ -114,7 +114,7 @@ class TextClassifier(SingleStack):
                 )
             pairs += zip(mine, others, strict=True)
         for mine, other in pairs:
-            mine.assign(other)
+            mine.assign(keras.ops.copy(other))  # else both share one array on JAX
 
 
 def _differing(here, there):

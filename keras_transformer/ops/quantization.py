@@ -58,7 +58,10 @@ def rebuilt(model: keras.Model) -> keras.Model:
     for old, new in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
         store: dict[str, Any] = {}
         old.save_own_variables(store)
-        new.load_own_variables(store)
+        # Arrays of NumPy, because JAX would share its own, and training one model gives them away.
+        new.load_own_variables(
+            {name: keras.ops.convert_to_numpy(value) for name, value in store.items()}
+        )
     return copy
 
 

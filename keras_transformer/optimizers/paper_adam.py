@@ -229,7 +229,9 @@ class PaperAdam(keras.optimizers.Adam):
         for variable, average in zip(
             trainable_variables, self._model_variables_moving_average, strict=True
         ):
-            variable.assign(ops.cast(ops.convert_to_tensor(average), variable.dtype))
+            # A copy, because JAX would otherwise share one array, and `evaluate` gives that away.
+            value = ops.copy(ops.convert_to_tensor(average))
+            variable.assign(ops.cast(value, variable.dtype))
 
     def finalize_variable_values(self, var_list: Any) -> None:
         if self.use_ema and int(self.updates - self.skipped_updates) > 0:  # there is an average
