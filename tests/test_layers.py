@@ -184,6 +184,14 @@ def test_config_holds_every_argument_and_makes_an_equal_layer(name):
     np.testing.assert_array_equal(array(copy(*inputs)), array(output))
 
 
+# Fails if: a layer leaves its configuration to Keras, which then refuses the object.
+@every_layer
+def test_a_layer_with_a_policy_object_has_a_configuration(name):
+    layer_class, arguments, *_ = LAYERS[name]
+    layer = layer_class(**arguments, dtype=keras.DTypePolicy("mixed_bfloat16"))
+    assert layer_class.from_config(layer.get_config()).compute_dtype == "bfloat16"
+
+
 @every_layer
 def test_symbolic_call_knows_its_shape_and_dtype(name):
     layer_class, arguments, inputs, width = LAYERS[name]

@@ -38,9 +38,6 @@ class MeanPooling(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def build(self, inputs_shape: tuple) -> None:
-        self.built = True
-
     def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))  # or float64
         if mask is None:
@@ -55,3 +52,6 @@ class MeanPooling(keras.layers.Layer):
 
     def compute_output_shape(self, inputs_shape: tuple) -> tuple:
         return (inputs_shape[0], inputs_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()  # without it Keras refuses a DTypePolicy
