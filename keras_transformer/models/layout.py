@@ -4,6 +4,9 @@ import re
 
 import keras
 
+from keras_transformer.ops import backend
+from keras_transformer.ops.capabilities import splits_weights
+
 # Which axis of a weight is split. Queries, keys and values are split by heads, the inner layer by
 # its width: a device needs no other device inside a sub-layer, and its outputs are summed. Tokens
 # are split by the vocabulary.
@@ -63,13 +66,20 @@ def layout_map(
 
 
 def check_layouts(model: keras.Model) -> None:
-    """Raises an error if a pattern of the current `ModelParallel` fits no weight of the model.
+    """Raises an error if the current `ModelParallel` would not split what it says it splits.
 
-    Keras compares whole paths, and puts weights without a pattern on every device, silently.
+    Keras compares whole paths, and puts weights without a pattern on every device, silently. On
+    other backends than JAX it does so with all weights.
     """
     distribution = keras.distribution.distribution()
     if not isinstance(distribution, keras.distribution.ModelParallel):
         return
+    if not splits_weights():
+        raise ValueError(
+            "keras.distribution.ModelParallel splits weights on the jax backend only, and this is "
+            f"{backend.name()}: every device would hold the whole {model.name}. Set "
+            "KERAS_BACKEND=jax before Keras is imported."
+        )
     layouts = distribution._layout_map
     paths = [variable.path for variable in model.variables]
     for pattern in layouts:

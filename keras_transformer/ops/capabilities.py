@@ -25,6 +25,11 @@ def calls_at_once() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def splits_weights() -> bool:
+    """Whether `keras.distribution.ModelParallel` splits weights. Elsewhere Keras ignores it."""
+    return backend.name() == "jax"
+
+
 def used_missing_rows(found: object) -> bool:
     """Whether `found` was computed with ids or positions that an embedding does not have.
 
