@@ -27,6 +27,14 @@ BACKEND = keras.backend.backend()
 
 pytestmark = pytest.mark.skipif(BACKEND not in BACKENDS, reason=f"no table for {BACKEND}")
 every_model = pytest.mark.parametrize("name", NAMES)
+# For tests that take seconds per model: two in the fast tier.
+every_model_two_fast = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("transformer", "masked") else pytest.mark.slow)
+        for name in NAMES
+    ],
+)
 
 
 def output(model, name):
@@ -74,13 +82,7 @@ def test_a_pickled_model_keeps_its_class_and_weights(name):
 
 # Fails if: a signature has fixed lengths.
 @pytest.mark.filterwarnings("ignore:The `native_serialization` parameter")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name in ("transformer", "masked") else pytest.mark.slow)
-        for name in NAMES
-    ],
-)
+@every_model_two_fast
 def test_a_saved_model_serves_what_the_model_computes(name, tmp_path):
     import tensorflow as tf
 
@@ -100,7 +102,7 @@ def test_a_saved_model_serves_what_the_model_computes(name, tmp_path):
 
 # Fails if: a model forgets its dtype; weights are in half precision; validation is with the last
 # weights, or `fit` ends with them; on JAX the average is lost after `evaluate`.
-@every_model
+@every_model_two_fast
 def test_a_model_trains_compiled_in_half_precision_with_an_average(name):
     model, inputs = make(name, dtype="mixed_bfloat16"), MODELS[name][3]
     assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -306,7 +308,7 @@ def page():
     lines += [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
     lines += ["", "## Notes", ""]
     lines += [f"- `{service.code}`: {service.note}." for service in SERVICES if service.note]
-    lines += ["- `slow` tests, which `make test-all` runs, check some of the exports and `int4`."]
+    lines += ["- Exports, trainings and `int4` of some models are `slow` tests: `make test-all`."]
     return "\n".join(lines) + "\n"
 
 
