@@ -56,7 +56,7 @@ LENGTH = {"tiny": (100_000, 1250, 5), "base": (100_000, 1250, 5), "big": (300_00
 # Pieces, and every how many pairs one is read to find them: about 9 million lines for either pair.
 VOCABULARY = {"en-de": (37_000, 1), "en-fr": (32_000, 9)}
 MAX_LENGTH = 256  # tokens a side; the paper names no limit, tensor2tensor's was this one
-ROWS = 8  # the rows of a batch are a multiple of it, so 1, 2, 4 and 8 devices get equal batches
+ROWS = 8  # the rows of a batch are a multiple of it, so that 1, 2, 4 and 8 devices need no rows of zeros
 
 
 @program("translate_wmt14", INTERRUPTED)
@@ -104,7 +104,8 @@ def main():
         download(url, archives[url])
     valid, test = (wmt14_data.newstest(args.data, target, year) for year in (2013, 2014))
     compound_split_bleu(["a"], ["a"], target)
-    devices = share_batches()
+    # On TensorFlow one device, where batches may be accumulated instead.
+    devices, _ = kt.runs.share_batches(None if keras.backend.backend() == "jax" else 1)
 
     # The run directory: made, or resumed from its last checkpoint.
     sizes = {path.name: path.stat().st_size for path in archives.values()}
@@ -128,6 +129,7 @@ def main():
             seed=args.seed,
             accumulate=args.accumulate,
             rows_multiple=ROWS,
+            devices=devices,
         )
         print(f"{plan.summary()}, {devices} device(s)")
 
@@ -191,20 +193,6 @@ def main():
 def dropout(model, pair):
     """Returns the paper's rate: 0.1, or 0.3 for big (Table 3) unless it is French (sec. 6.1)."""
     return 0.3 if model == "big" and pair != "en-fr" else 0.1
-
-
-def share_batches():
-    """Lets all devices share each batch on JAX, each with all weights. Returns their number."""
-    if keras.backend.backend() != "jax":
-        return 1
-    import jax
-
-    devices = jax.devices()
-    if ROWS % len(devices):
-        raise ValueError(f"found {len(devices)} devices, expected 1, 2, 4 or 8: hide some from JAX")
-    if len(devices) > 1:
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
-    return len(devices)
 
 
 if __name__ == "__main__":

@@ -994,7 +994,7 @@ OPTIONS = {
     "train": "train-source train-target train-tsv valid-source valid-target valid-tsv hold-out "
     "source-column target-column max-length vocabulary-size vocabulary-type normalization "
     "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
-    "attention-dropout norm init-from init-weights lora-rank lora-targets run-dir updates "
+    "attention-dropout norm init-from init-weights lora-rank lora-targets run-dir updates devices "
     "tokens-per-batch accumulate shapes warmup-steps learning-rate label-smoothing clip-norm seed "
     "precision jit deterministic dry-run validate-every tokenize keep-checkpoints average "
     "stop-early patience checkpoint-on-signal log-every",

@@ -110,6 +110,32 @@ def test_a_plan_is_a_partition_within_the_budget(lengths, seed, mode, rows_multi
         assert plan.padding(epoch) == pytest.approx(1 - tokens / positions)
 
 
+# Fails if: the devices change which pairs sit together, their weights, or the order of updates.
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("devices", [3, 8])
+def test_devices_change_only_the_rows_of_zeros(mode, devices):
+    encoded = sentences(101)
+    one = data.BatchPlan(encoded, 128, seed=4, shapes=mode, accumulate=2)
+    many = data.BatchPlan(encoded, 128, seed=4, shapes=mode, accumulate=2, devices=devices)
+    assert many.updates_per_epoch == one.updates_per_epoch
+    passes = [epoch_batches(plan, 1) for plan in (one, many)]
+    passes.append(list(one.evaluation(encoded)))
+    passes.append(list(many.evaluation(encoded)))
+    for batches, shared in (passes[:2], passes[2:]):
+        for batch, parts in zip(batches, shared, strict=True):
+            batch, parts = (keras.tree.map_structure(np.asarray, each) for each in (batch, parts))
+            assert rows_of(batch) == rows_of(parts)
+            rows = [len(each[1]) for each in (batch, parts)]
+            assert rows[1] % devices == 0 and rows[0] <= rows[1] < rows[0] + devices
+            real = (parts[1] > 0).any(axis=1)
+            assert np.ptp([part.sum() for part in np.array_split(real, devices)]) <= 1
+    for batch, parts in zip(*passes[:2], strict=True):
+        totals = [np.sum(each[2], dtype="float64") for each in (batch, parts)]
+        assert totals[0] == pytest.approx(totals[1], rel=1e-6)
+    with pytest.raises(ValueError, match="devices are at least 1.*devices=0"):
+        data.BatchPlan(encoded, 128, devices=0)
+
+
 def plan_shapes(batches):
     return [(*inputs["source_ids"].shape, labels.shape[1]) for inputs, labels, _ in batches]
 

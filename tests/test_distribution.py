@@ -7,16 +7,20 @@ process of its own. The script trains on one device and on several virtual ones,
 import os
 import subprocess
 import sys
+import tempfile
 
 import keras
 import numpy as np
 import pytest
 from random_pairs import random_pairs
 
-from keras_transformer import data, models, testing
+import keras_transformer as kt
+from keras_transformer import cli, data, models, testing
+from keras_transformer.datasets import korean_english as corpus
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.metrics import NatsPerToken
 from keras_transformer.ops.crossentropy import token_nats
+from keras_transformer.ops.devices import share_batches
 from keras_transformer.optimizers import PaperAdam
 
 V, UPDATES = 23, 4
@@ -142,6 +146,40 @@ def certify_losses(strategy):
         )
 
 
+def command_trains(folder, devices):
+    """The command on one device, on all, and resumed on another number: the same curve."""
+
+    def run(name, updates, devices):
+        command = f"train --train-tsv {folder}/pairs.tsv --hold-out 20 --run-dir {folder}/{name}"
+        command += f" --updates {updates} --validate-every 2 --log-every 1 --devices {devices}"
+        command += " --num-layers 1 --d-model 16 --num-heads 2 --d-ff 16 --dropout 0"
+        command += " --attention-dropout 0 --tokens-per-batch 300 --bleu-every 1 --average 0"
+        command += " --warmup-steps 5"
+        assert cli.main(command.split()) == 0
+        keras.distribution.set_distribution(None)
+        log = kt.RunDirectory.open(f"{folder}/{name}").read_log()
+        return [
+            (record["event"], record["update"], record[key])
+            for record in log
+            for key in ("nats_per_token", "gradient_norm", "val_bleu", "val_nats_per_token")
+            if key in record
+        ]
+
+    pairs = corpus.generate(1, 200, 10)["train"]
+    with open(f"{folder}/pairs.tsv", "w", encoding="utf-8") as file:
+        file.writelines(f"{source}\t{target}\n" for source, target in pairs)
+    one, many = run("one", 4, 1), run("many", 4, "all")
+    run("changed", 2, devices)
+    changed = run("changed", 4, 1)
+    assert len(one) > 10
+    for other in (many, changed):
+        assert [each[:2] for each in other] == [each[:2] for each in one]
+        values = [[each[2] for each in curve] for curve in (other, one)]
+        np.testing.assert_allclose(*values, rtol=1e-4)
+    with pytest.raises(ValueError, match=f"{devices + 1} devices were asked for"):
+        share_batches(devices + 1)
+
+
 def on_tensorflow(devices):
     import tensorflow as tf
 
@@ -161,12 +199,16 @@ def on_tensorflow(devices):
         with strategy.scope():
             many = train(devices, tied)
         compare(one, many)
+    with tempfile.TemporaryDirectory() as folder:
+        command_trains(folder, devices)
 
 
 def on_jax(devices):
     import jax
 
     assert len(jax.devices()) == devices
+    with tempfile.TemporaryDirectory() as folder:
+        command_trains(folder, devices)
     one, losses = [train(devices, tied) for tied in (False, True)], losses_without_weights()
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=jax.devices()))
     for tied in (False, True):

@@ -58,6 +58,8 @@ class BatchPlan:
         accumulate: Micro-batches per update: the optimizer's `gradient_accumulation_steps`.
         rows_multiple: B is a multiple of it, for replicas. Rows of zeros fill up a batch, so that
             the real rows of `rows_multiple` equal contiguous parts differ by at most one.
+        devices: B is a multiple of it too, by further rows of zeros beyond the budget. So the pairs
+            of every update, and what is learned from them, are those of one device.
         sampling: `SubwordSampling` of the same corpus, for another segmentation in each epoch.
             Lengths then differ between epochs. About one batch in a hundred is halved, so that all
             epochs have the same number of batches.
@@ -84,20 +86,22 @@ class BatchPlan:
         shapes: str = "auto",
         accumulate: int = 1,
         rows_multiple: int = 1,
+        devices: int = 1,
         sampling: SubwordSampling | None = None,
     ) -> None:
         if shapes not in ("auto", "dynamic", "static"):
             raise ValueError(f'shapes is "auto", "dynamic" or "static", got {shapes!r}.')
-        if accumulate < 1 or rows_multiple < 1 or seed < 0:
+        if min(accumulate, rows_multiple, devices) < 1 or seed < 0:
             raise ValueError(
-                "accumulate and rows_multiple are at least 1 and seed is at least 0, got "
-                f"{accumulate=}, {rows_multiple=}, {seed=}."
+                "accumulate, rows_multiple and devices are at least 1 and seed is at least 0, got "
+                f"{accumulate=}, {rows_multiple=}, {devices=}, {seed=}."
             )
         self.encoded = encoded
         self.tokens_per_batch = tokens_per_batch
         self.seed = seed
         self.accumulate = accumulate
         self.rows_multiple = rows_multiple
+        self.devices = devices
         self.static = shapes == "static" or (shapes == "auto" and compiles_each_shape())
         self._sampling = sampling
 
@@ -203,7 +207,7 @@ class BatchPlan:
     def _lay_out(self, encoded):
         fitting = self.tokens_per_batch // self._bounds
         rows = fitting - fitting % self.rows_multiple
-        return Layout(encoded, self._bounds, rows, self.static, self.rows_multiple)
+        return Layout(encoded, self._bounds, rows, self.static, self.rows_multiple, self.devices)
 
     def _shuffled(self, epoch):
         encoded, layout = self.encoded, self._layout

@@ -183,7 +183,7 @@ class LabelledPlan(BatchPlan):
 
     Args:
         encoded: `EncodedTexts` with labels.
-        tokens_per_batch, seed, shapes, accumulate, rows_multiple: See `BatchPlan`.
+        tokens_per_batch, seed, shapes, accumulate, rows_multiple, devices: See `BatchPlan`.
 
     Raises:
         ValueError: If there are no labels, or an argument is out of its range.

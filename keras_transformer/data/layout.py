@@ -58,7 +58,8 @@ class Layout:
 
     Bucket k holds pairs of up to `bounds[k]` tokens per side, and a batch that begins there has
     `rows[k]` rows. `static` batches are padded to their bound and to full rows, others to their
-    longest pair and to a multiple of `rows_multiple`.
+    longest pair and to a multiple of `rows_multiple`. Both get further rows of zeros until
+    `devices` divides them: which pairs sit together does not depend on the devices.
     """
 
     def __init__(
@@ -68,11 +69,12 @@ class Layout:
         rows: np.ndarray,
         static: bool,
         rows_multiple: int,
+        devices: int = 1,
     ) -> None:
         self.source_lengths = encoded.source_lengths + 1  # source + end
         self.target_lengths = encoded.target_lengths + 1  # start + target, or target + end
         self._bounds, self._rows = bounds, rows
-        self._static, self._rows_multiple = static, rows_multiple
+        self._static, self._rows_multiple, self._devices = static, rows_multiple, devices
         longer = np.maximum(self.source_lengths, self.target_lengths)
         self._bucket = np.searchsorted(bounds, longer)
         by_length = -np.sort(-self._bucket)
@@ -117,8 +119,9 @@ class Layout:
         members = order[start : start + size]
         if self._static:
             bucket = self._batch_bucket[position]
-            return members, (self._rows[bucket], self._bounds[bucket], self._bounds[bucket])
-        rows = -(-size // self._rows_multiple) * self._rows_multiple
+            rows, bound = self._filled_up(self._rows[bucket]), self._bounds[bucket]
+            return members, (rows, bound, bound)
+        rows = self._filled_up(size)
         source, target = self.source_lengths[members], self.target_lengths[members]
         return members, (rows, source.max(), target.max())
 
@@ -126,8 +129,15 @@ class Layout:
         """Returns integers [batches, 3]: (B, S, T) of every batch of the epoch."""
         if self._static:
             bound = self._bounds[self._batch_bucket]
-            return np.stack([self._rows[self._batch_bucket], bound, bound], axis=1)
-        rows = -(-self._sizes // self._rows_multiple) * self._rows_multiple
+            rows = self._filled_up(self._rows[self._batch_bucket])
+            return np.stack([rows, bound, bound], axis=1)
+        rows = self._filled_up(self._sizes)
         source = np.maximum.reduceat(self.source_lengths[order], self._starts)
         target = np.maximum.reduceat(self.target_lengths[order], self._starts)
         return np.stack([rows, source, target], axis=1)
+
+    def _filled_up(self, rows):
+        """The rows of a batch, with the rows of zeros that fill it up."""
+        for multiple in (self._rows_multiple, self._devices):
+            rows = -(-rows // multiple) * multiple
+        return rows

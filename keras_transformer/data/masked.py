@@ -83,7 +83,7 @@ class MaskedPlan(BatchPlan):
         encoded: `EncodedTexts`; texts without an ordinary token are left out.
         tokenizer: Their tokenizer, with a mask: `train_tokenizer(..., mask=True)`.
         share: The share of tokens that are predicted.
-        tokens_per_batch, seed, shapes, accumulate, rows_multiple: See `BatchPlan`.
+        tokens_per_batch, seed, shapes, accumulate, rows_multiple, devices: See `BatchPlan`.
 
     Raises:
         ValueError: If the vocabulary has no mask, no text has a token, or an argument is out of

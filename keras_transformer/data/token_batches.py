@@ -29,7 +29,7 @@ def token_batches(
         tokens_per_batch: See `BatchPlan`.
         subword_sampling: The `alpha` of a `SubwordSampling`, for example 0.1; None for none.
         meter: See `BatchPlan.dataset`.
-        **plan: `seed`, `shapes`, `accumulate` and `rows_multiple` of `BatchPlan`.
+        **plan: `seed`, `shapes`, `accumulate`, `rows_multiple` and `devices` of `BatchPlan`.
 
     Example:
 

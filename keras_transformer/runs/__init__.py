@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_transformer.ops.devices import share_batches
     from keras_transformer.runs.fit import translation_score
     from keras_transformer.runs.importing import import_model
     from keras_transformer.runs.loading import load_translator
@@ -34,6 +35,7 @@ __all__ = [
     "load_translator",
     "quantize",
     "set_precision",
+    "share_batches",
     "train",
     "translation_score",
     "write_run",
@@ -47,6 +49,7 @@ _HOMES = {
     "load_translator": "loading",
     "quantize": "writing",
     "set_precision": "prepare",
+    "share_batches": "prepare",
     "train": "training",
     "translation_score": "fit",
     "write_run": "writing",

@@ -60,6 +60,11 @@ class Number:
         return " ".join([kind, ", ".join(limits)]).strip()
 
 
+def device_count(value: Any) -> str:
+    """ "all", or a whole number above 0."""
+    return value if value == "all" else str(positive(value))
+
+
 LARGEST = 2**31 - 1  # that every backend counts to
 positive = Number(int, above=0, most=LARGEST)
 count = Number(int, least=0, most=LARGEST)

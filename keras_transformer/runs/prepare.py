@@ -8,7 +8,9 @@ import keras
 import numpy as np
 
 from keras_transformer import data, evaluation, losses, metrics, models, text
+from keras_transformer.ops import backend
 from keras_transformer.ops.capabilities import make_deterministic
+from keras_transformer.ops.devices import share_batches
 from keras_transformer.optimizers import LossScale, PaperAdam
 from keras_transformer.optimizers.schedules import PaperSchedule
 from keras_transformer.progress import say
@@ -143,12 +145,15 @@ def prepare(
         sampling = data.SubwordSampling(
             train_ids, tokenizer, target_tokenizer, alpha=settings.subword_sampling
         )
+    wanted = None if settings.devices == "all" else int(settings.devices)
+    devices, scope = share_batches(wanted, settings.accumulate)
     plan = data.BatchPlan(
         train_ids,
         settings.tokens_per_batch,
         seed=settings.seed,
         shapes=shapes,
         accumulate=settings.accumulate,
+        devices=devices,
         sampling=sampling,
     )
     per_pass = min(max(round(plan.updates_per_epoch), 100), 1000)
@@ -159,11 +164,12 @@ def prepare(
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
         make_deterministic()
-    if initial is None:
-        model = build_model(settings, tokenizer, target_tokenizer)
-    else:
-        model = initial.model(settings)
-    compile_model(model, settings)
+    with scope:
+        if initial is None:
+            model = build_model(settings, tokenizer, target_tokenizer)
+        else:
+            model = initial.model(settings)
+        compile_model(model, settings, devices)
     return Prepared(
         tokenizer,
         target_tokenizer,
@@ -227,7 +233,7 @@ def build_model(
     return models.Transformer.from_preset(settings.preset, tokenizer.vocabulary_size, **overrides)
 
 
-def compile_model(model: keras.Model, settings: TrainSettings) -> None:
+def compile_model(model: keras.Model, settings: TrainSettings, devices: int = 1) -> None:
     warmup, peak = settings.warmup_steps, settings.learning_rate
     assert warmup is not None  # derived by now
     d_model = model.target_embedding.d_model
@@ -246,5 +252,7 @@ def compile_model(model: keras.Model, settings: TrainSettings) -> None:
         optimizer=optimizer,
         loss=losses.SmoothedCrossentropy(settings.label_smoothing),
         weighted_metrics=[metrics.NatsPerToken(), metrics.TokenAccuracy()],
-        jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit],
+        jit_compile={"auto": "auto", "on": True, "off": False}[
+            "off" if devices > 1 and backend.name() == "tensorflow" else settings.jit
+        ],
     )

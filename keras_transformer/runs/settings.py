@@ -7,6 +7,7 @@ from typing import Any
 from keras_transformer.runs.options import (
     Option,
     count,
+    device_count,
     group,
     positive,
     random_seed,
@@ -138,6 +139,14 @@ class TrainSettings:
     )
     accumulate: int = training(
         "batches per update, added up as one big batch", 1, positive, hparam=True
+    )
+    devices: str = training(
+        "how many share each batch, or all that the backend sees; what is learned does not depend "
+        "on it",
+        "all",
+        device_count,
+        metavar="N",
+        changeable=True,
     )
     shapes: str = training(
         "static: at most 16 batch shapes, for XLA; auto: static where the step is compiled",
