@@ -56,7 +56,7 @@ LENGTH = {"tiny": (100_000, 1250, 5), "base": (100_000, 1250, 5), "big": (300_00
 # Pieces, and every how many pairs one is read to find them: about 9 million lines for either pair.
 VOCABULARY = {"en-de": (37_000, 1), "en-fr": (32_000, 9)}
 MAX_LENGTH = 256  # tokens a side; the paper names no limit, tensor2tensor's was this one
-ROWS = 8  # the rows of a batch are a multiple of it, so that 1, 2, 4 and 8 devices need no rows of zeros
+ROWS = 8  # the rows of a batch are a multiple of it: 1, 2, 4 and 8 devices need no more
 
 
 @program("translate_wmt14", INTERRUPTED)

@@ -180,13 +180,19 @@ def command_trains(folder, devices):
         share_batches(devices + 1)
 
 
-def on_tensorflow(devices):
+def make_cpus(devices):
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     virtual = [tf.config.LogicalDeviceConfiguration()] * devices
     tf.config.set_logical_device_configuration(cpu, virtual)
     tf.config.set_visible_devices(cpu)
+
+
+def on_tensorflow(devices):
+    import tensorflow as tf
+
+    make_cpus(devices)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
     assert strategy.num_replicas_in_sync == devices
     one = losses_without_weights()
@@ -199,16 +205,12 @@ def on_tensorflow(devices):
         with strategy.scope():
             many = train(devices, tied)
         compare(one, many)
-    with tempfile.TemporaryDirectory() as folder:
-        command_trains(folder, devices)
 
 
 def on_jax(devices):
     import jax
 
     assert len(jax.devices()) == devices
-    with tempfile.TemporaryDirectory() as folder:
-        command_trains(folder, devices)
     one, losses = [train(devices, tied) for tied in (False, True)], losses_without_weights()
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=jax.devices()))
     for tied in (False, True):
@@ -220,15 +222,23 @@ def on_jax(devices):
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="Keras trains on one device with torch"
 )
-def test_several_devices_train_as_one():
+@pytest.mark.parametrize("what", ["model", "command"])
+def test_several_devices_train_as_one(what):
     devices = {"tensorflow": 2, "jax": 3}[keras.backend.backend()]
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    command = [sys.executable, __file__, str(devices)]
+    command = [sys.executable, __file__, str(devices), what]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 if __name__ == "__main__":
-    {"tensorflow": on_tensorflow, "jax": on_jax}[keras.backend.backend()](int(sys.argv[1]))
+    backend, devices = keras.backend.backend(), int(sys.argv[1])
+    if sys.argv[2] == "command":
+        if backend == "tensorflow":
+            make_cpus(devices)
+        with tempfile.TemporaryDirectory() as folder:
+            command_trains(folder, devices)
+    else:
+        {"tensorflow": on_tensorflow, "jax": on_jax}[backend](devices)

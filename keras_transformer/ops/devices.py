@@ -1,6 +1,7 @@
 """Several devices that share each batch, every one with all weights."""
 
 import contextlib
+import functools
 from typing import Any
 
 import keras
@@ -61,9 +62,15 @@ def share_batches(
             parallel = keras.distribution.DataParallel(devices=devices[:count])
             keras.distribution.set_distribution(parallel)
         return count, contextlib.nullcontext()
+    return count, _strategy(tuple(devices[:count])).scope()
+
+
+@functools.cache
+def _strategy(devices: tuple[str, ...]) -> Any:
+    """One strategy for the process: the collective operations of a second one fail."""
     import tensorflow as tf
 
-    return count, tf.distribute.MirroredStrategy(devices[:count]).scope()
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _visible() -> list[Any]:
