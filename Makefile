@@ -24,7 +24,7 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format docs pictures notebook clean
+.PHONY: help setup demo test test-all campaign lint format docs pictures notebook clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -72,6 +72,11 @@ test-all: lint  ## everything, slow tests included, on every installed backend
 			echo "== backend $$backend is not installed and is skipped"; \
 		fi; \
 	done
+
+MINUTES ?= 30
+
+campaign: setup  ## kills trainings and damages files of runs for MINUTES (30), and counts failures
+	cd tests && PYTHONPATH=. ../$(RUN) -m campaign --minutes $(MINUTES)
 
 lint: setup  ## ruff check, ruff format --check and mypy
 	$(RUN) -m ruff check .

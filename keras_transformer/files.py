@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -76,6 +77,16 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def remove_left_overs(folder: str | os.PathLike) -> None:
+    """Removes what `replacing` left in a folder, at any depth, in processes that were killed.
+
+    Call it where no other process writes there.
+    """
+    for path in Path(folder).rglob("*.tmp"):
+        if re.search(r"\.\d+\.tmp$", path.name) and path.is_file():
+            path.unlink()
 
 
 def write_new_file(path: str | os.PathLike, text: str) -> None:

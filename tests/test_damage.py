@@ -14,6 +14,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from mutations import mutations
 from noisy_line import Lines, build
 from older_runs import forget_checksums
 
@@ -44,22 +45,6 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
-
-
-def mutations(data, count, seed=5):
-    """Yields copies of bytes with a flipped bit, a cut, a doubled part, or zeros."""
-    rng = np.random.default_rng(seed)
-    for number in range(count):
-        place, length = rng.integers(len(data)), int(rng.integers(1, 40))
-        if number % 8 < 5:
-            flipped = bytes([data[place] ^ (1 << rng.integers(8))])
-            yield data[:place] + flipped + data[place + 1 :]
-        elif number % 8 == 5:
-            yield data[:place]
-        elif number % 8 == 6:
-            yield data[:place] + data[place : place + length] + data[place:]
-        else:
-            yield data[:place] + bytes(length) + data[place + length :]
 
 
 # --- a run
@@ -171,9 +156,11 @@ def test_killed_before_pruning_a_run_ends_as_if_never_stopped(tmp_path, monkeypa
             train(tmp_path / "killed", keep_checkpoints=2)
     left_over = tmp_path / "killed" / "checkpoints" / ".tmp-removed-update-00000001"
     left_over.mkdir()
+    (tmp_path / "killed" / "settings.json.77.tmp").write_text("{")
     again = train(tmp_path / "killed", keep_checkpoints=2)
     names = [sorted(p.name for p in (path / "checkpoints").iterdir()) for path in (whole, again)]
     assert names[0] == names[1] == ["update-00000003", "update-00000004"]
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
     averages = [read_arrays(path / "averaged.npz") for path in (whole, again)]
     for (_, one), (_, other) in zip(*averages, strict=True):
         np.testing.assert_array_equal(one, other)

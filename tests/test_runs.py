@@ -123,13 +123,22 @@ class Signal(keras.callbacks.Callback):
         self.left -= 1
 
 
+@pytest.fixture
+def default_signals():
+    """The signals as a shell sets them; under nohup SIGHUP is ignored, and stays so."""
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
 # Fails if: the rest of a validation's updates is trained on other data, or again; what was saved
 # between counts as a checkpoint; the process ends within an accumulated update.
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_signal_loses_no_update(tmp_path, capsys, accumulate):
+def test_a_signal_loses_no_update(tmp_path, capsys, accumulate, default_signals):
     options = {"accumulate": accumulate, "validate_every": 4, "average": 3, "validation": None}
     whole, _ = train(tmp_path / "whole", 12, **options)
-    path, before = tmp_path / "stopped", signal.getsignal(signal.SIGTERM)
+    path = tmp_path / "stopped"
     for number, updates, saved in ((signal.SIGTERM, 6, 6), (signal.SIGHUP, 1, 7)):
         with pytest.raises(SystemExit) as ended:
             batch = updates * accumulate - (accumulate - 1)  # within an update, if it has several
@@ -138,7 +147,7 @@ def test_a_signal_loses_no_update(tmp_path, capsys, accumulate):
         assert f"{number.name}: saved update {saved}; the same" in capsys.readouterr().err
         run = kt.RunDirectory.open(path)
         assert run.newest().update == saved and run.latest_checkpoint().update == 4
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     weights, state = train(path, 12, **options)
     assert "resuming at update 7" in capsys.readouterr().err and state["update"] == 12
     for one, other in zip(whole, weights, strict=True):

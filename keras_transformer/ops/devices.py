@@ -35,11 +35,11 @@ def share_batches(
     Example:
 
     ```python
-    count, scope = share_batches()
+    count, scope = kt.runs.share_batches()
     plan = kt.data.BatchPlan(encoded, 4096, devices=count)
     with scope:
-        model = kt.models.Transformer.from_preset("base", 32_000)
-        model.compile(...)
+        model = kt.models.Transformer.from_preset("tiny", 8_000)
+        model.compile(kt.optimizers.PaperAdam(128), kt.losses.SmoothedCrossentropy(0.1))
     ```
     """
     devices = _visible()

@@ -120,8 +120,8 @@ def fit(
         score.samples = _sample_writer(run, board)
     own = [each for each in callbacks if each not in (board, stop)]
 
-    def train(update, updates, epochs, signals):
-        """Trains in epochs of so many updates, from this one on, until so many epochs are done."""
+    def train(update, updates, signals, *more):
+        """Trains from this update on, with a validation after each `updates`."""
 
         def between(update):
             if signals:
@@ -133,7 +133,7 @@ def fit(
         model.fit(
             plan.dataset(update, meter),
             validation_data=validation,
-            epochs=epochs,
+            epochs=validations,
             initial_epoch=update // validate_every,
             steps_per_epoch=updates * batches_per_update(model.optimizer),
             shuffle=False,
@@ -147,16 +147,21 @@ def fit(
                 board,
                 *([stop] if stop is not None else []),
                 kt_callbacks.Checkpoints(save, update, between),
+                *more,
             ],
         )
+
+    def end_after_validation(*_):
+        model.stop_training = True
 
     with signals_noted(checkpoint_on_signal) as signals:
         if update % validate_every:  # a signal ended it between two validations
             rest = validate_every - update % validate_every
-            train(update, rest, update // validate_every + 1, signals)
+            once = keras.callbacks.LambdaCallback(on_epoch_end=end_after_validation)
+            train(update, rest, signals, once)
             update += rest
         if update < validations * validate_every and not (stop is not None and stop.finished):
-            train(update, validate_every, validations, signals)
+            train(update, validate_every, signals)
     _average_late(run, model, validation, average)
     return state
 

@@ -107,6 +107,7 @@ class RunDirectory:
         if others or earlier is None:
             files.write_json(path / "settings.json", settings)
         checkpoints.remove_left_overs(path / "checkpoints")
+        files.remove_left_overs(path)
         versions = path / "versions.json"
         starts = files.read_json(versions, list) if versions.exists() else []
         files.write_json(versions, [*starts, environment() | {"changed_settings": changed}])

@@ -6,8 +6,9 @@ an `AssertionError` that says what broke, where it broke first, and what usually
 ```python
 ids = kt.testing.random_inputs(vocabulary_size=100)
 kt.testing.assert_causal(model, ids, training=True)
-kt.testing.certify(model, vocabulary_size=100)  # all of them
 ```
+
+`certify` runs all that apply to a model.
 """
 
 from keras_transformer.testing.certificate import certify, random_inputs
