@@ -69,7 +69,7 @@ def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) 
 def complete(folders: Iterable[Path], contents: bool = True) -> Iterator[Checkpoint]:
     """Yields the complete checkpoints among `folders`; names the damaged ones on stderr.
 
-    With `contents=False` it compares only the sizes, not the SHA-256.
+    With `contents=False` it compares only the sizes, no SHA-256.
 
     Raises:
         ValueError: If a complete checkpoint belongs to another run.
@@ -87,12 +87,13 @@ def complete(folders: Iterable[Path], contents: bool = True) -> Iterator[Checkpo
         except (OSError, ValueError, KeyError, TypeError) as error:
             progress.say(f"warning: skipping damaged checkpoint {folder}: {error}")
         else:
-            identity.check(folder.parent.parent, record.get("run", {}), folder)
+            if contents:
+                identity.check(folder.parent.parent, record.get("run", {}), folder)
             yield Checkpoint(folder, record["update"], record["state"])
 
 
 def _read_state(folder):
-    """The record that `save_checkpoint` wrote. Before version 0.2 it had no SHA-256 of its own."""
+    """The record that `save_checkpoint` wrote. In version 0.1.0 it had no SHA-256 of its own."""
     record = read_json(folder / "state.json", dict)
     if "run" in record and record.pop("sha256", None) != _sha256_of(record):
         raise ValueError("state.json has the wrong SHA-256")
