@@ -19,6 +19,7 @@ fixture should return a path to load from.
 
 import gc
 import os
+import types
 from pathlib import Path
 
 import hypothesis
@@ -67,8 +68,10 @@ def pytest_collection_finish(session):
     # The garbage collector need not read what the libraries hold: 4 % of the processor time.
     gc.freeze()
     # Keras asks for a whole collection whenever a layer loses an attribute: 0.6 s for each matrix
-    # that is quantised. Python still collects by itself.
-    gc.collect = lambda *_: 0
+    # that is quantised.
+    from keras.src.layers import layer
+
+    layer.gc = types.SimpleNamespace(collect=lambda: 0)
 
 
 @pytest.fixture(autouse=True)
