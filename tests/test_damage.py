@@ -68,7 +68,7 @@ def test_a_damaged_state_is_never_a_checkpoint(run, capsys):
     assert not list(complete([folder]))
 
 
-# Fails if: the name of a file in state.json is opened as it stands.
+# Fails if: a file is opened because state.json names it.
 def test_a_state_names_no_other_file(run, tmp_path):
     folder = run / "checkpoints" / "update-00000004"
     os.mkfifo(tmp_path / "pipe")
@@ -301,7 +301,7 @@ def test_what_training_saw_is_only_for_warnings(name, tmp_path, capsys):
 # --- the terminal
 
 
-# Fails if: a sentence, a file name or the name of an array is printed as it stands.
+# Fails if: control characters of a sentence, a file name or an array reach the terminal.
 def test_a_terminal_obeys_nobody_else(capsys):
     progress.say("never seen: \x1b]0;title\x07 나는\tz\n\x9b2J")
     assert capsys.readouterr().err == "never seen: \\x1b]0;title\\x07 나는\tz\n\\x9b2J\n"

@@ -163,6 +163,19 @@ def test_a_signal_loses_no_update(tmp_path, capsys, accumulate, default_signals)
             np.testing.assert_array_equal(one, other)
 
 
+# Fails if: a signal is forgotten that comes when no update is left, in the last validation.
+def test_a_signal_after_the_last_update_ends_it_too(tmp_path, capsys, default_signals):
+    late = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    options = {"validate_every": 4, "average": 2, "validation": None}
+    with pytest.raises(SystemExit) as ended:
+        train(tmp_path, 4, **options, callbacks=[late])
+    assert ended.value.code == 143 and "saved update 4;" in capsys.readouterr().err
+    _, state = train(tmp_path, 4, **options)
+    assert state["update"] == 4 and "trained already" in capsys.readouterr().err
+
+
 def test_signals_do_what_they_did_unless_asked(tmp_path):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))

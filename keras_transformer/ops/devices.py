@@ -48,13 +48,13 @@ def share_batches(
             f"{wanted} devices were asked for, {backend.name()} sees {len(devices)}: "
             f"{', '.join(map(str, devices))}. Ask for fewer."
         )
-    alone = accumulate > 1 and backend.name() == "tensorflow"
-    if alone and wanted is not None and wanted > 1:
+    only_one = accumulate > 1 and backend.name() == "tensorflow"
+    if only_one and wanted is not None and wanted > 1:
         raise ValueError(
             f"On tensorflow {accumulate} batches per update are accumulated on one device, got "
             f"{wanted} devices. Leave one of them out, or set KERAS_BACKEND=jax."
         )
-    count = (1 if alone else len(devices)) if wanted is None else wanted
+    count = (1 if only_one else len(devices)) if wanted is None else wanted
     if count == 1:
         return 1, contextlib.nullcontext()
     if backend.name() == "jax":

@@ -60,7 +60,7 @@ def build(record: dict[str, Any], weights: Any) -> keras.Model:
         model = keras.saving.deserialize_keras_object(plain, safe_mode=True)
         if adapters:
             lora.enable(model, **adapters)
-    except Exception as error:  # whatever the constructors of layers say to wrong arguments
+    except Exception as error:  # constructors of layers raise many kinds for wrong arguments
         raise ValueError(
             f"model.json describes no model that can be built ({error}): restore a copy of it."
         ) from error

@@ -120,6 +120,10 @@ def fit(
         score.samples = _sample_writer(run, board)
     own = [each for each in callbacks if each not in (board, stop)]
 
+    def end(signal):
+        say(f"{signal.name}: saved update {state['update']:,}; the same command continues there")
+        raise SystemExit(128 + signal)
+
     def train(update, updates, signals, *more):
         """Trains from this update on, with a validation after each `updates`."""
 
@@ -127,8 +131,7 @@ def fit(
             if signals:
                 note(update)
                 run.save_between(model, update, state)
-                say(f"{signals[0].name}: saved update {update:,}; the same command continues there")
-                raise SystemExit(128 + signals[0])
+                end(signals[0])
 
         model.fit(
             plan.dataset(update, meter),
@@ -162,6 +165,8 @@ def fit(
             update += rest
         if update < validations * validate_every and not (stop is not None and stop.finished):
             train(update, validate_every, signals)
+        if signals:  # after the last update
+            end(signals[0])
     _average_late(run, model, validation, average)
     return state
 

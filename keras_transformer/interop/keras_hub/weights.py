@@ -13,7 +13,7 @@ class Weights:
 
     Args:
         backbone: The backbone.
-        names: Regular expressions in our paths -> what stands there in theirs, in this order.
+        names: Replacements that make their path of ours, in this order: {regular expression: text}.
     """
 
     def __init__(self, backbone: keras.Model, names: Mapping[str, str]) -> None:
