@@ -1,12 +1,14 @@
 """Files and folders that are written whole or not at all, and JSON."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 from collections.abc import Container, Iterable, Iterator
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+_MAPPED = 1 << 20  # bytes of an array from which on `map_npz` leaves it in the file
 
 
 def refuse_existing(path: str | os.PathLike) -> None:
@@ -129,6 +133,11 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, default=plain, ensure_ascii=False, indent=indent)
 
 
+def json_sha256(value: Any) -> str:
+    """Returns the SHA-256 of a value as `to_json` writes it."""
+    return hashlib.sha256(to_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def read_json(path: str | os.PathLike, kind: type = object) -> Any:
     """Reads a JSON file whose value is of this kind, such as `dict`.
 
@@ -164,6 +173,19 @@ def read_npz(path: str | os.PathLike, keys: Container[str] | None = None) -> dic
         }
 
 
+def map_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """As `read_npz`, but large arrays stay in the file, which is read where they are used.
+
+    All bytes are read once, and compared with their checksums.
+    """
+    with _npz(path) as archive:
+        arrays = {}
+        for name, entry in _entries(archive).items():
+            large = entry.file_size >= _MAPPED
+            arrays[name] = (_map_array if large else _read_array)(archive, entry)
+        return arrays
+
+
 def npz_keys(path: str | os.PathLike) -> list[str]:
     """The names of the arrays of an `.npz` file; raises as `read_npz` does."""
     with _npz(path) as archive:
@@ -192,17 +214,37 @@ def _entries(archive):
 
 def _read_array(archive, entry):
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read_header(file)
-        needed = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or needed != entry.file_size - file.tell():
-            raise ValueError(f"{entry.filename} has the wrong size")
+        _read_header(file, entry)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _map_array(archive, entry):
+    with archive.open(entry) as file:
+        shape, fortran, dtype = _read_header(file, entry)
+        if dtype.hasobject:
+            raise ValueError(f"{entry.filename} is no plain array")
+        header = file.tell()
+        while file.read(1 << 20):  # up to the end, where zipfile compares the checksum
+            pass
+    archive.fp.seek(entry.header_offset + 26)
+    names = sum(struct.unpack("<HH", archive.fp.read(4)))
+    begin = entry.header_offset + 30 + names + header
+    order = "F" if fortran else "C"
+    return np.memmap(archive.fp, dtype, "r", begin, shape, order).view(np.ndarray)
+
+
+def _read_header(file, entry):
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, fortran, dtype = read_header(file)
+    needed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or needed != entry.file_size - file.tell():
+        raise ValueError(f"{entry.filename} has the wrong size")
+    return shape, fortran, dtype
 
 
 def refuse_links(folder: str | os.PathLike) -> None:

@@ -167,18 +167,28 @@ def test_a_pre_norm_model_is_pegasus():
 
 
 @pytest.mark.slow
-def test_the_input_pipeline_is_measured(tmp_path):
-    tsv = tmp_path / "pairs.tsv"
-    tsv.write_text("".join(f"word{i % 17} and {i}\t{i} und wort{i % 13}\n" for i in range(600)))
+def test_the_costs_of_large_text_are_measured(tmp_path):
     output = tmp_path / "report.json"
-    command = [sys.executable, str(FOLDER / "input_pipeline.py"), "--tsv", str(tsv), "--steps", "3"]
-    command += ["--vocabulary-size", "300", "--tokens-per-batch", "256", "--output", str(output)]
+    command = [sys.executable, str(FOLDER / "scale.py"), "--pairs", "9000", "30000"]
+    command += [
+        "--updates",
+        "3",
+        "--steps",
+        "2",
+        "--folder",
+        str(tmp_path),
+        "--output",
+        str(output),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    report = json.loads(output.read_text())
-    assert "read 600 pairs" in done.stdout and 0 < report["waiting_share"] < 1
-    peaks = [stage["mebibytes"] for stage in report["stages"]]
-    assert peaks == sorted(peaks) and report["ready_seconds"] > 0
+    one, other = json.loads(output.read_text())["results"]
+    assert other["bytes"] > 3 * one["bytes"]
+    for found in (one, other):
+        assert found["first start"]["seconds"] > found["restart"]["seconds"] > 0
+        assert 0 < found["restart"]["waiting_share"] < 1
+    assert "1,000,000,000 pairs: about" in done.stdout and "cores" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 @pytest.mark.slow

@@ -28,12 +28,13 @@ from keras_transformer import cli, data
 from keras_transformer.cli import evaluate as evaluate_verb
 from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
+from keras_transformer.data.survey import survey
 from keras_transformer.decoding.translator import Hypothesis
-from keras_transformer.runs import TrainSettings, derivation, load_translator, training
-from keras_transformer.runs import prepare as preparation
+from keras_transformer.runs import TrainSettings, derivation, load_translator, reading, training
 from keras_transformer.runs.checkpoints import read_arrays, read_note
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer
+from keras_transformer.text.seen import SeenText
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -318,16 +319,21 @@ def test_what_is_left_out_is_derived_from_the_text_and_printed(
     assert (settings["updates"], settings["warmup_steps"]) == (50, 10)
 
 
+def text_of(pairs):
+    corpus = data.open_corpus(pairs)
+    return reading.Text(corpus, [], survey(pairs), SeenText(), "", None)
+
+
 def test_derived_values_follow_from_the_size_of_the_text_within_bounds(monkeypatch):
     monkeypatch.setattr(derivation, "SAMPLE", 2)  # counts the characters of few pairs
     # 260 special ids and bytes, 2 characters, and twice the root of 200 or 20,000 characters.
-    assert derivation.vocabulary_size([("a" * 50, "b" * 50)] * 2, "bpe") == 300
-    assert derivation.vocabulary_size([("a" * 50, "b" * 50)] * 200, "bpe") == 600
-    assert derivation.vocabulary_size([("a" * 10**5, "b" * 10**5)] * 2000, "bpe") == 32_000
-    assert derivation.vocabulary_size([("a", "b")], "word") == 10_000
+    assert derivation.vocabulary_size(text_of([("a" * 50, "b" * 50)] * 2), "bpe") == 300
+    assert derivation.vocabulary_size(text_of([("a" * 50, "b" * 50)] * 200), "bpe") == 600
+    assert derivation.vocabulary_size(text_of([("a" * 10**5, "b" * 10**5)] * 2000), "bpe") == 32_000
+    assert derivation.vocabulary_size(text_of([("a", "b")]), "word") == 10_000
     # 100 passes of 8 updates, and the two bounds.
     assert [derivation.updates_for(n) for n in (8, 0.01, 500)] == [800, 300, 10_000]
-    pairs = [("a b c", "d" * 29), ("a", "d")]
+    pairs = text_of([("a b c", "d" * 29), ("a", "d")])
     counted = [derivation.tokens_of_longer_side(pairs, kind) for kind in ("bpe", "word", "char")]
     assert counted == [12, 6, 32]
     # Two tokens are as frequent as the end, so the entropy is ln 3.
@@ -394,14 +400,15 @@ def test_what_is_held_out_is_not_trained_on(tmp_path, monkeypatch, capsys):
     tokenizer = Tokenizer.load(path / "tokenizer.model")
     settings = json.loads((path / "settings.json").read_text())
     options = {name: settings[name] for name in settings.keys() & OPTIONS_OF_TRAIN}
-    read = preparation.read_text(TrainSettings(**options))
+    read = reading.read_text(TrainSettings(**options))
+    train = list(read.train)
     assert held_out == read.valid and len(held_out) == 10
     assert len({source for source, _ in held_out}) == 5
-    assert sorted(read.train + read.valid) == sorted(pairs)
-    assert not {source for source, _ in read.train} & {source for source, _ in held_out}
+    assert sorted(train + read.valid) == sorted(pairs)
+    assert not {source for source, _ in train} & {source for source, _ in held_out}
     with np.load(path / "ids" / "train.npz", allow_pickle=False) as ids:
         encoded = tokenizer.decode(np.split(ids["source_ids"], ids["source_offsets"][1:-1]))
-    assert sorted(encoded) == sorted(source for source, _ in read.train)
+    assert sorted(encoded) == sorted(source for source, _ in train)
 
 
 def test_held_out_text_is_whole_and_in_no_other_form_in_training(tmp_path, monkeypatch, capsys):

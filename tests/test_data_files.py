@@ -181,8 +181,8 @@ def test_what_the_bytes_look_like_decides_the_advice(tmp_path, content, advice):
     [
         ("empty", b"", "empty"),
         ("bom", b"\xef\xbb\xbf", "empty"),
-        ("plain.gz", b"plain", "not a whole gzip file"),
-        ("cut.gz", gzip.compress(b"text " * 999)[:-9], "not a whole gzip file"),
+        ("plain.gz", b"plain", "not a whole file of that kind"),
+        ("cut.gz", gzip.compress(b"text " * 999)[:-9], "not a whole file of that kind"),
         ("empty.gz", gzip.compress(b""), "empty"),
     ],
 )

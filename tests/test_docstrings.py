@@ -82,8 +82,9 @@ def files(tmp_path_factory):
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "train.de.gz").write_bytes(gzip.compress(targets.encode()))
     rows = "".join(f"{source}\t{target}\n" for source, target in PAIRS)
-    for name in ("kor.txt", "pairs.tsv"):
+    for name in ("kor.txt", "pairs.tsv", "ours.tsv"):
         (folder / name).write_text(rows, encoding="utf-8")
+    (folder / "web-1.tsv.gz").write_bytes(gzip.compress(rows.encode()))
     (folder / "scores.json").write_text("[]")
     (folder / "exports").mkdir()
     for name in ("opus-mt-en-fr", "opus-mt-en-ROMANCE"):

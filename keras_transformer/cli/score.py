@@ -48,17 +48,16 @@ def run(args: argparse.Namespace) -> None:
     from keras_transformer.callbacks import perplexity
     from keras_transformer.cli.ends import beside_results, say_next
     from keras_transformer.cli.options import named, translator_of
-    from keras_transformer.data.encoding import characters
     from keras_transformer.progress import say, work
 
     pairs = _read(args)
     translator = translator_of(args.run, args)
     nats, tokens, empty = 0.0, 0, 0
-    size = characters(pairs)
+    size = _characters(pairs)
     with beside_results(), work("scoring", size, "characters", ends=False) as done:
         for first in range(0, len(pairs), PAIRS_AT_ONCE):
             some = pairs[first : first + PAIRS_AT_ONCE]
-            with done.part(characters(some)):
+            with done.part(_characters(some)):
                 found = translator.token_log_probabilities(some, args.batch_size)
             if not all(map(math.isfinite, itertools.chain.from_iterable(found))):
                 raise ValueError(
@@ -107,3 +106,7 @@ def _tokens(tokenizer, target, log_probabilities):
     pieces = [*pieces, tokenizer.id_to_piece(tokenizer.end_id)]
     pairs = zip(pieces, log_probabilities, strict=True)
     return " ".join(f"{piece}:{log_probability:.4f}" for piece, log_probability in pairs)
+
+
+def _characters(pairs):
+    return sum(len(source) + len(target) for source, target in pairs)

@@ -8,9 +8,9 @@
 
 The run directory gets all that is needed to translate, resume and reproduce. The same command
 continues at the last checkpoint, even if the text has moved; --updates may be raised. Unless given,
-vocabulary, updates and warm-up follow from the size of the text, and are printed first. Text may be
-gzipped (.gz). Lengths and budgets are in tokens (sub-words), progress in updates, losses in nats
-per target token."""
+vocabulary, updates and warm-up follow from the size of the text, and are printed first. Text may
+be packed (.gz, .zst). Lengths and budgets are in tokens (sub-words), progress in updates, losses in
+nats per target token."""
 
 import argparse
 import dataclasses
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 default=defaults[name],
                 choices=known.choices or None,
                 metavar=known.metavar,
+                nargs="+" if known.many else None,
                 help=text,
             )
 

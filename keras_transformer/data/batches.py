@@ -13,6 +13,7 @@ from keras_transformer.ops.compilation import compiles_each_shape
 from keras_transformer.ops.input_pipeline import endless, one_pass
 
 _TRAINING, _EVALUATION = 0, 1
+_MEMBERS_AT_A_TIME = 1 << 20
 
 
 class _Epoch(NamedTuple):
@@ -114,7 +115,7 @@ class BatchPlan:
         else:
             self._bounds = dynamic_bounds(limit)
         self._layout = self._lay_out(first)
-        self._counted_per_epoch = self._counted(first, np.arange(len(first)))
+        self._counted_per_epoch = self._total(first)
         if sampling is not None:
             room = max(1, len(self._layout) // 100)
             self._layout.split(min(len(self._layout) + room, len(encoded)))
@@ -171,7 +172,7 @@ class BatchPlan:
         layout = self._lay_out(encoded)
         order = layout.order()
         rows = layout.shapes(order)[:, 0]
-        weights = self._evaluation_weights(rows, self._counted(encoded, np.arange(len(encoded))))
+        weights = self._evaluation_weights(rows, self._total(encoded))
 
         def batch(position):
             members, shape = layout.batch(order, position)
@@ -188,7 +189,9 @@ class BatchPlan:
         """Returns the share of padding in an epoch's positions. Start and end are tokens."""
         _, layout, order, _ = self._epoch(epoch)
         rows, source, target = layout.shapes(order).T
-        tokens = layout.source_lengths.sum() + layout.target_lengths.sum()
+        tokens = layout.source_lengths.sum(dtype=np.int64) + layout.target_lengths.sum(
+            dtype=np.int64
+        )
         return float(1 - tokens / (rows * (source + target)).sum())
 
     def summary(self) -> str:
@@ -208,6 +211,13 @@ class BatchPlan:
         fitting = self.tokens_per_batch // self._bounds
         rows = fitting - fitting % self.rows_multiple
         return Layout(encoded, self._bounds, rows, self.static, self.rows_multiple, self.devices)
+
+    def _total(self, encoded):
+        """Returns how many labels of all members the loss counts."""
+        begins = range(0, len(encoded), _MEMBERS_AT_A_TIME)
+        ends = (min(begin + _MEMBERS_AT_A_TIME, len(encoded)) for begin in begins)
+        members = (np.arange(begin, end) for begin, end in zip(begins, ends, strict=True))
+        return sum(self._counted(encoded, some) for some in members)
 
     def _shuffled(self, epoch):
         encoded, layout = self.encoded, self._layout

@@ -1,74 +1,26 @@
-"""Text to ids, once: flat arrays for a whole corpus, kept in a cache file."""
+"""Text to ids, once, in memory or in a cache file."""
 
-import hashlib
+import contextlib
 import itertools
 import os
+import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_transformer import progress
-from keras_transformer.files import read_npz, replacing
-from keras_transformer.ops.labels import check_special_ids
+from keras_transformer.data import id_cache
+from keras_transformer.data.corpus import LARGE, Corpus
+from keras_transformer.data.digest import in_chunks, text_sha256
+from keras_transformer.data.encoded_pairs import EncodedPairs
+from keras_transformer.data.id_cache import InMemory, OnDisk
+from keras_transformer.text import Tokenizer
 from keras_transformer.text.protocol import check_tokenizer
+from keras_transformer.text.workers import cores, encoders, flat_ids, in_order
 
 _PAIRS_AT_A_TIME = 10_000  # lists of Python ints are 10 times as large as the arrays they become
-_FORMAT = "keras_transformer.EncodedPairs.1"
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedPairs:
-    """A corpus as ids: pair i is `.source(i)` and `.target(i)`, without start and end.
-
-    Attributes:
-        source_ids, target_ids: int32, all sentences one after another.
-        source_offsets, target_offsets: int64 [len + 1]; sentence i is
-            `ids[offsets[i]:offsets[i + 1]]`.
-        source_end_id, target_start_id, target_end_id: The ids that batches add to sentences.
-        max_length: The limit for the length of pairs, in tokens with start or end.
-        dropped_empty, dropped_long: How many pairs `encode_pairs` left out.
-
-    Raises:
-        ValueError: If the target's start or end has id 0, which is padding.
-    """
-
-    source_ids: np.ndarray
-    source_offsets: np.ndarray
-    target_ids: np.ndarray
-    target_offsets: np.ndarray
-    source_end_id: int
-    target_start_id: int
-    target_end_id: int
-    max_length: int
-    dropped_empty: int
-    dropped_long: int
-
-    def __post_init__(self):
-        check_special_ids(self.target_start_id, self.target_end_id)
-
-    def __len__(self) -> int:
-        return len(self.source_offsets) - 1
-
-    @property
-    def source_lengths(self) -> np.ndarray:
-        """int64 [len]: tokens of each source, without its end."""
-        return np.diff(self.source_offsets)
-
-    @property
-    def target_lengths(self) -> np.ndarray:
-        """int64 [len]: tokens of each target, without start and end."""
-        return np.diff(self.target_offsets)
-
-    def source(self, i: int) -> np.ndarray:
-        """int32 [source_lengths[i]]: the ids of source i."""
-        return self.source_ids[self.source_offsets[i] : self.source_offsets[i + 1]]
-
-    def target(self, i: int) -> np.ndarray:
-        """int32 [target_lengths[i]]: the ids of target i."""
-        return self.target_ids[self.target_offsets[i] : self.target_offsets[i + 1]]
 
 
 def encode_pairs(
@@ -120,72 +72,117 @@ def encode_pairs(
             f"With a cache the pairs are read twice, but this {type(pairs).__name__} can be read "
             "only once; give a list or an object whose __iter__ starts anew, or leave cache out."
         )
-    _refuse_others(Path(cache))
+    path = Path(cache)
+    id_cache.refuse_others(path)
     key = _cache_key(pairs, tokenizer, target_tokenizer, max_length)
     try:
-        encoded = _read(Path(cache), key)
+        encoded = id_cache.read(path, key)
     except ValueError as error:
         progress.say(f"warning: {error} It is made anew.")
         encoded = None
     if encoded is None:
-        encoded = _encode(pairs, tokenizer, target_tokenizer, max_length)
-        _save(encoded, Path(cache), key)
+        encoded = _encode(pairs, tokenizer, target_tokenizer, max_length, path, key)
+    # The parts of which it was made, also those that a killed process left.
+    shutil.rmtree(id_cache.parts_of(path), ignore_errors=True)
     return encoded
 
 
-def _encode(pairs, tokenizer, target_tokenizer, max_length):
-    remaining = iter(pairs)
-    count = dropped_empty = dropped_long = 0
-    columns = [], [], [], []  # ids and lengths of the sources, of the targets
-    total = characters(pairs) if hasattr(pairs, "__len__") else None
-    with progress.work("encoding", total, "characters") as done:
-        while chunk := list(itertools.islice(remaining, _PAIRS_AT_A_TIME)):
-            _, sides, keep, empty, long = _sorted_out(
-                chunk, tokenizer, target_tokenizer, max_length
+def _encode(pairs, tokenizer, target_tokenizer, max_length, path=None, key=None):
+    tokenizers = [tokenizer, target_tokenizer]
+    large = _is_large(pairs)
+    with contextlib.ExitStack() as stack:
+        collected = _collector(tokenizers, path, key) if large else InMemory()
+        stack.callback(collected.close)
+        state = collected.progress
+        if state.read:
+            progress.say(f"{state.read:,} pairs were encoded before, and the rest follows")
+        workers = []
+        if large and cores() > 1 and all(type(each) is Tokenizer for each in tokenizers):
+            workers = stack.enter_context(encoders(tokenizers, cores()))
+        total = _count(pairs)
+        done = stack.enter_context(progress.work("encoding", total, "pairs"))
+        done(state.read)
+        for note, sides in _encoded(_requests(pairs, state.read), tokenizers, workers):
+            size, filled = note
+            keep, empty, long = _kept(sides, max_length)
+            state.read += size
+            state.dropped_empty += size - filled + empty
+            state.dropped_long += long
+            collected.add([(ids[np.repeat(keep, n)], n[keep]) for ids, n in sides])
+            collected.keep()
+            done(size)
+        if state.read == state.dropped_empty + state.dropped_long:
+            raise ValueError(
+                f"There is no pair left: {state.dropped_empty} of {state.read} have an empty side, "
+                f"{state.dropped_long} are longer than max_length={max_length} tokens. Give other "
+                "text or raise max_length."
             )
-            count += len(chunk)
-            dropped_empty += empty
-            dropped_long += long
-            for number, (ids, lengths) in enumerate(sides):
-                columns[2 * number].append(ids[np.repeat(keep, lengths)])
-                columns[2 * number + 1].append(lengths[keep])
-            done(characters(chunk))
-    if count == dropped_empty + dropped_long:
-        raise ValueError(
-            f"There is no pair left: {dropped_empty} of {count} have an empty side, {dropped_long} "
-            f"are longer than max_length={max_length} tokens. Give other text or raise max_length."
+        encoded = EncodedPairs(
+            **collected.columns(),
+            source_end_id=tokenizer.end_id,
+            target_start_id=target_tokenizer.start_id,
+            target_end_id=target_tokenizer.end_id,
+            max_length=max_length,
+            dropped_empty=state.dropped_empty,
+            dropped_long=state.dropped_long,
         )
-    source_ids, source_lengths, target_ids, target_lengths = map(_joined, columns)
-    return EncodedPairs(
-        source_ids=source_ids,
-        source_offsets=np.concatenate([[0], np.cumsum(source_lengths)]),
-        target_ids=target_ids,
-        target_offsets=np.concatenate([[0], np.cumsum(target_lengths)]),
-        source_end_id=tokenizer.end_id,
-        target_start_id=target_tokenizer.start_id,
-        target_end_id=target_tokenizer.end_id,
-        max_length=max_length,
-        dropped_empty=dropped_empty,
-        dropped_long=dropped_long,
-    )
+        if path is None:
+            return encoded
+        id_cache.save(encoded, path, key)
+    return id_cache.read(path)
 
 
-def _sorted_out(pairs, tokenizer, target_tokenizer, max_length):
-    """Encodes pairs, and finds those that are kept.
+def _is_large(pairs):
+    """Whether a corpus is worth several processes; an iterator is not, as it has no length."""
+    if isinstance(pairs, Corpus):
+        return pairs.is_large()
+    return hasattr(pairs, "__len__") and len(pairs) > LARGE
 
-    Returns the pairs without a blank side; for each side their ids and lengths; booleans, True = a
-    pair is kept; and how many of `pairs` are empty, and too long.
-    """
-    filled = [(source, target) for source, target in pairs if source.strip() and target.strip()]
-    sides = [
-        _flat_ids(tokenizer, [source for source, _ in filled]),
-        _flat_ids(target_tokenizer, [target for _, target in filled]),
-    ]
+
+def _count(pairs):
+    return pairs.count if isinstance(pairs, Corpus) else getattr(pairs, "__len__", lambda: None)()
+
+
+def _collector(tokenizers, path, key):
+    if path is None:
+        return InMemory()
+    sizes = [getattr(each, "vocabulary_size", None) for each in tokenizers]
+    small = None not in sizes and max(sizes) <= 1 << 16
+    try:
+        return OnDisk(path, key, np.dtype(np.uint16 if small else np.int32))
+    except OSError as error:
+        progress.say(f"the ids are collected in memory, because parts cannot be kept ({error})")
+        return InMemory()
+
+
+def _requests(pairs, skipped):
+    """Yields ((sources, targets), (number of pairs, number of these)) without blank pairs."""
+    for number, chunk in enumerate(in_chunks(pairs, _PAIRS_AT_A_TIME)):
+        if number * _PAIRS_AT_A_TIME >= skipped:
+            filled = _filled(chunk)
+            yield _sides(filled), (len(chunk), len(filled))
+
+
+def _encoded(requests, tokenizers, workers):
+    if workers:
+        return in_order(workers, requests)
+    return ((note, list(map(flat_ids, tokenizers, sides))) for sides, note in requests)
+
+
+def _filled(pairs):
+    return [(source, target) for source, target in pairs if source.strip() and target.strip()]
+
+
+def _sides(pairs):
+    return [source for source, _ in pairs], [target for _, target in pairs]
+
+
+def _kept(sides, max_length):
+    """Booleans, True = a pair is kept; how many pairs are empty, and how many too long."""
     lengths = np.stack([lengths for _, lengths in sides])
     empty = (lengths == 0).any(axis=0)
     long = ~empty & (lengths.max(axis=0) + 1 > max_length)
-    dropped = len(pairs) - len(filled) + int(empty.sum()), int(long.sum())
-    return filled, sides, ~(empty | long), *dropped
+    return ~(empty | long), int(empty.sum()), int(long.sum())
 
 
 def kept_pairs(
@@ -210,9 +207,10 @@ def kept_pairs(
     sources, references = zip(*kt.data.kept_pairs(valid, tokenizer))
     ```
     """
-    filled, _, keep, empty, long = _sorted_out(
-        pairs, tokenizer, target_tokenizer or tokenizer, max_length
-    )
+    filled = _filled(pairs)
+    sides = map(flat_ids, (tokenizer, target_tokenizer or tokenizer), _sides(filled))
+    keep, empty, long = _kept(list(sides), max_length)
+    empty += len(pairs) - len(filled)
     kept = list(itertools.compress(filled, keep))
     if empty or long:
         progress.say(
@@ -222,34 +220,13 @@ def kept_pairs(
     return kept
 
 
-def characters(pairs: Iterable[tuple[str, str]]) -> int:
-    """Returns the number of characters in all pairs, to measure the work."""
-    return sum(map(len, itertools.chain.from_iterable(pairs)))
-
-
-def _flat_ids(tokenizer, texts):
-    encoded = tokenizer.encode(texts)
-    ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int32)
-    return ids, np.fromiter(map(len, encoded), np.int64)
-
-
-def _joined(arrays):
-    """Concatenates and empties the list, so that at most one column is in memory twice."""
-    joined = np.concatenate(arrays)
-    arrays.clear()
-    return joined
-
-
 def _cache_key(pairs, tokenizer, target_tokenizer, max_length):
-    digest = hashlib.sha256()
-    settings = f"{_FORMAT} {max_length}".encode()
-    vocabularies = tokenizer.model_proto, target_tokenizer.model_proto
-    texts = (text.encode() for pair in pairs for text in pair)
-    with progress.work("comparing the text with what is kept"):
-        for data in itertools.chain([settings, *vocabularies], texts):
-            digest.update(len(data).to_bytes(8, "little"))  # so that ("ab", "c") is not ("a", "bc")
-            digest.update(data)
-    return digest.hexdigest()
+    vocabularies = [each.model_proto.hex() for each in (tokenizer, target_tokenizer)]
+    known = pairs.identity() if isinstance(pairs, Corpus) else None
+    if known is None:
+        with progress.work("comparing the text with what is kept"):
+            known = text_sha256(pairs)
+    return text_sha256(id_cache.FORMAT, str(max_length), *vocabularies, known)
 
 
 def read_encoded(path: str | os.PathLike) -> EncodedPairs | None:
@@ -258,41 +235,5 @@ def read_encoded(path: str | os.PathLike) -> EncodedPairs | None:
     Returns None if there is no such file. Raises a ValueError if the file is damaged or of another
     kind.
     """
-    _refuse_others(Path(path))
-    return _read(Path(path))
-
-
-def _read(path, key=None):
-    if not path.exists():
-        return None
-    arrays = read_npz(path)
-    if key is not None and str(arrays.get("key")) != key:
-        return None
-    names = EncodedPairs.__dataclass_fields__
-    try:
-        values = {name: arrays[name] for name in names}
-    except KeyError as error:
-        raise ValueError(f"{path} is damaged: it has no {error}.") from error
-    return EncodedPairs(**{name: v if v.ndim else int(v) for name, v in values.items()})
-
-
-def _refuse_others(path):
-    """Refuses a file that `_save` never wrote. One that is damaged, cut or empty passes."""
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        beginning = file.read(1000)
-    signs = b"format.npy", _FORMAT.encode("utf-32-le")  # damage may have hit one of them
-    cut = len(beginning) < 50 and beginning[:4] == b"PK\3\4"[: len(beginning)]
-    zeros = not beginning.strip(b"\0")  # or nothing: as a power cut leaves it
-    if not (cut or zeros or any(sign in beginning for sign in signs)):
-        raise ValueError(
-            f"{path} exists and is not a cache of encoded pairs. Give another path, or move it "
-            "away."
-        )
-
-
-def _save(encoded, path, key):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        np.savez(file, format=_FORMAT, key=key, **vars(encoded))
+    id_cache.refuse_others(Path(path))
+    return id_cache.read(Path(path))

@@ -76,18 +76,22 @@ class Layout:
         self._bounds, self._rows = bounds, rows
         self._static, self._rows_multiple, self._devices = static, rows_multiple, devices
         longer = np.maximum(self.source_lengths, self.target_lengths)
-        self._bucket = np.searchsorted(bounds, longer)
-        by_length = -np.sort(-self._bucket)
-        starts = [0]
-        while starts[-1] < len(by_length):
-            starts.append(starts[-1] + rows[by_length[starts[-1]]])
+        self._bucket = np.searchsorted(bounds, longer).astype(np.int16)
+        # The pairs lie in order of their buckets, from the last to the first. Bucket k ends here:
+        self._ends = np.cumsum(np.bincount(self._bucket, minlength=len(bounds))[::-1])[::-1]
+        starts, size = [0], len(longer)
+        while starts[-1] < size:
+            starts.append(starts[-1] + rows[self._bucket_at(starts[-1])])
         self._starts = np.array(starts[:-1])
-        self._by_length = by_length
         self._measure()
 
+    def _bucket_at(self, places):
+        """The buckets of the pairs at these places of the order by length."""
+        return len(self._ends) - 1 - np.searchsorted(self._ends[::-1], places, side="right")
+
     def _measure(self):
-        self._sizes = np.diff(self._starts, append=len(self._by_length))
-        self._batch_bucket = self._by_length[self._starts]
+        self._sizes = np.diff(self._starts, append=len(self._bucket))
+        self._batch_bucket = self._bucket_at(self._starts)
 
     def split(self, count: int) -> None:
         """Halves the largest batches until there are `count`, at most one per pair."""
@@ -111,7 +115,13 @@ class Layout:
                 within += _JITTER * rng.random(len(within))
             # Alternately up and down, so that a batch across two buckets has similar pairs too.
             within[self._bucket % 2 == 1] *= -1
-        return np.lexsort((within, -self._bucket))
+        # Same as np.lexsort((within, -self._bucket)), in less than half the time.
+        grouped = np.argsort(-self._bucket, kind="stable").astype(np.int32)
+        begins = np.append(self._ends[1:], 0)
+        for begin, end in zip(begins, self._ends, strict=True):
+            members = grouped[begin:end]
+            grouped[begin:end] = members[np.argsort(within[members], kind="stable")]
+        return grouped
 
     def batch(self, order: np.ndarray, position: int) -> tuple[np.ndarray, tuple]:
         """Returns the pairs of the batch at `position`, and its shape (B, S, T)."""

@@ -4,10 +4,11 @@ import gzip
 import os
 import re
 import select
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MARK = "\ufeff"
 # The first bytes of packed files, and the programs that unpack them.
@@ -31,7 +32,8 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     by `cat` read like the single files. U+FEFF elsewhere is text.
 
     Args:
-        path: UTF-8 text, one sentence per line; unpacked if the name ends with ".gz".
+        path: UTF-8 text, one sentence per line; unpacked if the name ends with ".gz" or
+            ".zst".
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -43,11 +45,38 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     sources = kt.data.read_lines("test.en")
     ```
     """
-    data = _read_bytes(Path(path))
-    if data in (b"", MARK.encode()):
-        raise ValueError(f"{path} is empty. Give UTF-8 text, one sentence per line.")
-    lines = data.removesuffix(b"\n").split(b"\n")
-    return [decode_line(line, number, path) for number, line in enumerate(lines, start=1)]
+    return list(stream_lines(path))
+
+
+def stream_lines(path: str | os.PathLike) -> Iterator[str]:
+    """Yields the lines of a text file one by one, as `read_lines` reads them.
+
+    Raises:
+        FileNotFoundError: At once, if there is no such file.
+        ValueError: As `read_lines` does, when the fault is reached.
+    """
+    return _decoded(open_text(Path(path)), Path(path))
+
+
+def _decoded(file, path):
+    number = 0
+    try:
+        with file:
+            for number, line in enumerate(file, start=1):
+                if number == 1 and line == MARK.encode():  # without a line end: there is no more
+                    raise _empty(path)
+                yield decode_line(line.removesuffix(b"\n"), number, path)
+    except _unpacking_errors() as error:
+        raise ValueError(
+            f"{path} ends with {path.suffix} but is not a whole file of that kind ({error}); "
+            "rename it if it is plain text, or fetch it again"
+        ) from error
+    if number == 0:
+        raise _empty(path)
+
+
+def _empty(path):
+    return ValueError(f"{path} is empty. Give UTF-8 text, one sentence per line.")
 
 
 def decode_line(line: bytes, number: int, path: str | os.PathLike | None = None) -> str:
@@ -153,18 +182,31 @@ def _looks_korean(line):
     return 2 * len(KOREAN.findall(line)) > len(PAIR.findall(line))
 
 
-def _read_bytes(path):
+def open_text(path: Path) -> Any:
+    """Opens a file as bytes, unpacked if its name ends with ".gz" or ".zst"."""
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path} (looked in {Path.cwd()} if it is relative)")
     if path.is_dir():
         raise ValueError(f"{path} is a directory. Give a text file, one sentence per line.")
-    if path.suffix != ".gz":
-        return path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    if path.suffix == ".zst":
+        return _zstd(path).open(path, "rb")
+    return open(path, "rb")
+
+
+def _zstd(path: Path) -> Any:
     try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path} ends with .gz but is not a whole gzip file ({error}); "
-            "rename it if it is plain text, or fetch it again"
+        from backports import zstd
+    except ImportError as error:
+        raise ImportError(
+            f"{path} is read by the package backports.zstd: pip install backports.zstd, or unpack "
+            "the file by unzstd."
         ) from error
+    return zstd
+
+
+def _unpacking_errors() -> tuple[type[Exception], ...]:
+    """What is raised for a damaged packed file. A module that was not imported raised nothing."""
+    zstd = sys.modules.get("backports.zstd")
+    return gzip.BadGzipFile, EOFError, zlib.error, *((zstd.ZstdError,) if zstd else ())

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Sequence
 
-from keras_transformer.data.lines import MARK, read_lines
+from keras_transformer.data.corpus import open_corpus
+from keras_transformer.data.lines import MARK
 from keras_transformer.files import replacing
 
 
@@ -16,7 +17,8 @@ def read_parallel(
     counts them.
 
     Args:
-        source_path: UTF-8 text, one sentence per line; unpacked if the name ends with ".gz".
+        source_path: UTF-8 text, one sentence per line; unpacked if the name ends with ".gz" or
+            ".zst".
         target_path: The same for the targets.
 
     Raises:
@@ -30,13 +32,7 @@ def read_parallel(
     pairs[0]     # ("two young men .", "zwei junge männer .")
     ```
     """
-    sources, targets = read_lines(source_path), read_lines(target_path)
-    if len(sources) != len(targets):
-        raise ValueError(
-            f"Parallel files need the same number of lines, but {source_path} has {len(sources)} "
-            f"and {target_path} has {len(targets)}. Align them line by line."
-        )
-    return list(zip(sources, targets, strict=True))
+    return list(open_corpus(source_path, target_path))
 
 
 def write_parallel(
@@ -87,7 +83,8 @@ def read_tsv(
     A tab always separates (there is no quoting); lines are split as in `read_parallel`.
 
     Args:
-        path: UTF-8 text; unpacked if the name ends with ".gz".
+        path: UTF-8 text; unpacked if the name ends with ".gz" or
+            ".zst".
         source_column: Column of the source, from 0.
         target_column: Column of the target, from 0.
 
@@ -102,22 +99,4 @@ def read_tsv(
     pairs = kt.data.read_tsv("kor.txt", source_column=1, target_column=0)     # Korean -> English
     ```
     """
-    if min(source_column, target_column) < 0:
-        raise ValueError(f"Columns are counted from 0, got {source_column=}, {target_column=}.")
-    if source_column == target_column:
-        raise ValueError(
-            f"Source and target are two columns, got {source_column=}, {target_column=}. Give "
-            "another for one of them."
-        )
-    needed = max(source_column, target_column) + 1
-    pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
-        columns = line.split("\t")
-        if len(columns) < needed:
-            raise ValueError(
-                f"{path}, line {number}: found {len(columns)} tab-separated column(s), but "
-                f"source_column={source_column} and target_column={target_column} (counted from "
-                f"0) need {needed}. Mend the line or give other columns."
-            )
-        pairs.append((columns[source_column], columns[target_column]))
-    return pairs
+    return list(open_corpus(path, source_column=source_column, target_column=target_column))

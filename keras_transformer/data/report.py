@@ -1,12 +1,13 @@
 """Figures of a parallel corpus, to look at before training on it."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from keras_transformer.data.encoding import EncodedPairs
+from keras_transformer.data.encoded_pairs import EncodedPairs
+from keras_transformer.data.survey import Survey, survey
 from keras_transformer.text import comparable
 
 
@@ -59,14 +60,14 @@ class Report:
 
 
 def report(
-    pairs: Sequence[tuple[str, str]],
+    pairs: Iterable[tuple[str, str]],
     encoded: EncodedPairs | None = None,
     validation: Sequence[tuple[str, str]] | None = None,
 ) -> Report:
     """Describes a corpus in a `Report`, to be printed.
 
     Args:
-        pairs: A list of `(source, target)` strings.
+        pairs: A list of `(source, target)` strings, or a `Corpus`.
         encoded: Their `EncodedPairs`. The lengths are then in tokens of the pairs that were kept,
             and dropped pairs are counted. Without it lengths are in characters.
         validation: Pairs to look for among `pairs`. Overlap makes validation look too good.
@@ -80,46 +81,42 @@ def report(
     print(kt.data.report(pairs, encoded=train, validation=valid_pairs))
     ```
     """
-    if not pairs:
+    found = survey(pairs, validation)
+    if not found.pairs:
         raise ValueError("There is nothing to report on: pairs is empty.")
-    pairs = _comparable(pairs)
-    sources, targets = {s for s, _ in pairs}, {t for _, t in pairs}
-    distinct = set(pairs)
-    if encoded is None:
-        source_lengths = np.array([len(s) for s, _ in pairs])
-        target_lengths = np.array([len(t) for _, t in pairs])
-    else:
-        source_lengths, target_lengths = encoded.source_lengths, encoded.target_lengths
+    if encoded is not None:
+        return report_of(found, encoded)
+    lengths = ([len(comparable(text)) for text in pair] for pair in pairs)
+    columns = np.fromiter(lengths, np.dtype((np.int32, 2))).T
+    return _report(found, "characters", *columns)
+
+
+def report_of(survey: Survey, encoded: EncodedPairs) -> Report:
+    """The report on a corpus of which a `Survey` and the ids are known."""
+    dropped = {"dropped_empty": encoded.dropped_empty, "dropped_long": encoded.dropped_long}
+    lengths = encoded.source_lengths, encoded.target_lengths
+    return dataclasses.replace(_report(survey, "tokens", *lengths), **dropped)
+
+
+def _report(survey, unit, source_lengths, target_lengths):
     both = (source_lengths > 0) & (target_lengths > 0)
     ratios = target_lengths[both] / source_lengths[both]
     percentiles = np.percentile(ratios, [1, 50, 99]) if both.any() else [np.nan] * 3
     low, median, high = map(float, percentiles)
-    optional: dict[str, Any] = {}
-    if encoded is not None:
-        optional |= {"dropped_empty": encoded.dropped_empty, "dropped_long": encoded.dropped_long}
-    if validation is not None:
-        validation = _comparable(validation)
-        optional |= {
-            "validation_pairs": len(validation),
-            "validation_pairs_seen": sum(pair in distinct for pair in validation),
-            "validation_sources_seen": sum(source in sources for source, _ in validation),
-        }
     return Report(
-        pairs=len(pairs),
-        duplicate_pairs=len(pairs) - len(distinct),
-        distinct_sources=len(sources),
-        distinct_targets=len(targets),
-        unit="characters" if encoded is None else "tokens",
+        pairs=survey.pairs,
+        duplicate_pairs=survey.duplicate_pairs,
+        distinct_sources=survey.distinct_sources,
+        distinct_targets=survey.distinct_targets,
+        unit=unit,
         source_length=_statistics(source_lengths),
         target_length=_statistics(target_lengths),
         ratio_percentiles=(low, median, high),
         ratio_outside=int(((ratios > 3) | (ratios < 1 / 3)).sum()),
-        **optional,
+        validation_pairs=survey.validation_pairs,
+        validation_pairs_seen=survey.validation_pairs_seen,
+        validation_sources_seen=survey.validation_sources_seen,
     )
-
-
-def _comparable(pairs):
-    return [tuple(map(comparable, pair)) for pair in pairs]
 
 
 def _statistics(lengths):

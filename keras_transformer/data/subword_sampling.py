@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_transformer.data.encoding import EncodedPairs
+from keras_transformer.data.encoded_pairs import EncodedPairs
 from keras_transformer.text.subwords import Segmenter
 
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from keras_transformer import progress
-from keras_transformer.files import flush, flush_folder, read_json, read_npz, to_json
+from keras_transformer.files import flush, flush_folder, json_sha256, read_json, read_npz, to_json
 from keras_transformer.ops import backend
 from keras_transformer.runs import identity
 
@@ -54,7 +54,7 @@ def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) 
         "run": identity.of(folder.parent),
         "state": state,
     }
-    record["sha256"] = _sha256_of(record)
+    record["sha256"] = json_sha256(record)
     with open(temporary / "state.json", "wb") as file:  # last: it vouches for the others
         file.write(to_json(record, indent=1).encode())
         flush(file)
@@ -95,7 +95,7 @@ def complete(folders: Iterable[Path], contents: bool = True) -> Iterator[Checkpo
 def _read_state(folder):
     """The record that `save_checkpoint` wrote. In version 0.1.0 it had no SHA-256 of its own."""
     record = read_json(folder / "state.json", dict)
-    if "run" in record and record.pop("sha256", None) != _sha256_of(record):
+    if "run" in record and record.pop("sha256", None) != json_sha256(record):
         raise ValueError("state.json has the wrong SHA-256")
     kinds = {"update": int, "backend": str, "files": dict, "state": dict}
     for name, kind in kinds.items():
@@ -269,10 +269,6 @@ def read_note(path: Path, name: str) -> list:
     """Reads one of the notes that were given to `write_arrays`, as a list; empty without it."""
     notes = read_npz(path, [name])
     return notes[name].tolist() if name in notes else []
-
-
-def _sha256_of(record) -> str:
-    return hashlib.sha256(to_json(record).encode()).hexdigest()
 
 
 def _sha256(file) -> str:

@@ -14,13 +14,16 @@ Rules of thumb, each bounded and each replaced by its option:
 """
 
 import collections
+import itertools
 import math
 from pathlib import Path
 
 import numpy as np
 
 from keras_transformer.data import EncodedPairs
+from keras_transformer.data.encoded_pairs import counts_of
 from keras_transformer.files import read_json
+from keras_transformer.runs.reading import Text
 from keras_transformer.runs.recorded import holds_training
 from keras_transformer.runs.settings import TrainSettings, names_where
 
@@ -41,17 +44,15 @@ def with_recorded(settings: TrainSettings) -> TrainSettings:
     return settings.changed(**{name: found.get(name) for name in gaps})
 
 
-def with_derived(
-    settings: TrainSettings, pairs: list[tuple[str, str]], d_model: int
-) -> tuple[TrainSettings, str]:
+def with_derived(settings: TrainSettings, text: Text, d_model: int) -> tuple[TrainSettings, str]:
     """The settings without gaps, and a line that says what was derived, empty if nothing was."""
     derived: dict[str, float] = {}
     if settings.vocabulary_size is None and settings.init_from is None:
-        derived["vocabulary_size"] = vocabulary_size(pairs, settings.vocabulary_type)
+        derived["vocabulary_size"] = vocabulary_size(text, settings.vocabulary_type)
     updates = settings.updates
     if updates is None:
         per_update = settings.tokens_per_batch * settings.accumulate
-        tokens = tokens_of_longer_side(pairs, settings.vocabulary_type)
+        tokens = tokens_of_longer_side(text, settings.vocabulary_type)
         updates = derived["updates"] = updates_for(tokens / per_update)
     if settings.warmup_steps is None:
         derived["warmup_steps"] = min(max(updates // 5, 1), WARMUP)
@@ -60,21 +61,20 @@ def with_derived(
     if not derived:
         return settings, ""
     listed = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in derived.items())
-    return settings.changed(**derived), f"derived from {len(pairs):,} pairs: {listed}"
+    return settings.changed(**derived), f"derived from {text.survey.pairs:,} pairs: {listed}"
 
 
-def vocabulary_size(pairs: list[tuple[str, str]], vocabulary_type: str | None) -> int:
+def vocabulary_size(text: Text, vocabulary_type: str | None) -> int:
     """Pieces of one vocabulary for both sides; of characters or words all, up to 10,000."""
     if vocabulary_type not in ("bpe", "unigram"):
         return 10_000
     counts: collections.Counter[str] = collections.Counter()
-    for source, target in pairs[:SAMPLE]:
+    for source, target in itertools.islice(text.train, SAMPLE):
         counts.update(source)
         counts.update(target)
     shares = np.cumsum(sorted(counts.values(), reverse=True)) / counts.total()
     alphabet = int(np.searchsorted(shares, 0.9995)) + 1
-    characters = sum(len(source) + len(target) for source, target in pairs)
-    pieces = 260 + alphabet + 2 * math.sqrt(characters)
+    pieces = 260 + alphabet + 2 * math.sqrt(sum(text.survey.characters))
     return min(100 * math.ceil(pieces / 100), 32_000)
 
 
@@ -83,13 +83,14 @@ def updates_for(updates_per_pass: float) -> int:
     return min(max(math.ceil(PASSES * updates_per_pass / 100) * 100, 300), 10_000)
 
 
-def tokens_of_longer_side(pairs: list[tuple[str, str]], vocabulary_type: str | None) -> float:
+def tokens_of_longer_side(text: Text, vocabulary_type: str | None) -> float:
     """About how many tokens the side has that fills a batch first, ends included."""
     if vocabulary_type == "word":
-        lengths = [[len(text.split()) for text in side] for side in zip(*pairs, strict=True)]
-        return max(map(sum, lengths)) + len(pairs)
-    characters = [sum(map(len, side)) for side in zip(*pairs, strict=True)]
-    return max(characters) / CHARACTERS[vocabulary_type] + len(pairs)
+        words = np.zeros(2, np.int64)
+        for source, target in text.train:
+            words += len(source.split()), len(target.split())
+        return int(words.max()) + text.survey.pairs
+    return max(text.survey.characters) / CHARACTERS[vocabulary_type] + text.survey.pairs
 
 
 def loss_worth_translating(encoded: EncodedPairs) -> float:
@@ -98,6 +99,6 @@ def loss_worth_translating(encoded: EncodedPairs) -> float:
     Two thirds of the entropy of the target tokens' frequencies, which is what a model reaches that
     has read nothing. Above it translations are noise, and most run to the longest length allowed.
     """
-    counts = np.append(np.bincount(encoded.target_ids), len(encoded))  # and the ends
+    counts = np.append(counts_of(encoded.target_ids), len(encoded))  # and the ends
     shares = counts[counts > 0] / counts.sum()
     return float(-2 / 3 * (shares * np.log(shares)).sum())

@@ -42,6 +42,11 @@ def start_from(settings: TrainSettings) -> tuple["Initial | None", TrainSettings
         defaults = {name: known.unless_init_from for name, known in OPTIONS.items()}
         gaps = [name for name in defaults if getattr(settings, name) is None]
         return None, settings.changed(**{name: defaults[name] for name in gaps})
+    if settings.vocabulary_sample is not None:
+        raise ValueError(
+            "--vocabulary-sample has no effect with --init-from, which brings its vocabulary: "
+            "leave it out."
+        )
     initial = _found(settings)
     vocabulary = initial.vocabulary()
     _refuse_others(settings, settings.given(VOCABULARY), vocabulary, "vocabulary")

@@ -88,6 +88,7 @@ class Option:
     derived: bool = False  # follows from the size of the text unless given (runs/derivation.py)
     hparam: bool = False  # is a column of TensorBoard's HParams table
     needs: tuple[str, ...] = ()  # has an effect only beside one of these
+    many: bool = False  # takes one value or several, in a list
     recorded: bool = True  # is in the run's settings.json
 
 

@@ -1,13 +1,14 @@
 """From the settings of `keras-transformer train` to everything that `fit` needs."""
 
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
-import numpy as np
 
-from keras_transformer import data, evaluation, losses, metrics, models, text
+from keras_transformer import data, losses, metrics, models, text
+from keras_transformer.data.encoded_pairs import counts_of
 from keras_transformer.ops import backend
 from keras_transformer.ops.capabilities import make_deterministic
 from keras_transformer.ops.devices import share_batches
@@ -15,15 +16,12 @@ from keras_transformer.optimizers import LossScale, PaperAdam
 from keras_transformer.optimizers.schedules import PaperSchedule
 from keras_transformer.progress import say
 from keras_transformer.runs.fine_tune import Initial
+from keras_transformer.runs.reading import Text
 from keras_transformer.runs.settings import TrainSettings
 from keras_transformer.text.seen import Seen
 
-
-class Text(NamedTuple):
-    """Pairs of strings to train on and to validate with."""
-
-    train: list
-    valid: list
+# Pairs that a vocabulary is trained on. SentencePiece holds them in memory.
+VOCABULARY_SAMPLE = 1_000_000
 
 
 class Prepared(NamedTuple):
@@ -46,57 +44,6 @@ def set_precision(name: str) -> None:
     Their weights stay in float32.
     """
     keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
-
-
-def read_text(settings: TrainSettings) -> Text:
-    """Reads and checks the files that the settings name, before anything is written."""
-    evaluation.bleu(["a"], ["a"], tokenize=settings.tokenize)  # fails now, not in an hour
-    train_pairs = _read_side(settings, "train")
-    if train_pairs is None:
-        raise ValueError(
-            "Nothing to train on: give --train-source and --train-target, or --train-tsv."
-        )
-    valid_pairs = _read_side(settings, "valid")
-    if valid_pairs is None:
-        if not settings.hold_out:
-            raise ValueError(
-                "Nothing to validate with: give --valid-source and --valid-target, --valid-tsv, or "
-                "--hold-out N."
-            )
-        return _hold_out(train_pairs, settings.hold_out, settings.seed)
-    if settings.hold_out:
-        raise ValueError("Give either validation files or --hold-out, not both.")
-    return Text(train_pairs, valid_pairs)
-
-
-def _read_side(settings, name):
-    source, target, tsv = (
-        getattr(settings, f"{name}_{part}") for part in ("source", "target", "tsv")
-    )
-    if tsv and (source or target):
-        raise ValueError(f"Give either --{name}-tsv, or --{name}-source and --{name}-target.")
-    if bool(source) != bool(target):
-        raise ValueError(f"--{name}-source and --{name}-target go together.")
-    if tsv:
-        return data.read_tsv(tsv, settings.source_column, settings.target_column)
-    return data.read_parallel(source, target) if source else None
-
-
-def _hold_out(pairs, count, seed):
-    """Splits by source, so that no held-out sentence is trained on in another translation."""
-    keys = [text.comparable(source) for source, _ in pairs]
-    sources = list(dict.fromkeys(keys))
-    if count >= len(sources):
-        raise ValueError(
-            f"--hold-out {count} leaves nothing to train on: there are {len(sources)} different "
-            "sources."
-        )
-    chosen = np.random.default_rng(seed).choice(len(sources), count, replace=False)
-    held_out = {sources[i] for i in chosen}
-    return Text(
-        [pair for pair, key in zip(pairs, keys, strict=True) if key not in held_out],
-        [pair for pair, key in zip(pairs, keys, strict=True) if key in held_out],
-    )
 
 
 def prepare(
@@ -131,8 +78,10 @@ def prepare(
         encoded.append(data.encode_pairs(chosen, tokenizer, target_tokenizer, limit, cache))
     train_ids, valid_ids = encoded
     if folder is not None:
-        sources = [source for source, _ in pairs.train]
-        seen = Seen.of(sources, tokenizer, train_ids)
+        pairs.keep(folder / "ids")
+        ids = counts_of(train_ids.source_ids, tokenizer.vocabulary_size) > 0
+        longest = int(train_ids.source_lengths.max())
+        seen = Seen(ids, pairs.seen.words, pairs.seen.invisible, longest)
         known = seen if initial is None else initial.seen_with(seen)
         if known is not None:
             known.save(folder)
@@ -192,14 +141,19 @@ def tokenizers(
         "model_type": settings.vocabulary_type,
         "normalization": settings.normalization,
     }
-    if not settings.separate_vocabularies:
-        shared = _tokenizer("tokenizer", pairs.train, options, folder, size_derived)
-        return shared, shared
-    sides = zip(*pairs.train, strict=True)
-    return tuple(
-        _tokenizer(name, side, options, folder, size_derived)
-        for name, side in zip(("source", "target"), sides, strict=True)
-    )
+    most = settings.vocabulary_sample or VOCABULARY_SAMPLE
+
+    def side(number):
+        return (pair[number] for pair in pairs.train.sample(most))
+
+    if settings.separate_vocabularies:
+        return tuple(
+            _tokenizer(name, functools.partial(side, number), options, folder, size_derived)
+            for number, name in enumerate(("source", "target"))
+        )
+    both = functools.partial(pairs.train.sample, most)
+    shared = _tokenizer("tokenizer", both, options, folder, size_derived)
+    return shared, shared
 
 
 def _tokenizer(name, lines, options, folder, size_derived):
@@ -209,12 +163,12 @@ def _tokenizer(name, lines, options, folder, size_derived):
     size, kind = options["vocabulary_size"], options["model_type"]
     say(f"training a {kind} vocabulary of {size:,} pieces ...")
     try:
-        tokenizer = text.train_tokenizer(lines, **options)
+        tokenizer = text.train_tokenizer(lines(), **options)
     except text.VocabularySizeError as error:
         if not size_derived:
             raise
         say(f"the text allows {error.possible:,} pieces")
-        tokenizer = text.train_tokenizer(lines, **options | {"vocabulary_size": error.possible})
+        tokenizer = text.train_tokenizer(lines(), **options | {"vocabulary_size": error.possible})
     if path:
         tokenizer.save(path)
     return tokenizer

@@ -21,7 +21,7 @@ text, vocabulary, model = map(group, ("text", "vocabulary", "model"))
 fine_tuning, training = map(group, ("fine-tuning", "training"))
 watching = group("validation and checkpoints")
 TSV = "train_tsv", "valid_tsv"
-file = functools.partial(text, metavar="FILE", changeable=True)
+file = functools.partial(text, metavar="FILE", changeable=True, many=True)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -36,12 +36,15 @@ class TrainSettings:
     ```
     """
 
-    train_source: str | None = file("one sentence per line")
-    train_target: str | None = file("its translations, line by line")
-    train_tsv: str | None = file("instead of these two: both in one TSV file")
-    valid_source: str | None = file("validation text")
-    valid_target: str | None = file("its translations")
-    valid_tsv: str | None = file("instead of these two: both in one TSV file")
+    train_source: Any = file(
+        "one sentence per line; several files, and patterns such as 'web-*.gz', are read one after "
+        "another; with :3 behind a file each pass holds its pairs three times"
+    )
+    train_target: Any = file("their translations, line by line")
+    train_tsv: Any = file("instead of these two: both in TSV files")
+    valid_source: Any = file("validation text")
+    valid_target: Any = file("its translations")
+    valid_tsv: Any = file("instead of these two: both in TSV files")
     hold_out: int | None = text(
         "without validation files: hold out N sources with all their translations; they are "
         "written to RUN/held_out.source.txt and RUN/held_out.target.txt",
@@ -61,6 +64,11 @@ class TrainSettings:
     )
     vocabulary_type: str | None = vocabulary(
         "SentencePiece's", choices=("bpe", "unigram", "char", "word"), unless_init_from="bpe"
+    )
+    vocabulary_sample: int | None = vocabulary(
+        "train it on N pairs, evenly spread over the text; by default on at most 1,000,000",
+        parse=positive,
+        metavar="N",
     )
     normalization: str | None = vocabulary(
         "identity is lossless, the others are SentencePiece's rules",
@@ -229,6 +237,8 @@ class TrainSettings:
         for name, known in OPTIONS.items():
             value = getattr(self, name)
             flag = _flag(name)
+            if known.many and isinstance(value, list | tuple) and len(value) == 1:
+                setattr(self, name, value[0])
             if known.choices and value is not None and value not in known.choices:
                 raise ValueError(
                     f"{flag} {value}: expected one of {', '.join(known.choices)}. Choose one."

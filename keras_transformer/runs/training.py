@@ -1,8 +1,10 @@
 """Trains a Transformer on parallel text: what `keras-transformer train` does."""
 
 import math
+from pathlib import Path
 
 from keras_transformer import callbacks, data, evaluation
+from keras_transformer.data.report import report_of
 from keras_transformer.decoding import Translator
 from keras_transformer.files import write_json, write_lines
 from keras_transformer.models.presets import PRESETS, label_smoothing
@@ -15,11 +17,12 @@ from keras_transformer.runs.derivation import loss_worth_translating, with_deriv
 from keras_transformer.runs.fine_tune import VOCABULARY, start_from
 from keras_transformer.runs.fit import translation_score
 from keras_transformer.runs.loading import load_translator
+from keras_transformer.runs.reading import Text, read_text
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.runs.settings import TrainSettings, names_where
 
 # What a vocabulary is made from.
-VOCABULARY_FROM = ("text_sha256", "init_sha256", *VOCABULARY)
+VOCABULARY_FROM = ("text_sha256", "init_sha256", "vocabulary_sample", *VOCABULARY)
 
 
 def train(settings: TrainSettings) -> RunDirectory:
@@ -50,7 +53,7 @@ def train(settings: TrainSettings) -> RunDirectory:
     record = {
         **settings.record(),
         "backend": backend.name(),
-        "text_sha256": data.text_sha256(*pairs),
+        "text_sha256": pairs.sha256,
     }
     if initial is None:  # runs without them are older than these options
         del record["init_from"], record["init_weights"]
@@ -87,11 +90,11 @@ def _read(settings):
     """The text, what to start from, the settings without gaps, and what was derived, in words."""
     settings.refuse_ignored()
     settings = with_recorded(with_smoothing(settings))
-    pairs = prepare.read_text(settings)
+    pairs = read_text(settings, Path(settings.run_dir) / "ids")
     initial, settings = start_from(settings)
     chosen = settings.d_model or PRESETS[settings.preset or "tiny"]["d_model"]
     d_model = initial.architecture()["d_model"] if initial else chosen
-    return pairs, initial, *with_derived(settings, pairs.train, d_model)
+    return pairs, initial, *with_derived(settings, pairs, d_model)
 
 
 def with_smoothing(settings: TrainSettings) -> TrainSettings:
@@ -121,7 +124,7 @@ def resolved(ready: prepare.Prepared) -> dict:
     }
 
 
-def describe(settings: TrainSettings, pairs: prepare.Text, ready: prepare.Prepared) -> str:
+def describe(settings: TrainSettings, pairs: Text, ready: prepare.Prepared) -> str:
     """The report before training: text, batches, model, memory."""
     shapes = ready.plan.shapes()
     rows, source, target = _largest(shapes)
@@ -130,7 +133,7 @@ def describe(settings: TrainSettings, pairs: prepare.Text, ready: prepare.Prepar
     else:
         listed = ", ".join(map(str, shapes))
     return (
-        f"{data.report(pairs.train, ready.train, pairs.valid)}\n"
+        f"{report_of(pairs.survey, ready.train)}\n"
         f"{ready.plan.summary()}\n"
         f"shapes (rows, source, target): {listed}\n"
         f"model: {ready.model.count_params():,} parameters, {_trained(ready.model)}"

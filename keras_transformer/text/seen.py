@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +67,9 @@ class Seen:
             longest = max(map(len, ids), default=0)
         else:
             ids, longest = [encoded.source_ids], int(encoded.source_lengths.max())
-        words: set[str] | None = set()
-        invisible: set[str] = set()
-        for line in sources:
-            invisible.update(invisible_in(line))
-            if words is not None:
-                words.update(words_of(line))
-                if len(words) > MOST_WORDS:
-                    words = None
-        return cls(tokenizer.seen_ids(ids), words, invisible, longest)
+        found = SeenText()
+        found.add(sources)
+        return cls(tokenizer.seen_ids(ids), found.words, found.invisible, longest)
 
     def union(self, other: "Seen") -> "Seen":
         """What at least one of the two had. Words only if both know theirs, and they are few."""
@@ -187,6 +181,26 @@ class Seen:
                     piece for piece in tokenizer.unseen_pieces(part, self.ids) if piece != "▁"
                 ]
         return list(dict.fromkeys(found))
+
+
+class SeenText:
+    """Collects the words and the invisible characters of sources.
+
+    Attributes:
+        words, invisible: See `Seen`.
+    """
+
+    def __init__(self) -> None:
+        self.words: set[str] | None = set()
+        self.invisible: set[str] = set()
+
+    def add(self, sources: Iterable[str]) -> None:
+        for line in sources:
+            self.invisible.update(invisible_in(line))
+            if self.words is not None:
+                self.words.update(words_of(line))
+                if len(self.words) > MOST_WORDS:
+                    self.words = None
 
 
 def _booleans(path, size):

@@ -72,15 +72,6 @@ def train_tokenizer(
         arguments.real_number("character_coverage", character_coverage, least=0.98)
         if character_coverage > 1:
             raise ValueError(f"character_coverage is at most 1, got {character_coverage}.")
-    lines = [
-        # SentencePiece drops whole lines that hold its marker for rare characters, "▅".
-        nfc(line).replace("▅", " ")
-        for number, item in enumerate(pairs)
-        for line in _lines_of(item, number)
-        if line.strip()
-    ]
-    if not lines:
-        raise ValueError("cannot train a vocabulary on no text: every line is empty")
     spells_in_bytes = model_type in ("bpe", "unigram")
     if character_coverage is None:
         # Korean has 11,172 syllables, of which a corpus repeats one or two thousand. Bytes keep the
@@ -91,9 +82,9 @@ def train_tokenizer(
     try:
         # SentencePiece reports no progress in this one long call, so show the lines and the time.
         with progress.work("training a vocabulary", unit="lines") as done:
-            done(len(lines))
+            lines = _Lines(pairs, done)
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines),
+                sentence_iterator=lines.usable(),
                 model_writer=model,
                 model_type=model_type,
                 vocab_size=vocabulary_size,
@@ -114,8 +105,37 @@ def train_tokenizer(
                 minloglevel=2,
             )
     except RuntimeError as error:
-        raise _training_error(str(error), vocabulary_size, model_type) from error
+        if lines.error is None:
+            raise _training_error(str(error), vocabulary_size, model_type) from error
+    if lines.error is not None:
+        raise lines.error
     return Tokenizer(model.getvalue())
+
+
+class _Lines:
+    """The lines that SentencePiece asks for one by one.
+
+    It would abort the process if an error passed through it. So the lines end at an error, which is
+    kept in `error`.
+    """
+
+    def __init__(self, pairs, done):
+        self._pairs, self._done, self.error = pairs, done, None
+
+    def usable(self):
+        count = 0
+        try:
+            for number, item in enumerate(self._pairs):
+                for line in _lines_of(item, number):
+                    if line.strip():
+                        count += 1
+                        self._done(1)
+                        # SentencePiece drops lines that hold its marker for rare characters, "▅".
+                        yield nfc(line).replace("▅", " ")
+            if not count:
+                raise ValueError("cannot train a vocabulary on no text: every line is empty")
+        except Exception as error:
+            self.error = error
 
 
 class VocabularySizeError(ValueError):
