@@ -4,6 +4,9 @@ import gzip
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -368,3 +371,19 @@ def test_a_vocabulary_is_trained_on_a_sample(tmp_path):
 
     assert vocabulary() == vocabulary(vocabulary_sample=10**6)
     assert vocabulary() != vocabulary(vocabulary_sample=3)
+
+
+# Fails if: a process whose parent was killed prints a traceback, or stays.
+def test_processes_end_quietly_with_their_parent(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "a.model")
+    code = f"""
+import os, signal
+from keras_transformer.text import Tokenizer, workers
+tokenizer = Tokenizer.load({str(tmp_path / "a.model")!r})
+process = workers.Encoder([tokenizer, tokenizer])
+process.put([["하나"] * 100_000] * 2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    # Both pipes are at their end only when the second process has ended too.
+    assert (found.returncode, found.stderr) == (-signal.SIGKILL, b"")

@@ -64,6 +64,9 @@ def prepare(
             does not allow that size.
     """
     set_precision(settings.precision)
+    if folder is not None:
+        (folder / "ids").mkdir(exist_ok=True)
+        pairs.keep(folder / "ids")
     if initial is None:
         tokenizer, target_tokenizer = tokenizers(settings, pairs, folder, size_derived)
     else:
@@ -72,13 +75,11 @@ def prepare(
     for name, chosen in (("train", pairs.train), ("valid", pairs.valid)):
         cache = None
         if folder is not None:
-            (folder / "ids").mkdir(exist_ok=True)
             cache = folder / "ids" / f"{name}.npz"
         limit = settings.max_length
         encoded.append(data.encode_pairs(chosen, tokenizer, target_tokenizer, limit, cache))
     train_ids, valid_ids = encoded
     if folder is not None:
-        pairs.keep(folder / "ids")
         ids = counts_of(train_ids.source_ids, tokenizer.vocabulary_size) > 0
         longest = int(train_ids.source_lengths.max())
         seen = Seen(ids, pairs.seen.words, pairs.seen.invisible, longest)

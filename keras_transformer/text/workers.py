@@ -103,9 +103,13 @@ def serve(source: IO[bytes] | None = None, sink: IO[bytes] | None = None) -> Non
     count = int.from_bytes(_read(source) or b"", "little")
     tokenizers = [Tokenizer(_read(source) or b"") for _ in range(count)]
     while (request := _read(source)) is not None:
-        for tokenizer, texts in zip(tokenizers, json.loads(request), strict=True):
-            for array in flat_ids(tokenizer, texts):
+        sides = zip(tokenizers, json.loads(request), strict=True)
+        arrays = [array for each, texts in sides for array in flat_ids(each, texts)]
+        try:
+            for array in arrays:
                 _write(sink, array.tobytes())
+        except BrokenPipeError:  # the first process was killed, and nobody reads
+            os._exit(1)
 
 
 def in_order(
