@@ -29,7 +29,8 @@ from keras_transformer.cli import evaluate as evaluate_verb
 from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
 from keras_transformer.data.survey import survey
-from keras_transformer.decoding.translator import Hypothesis
+from keras_transformer.decoding import Sampling
+from keras_transformer.decoding.translator import Hypothesis, Translator
 from keras_transformer.runs import TrainSettings, derivation, load_translator, reading, training
 from keras_transformer.runs.checkpoints import read_arrays, read_note
 from keras_transformer.runs.run_directory import RunDirectory
@@ -475,6 +476,49 @@ def test_n_best_lists(run, uncompiled, monkeypatch, capsys):
     best = load_translator(run).n_best(["ba de"], 1, beam_size=3)[0][0]
     assert found[0][2] == best.text
     assert float(found[0][3]) == pytest.approx(best.score, abs=1e-5)
+
+
+# Fails if: an option of what a translation holds is not passed on, or one without effect passes.
+def test_translations_hold_what_is_asked(run, uncompiled, tmp_path, monkeypatch, capsys):
+    lines = ["ba de", "", "do do do be"]
+
+    def translated(*options, lines=lines):
+        pipe(monkeypatch, "".join(f"{line}\n" for line in lines).encode())
+        return main(capsys, "translate", run, "--beam-size", 2, *options)
+
+    translator = load_translator(run)
+    options = {"min_length": 3, "max_length": 9, "no_repeat_ngram": 1, "repetition_penalty": 1.5}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    begins = ["do", "be", ""]
+    n_best, options_of = Translator.n_best, []
+
+    def watched(*arguments, **options):
+        options_of.append(options)
+        return n_best(*arguments, **options)
+
+    monkeypatch.setattr(Translator, "n_best", watched)
+    for given, asked in (
+        (["--prefix=ba d", *flags], {"prefix": "ba d", **options}),
+        ([f"--prefixes={write(tmp_path / 'begins', begins)}"], {"prefix": begins}),
+        (["--min-length=3", "--suppress", "a", "ab"], {"min_length": 3, "suppress": ["a", "ab"]}),
+        (
+            ["--sample", "--temperature=1.3", "--top-k=9", "--top-p=0.9", "--seed=5"],
+            {"sampling": Sampling(1.3, 9, 0.9, 5)},
+        ),
+    ):
+        expected = translator.translate(lines, beam_size=2, **asked)
+        assert translated(*given)[:2] == (0, "".join(f"{line}\n" for line in expected))
+        assert options_of[-1].items() >= asked.items()
+    status, out, _ = translated("--sample", "--n-best=3")
+    assert status == 0 and 3 < len(out.splitlines()) <= 7
+    for given, says in (
+        (["--seed=3"], "--seed has an effect only with --sample"),
+        (["--prefix=a", "--prefixes=b"], "either --prefix or --prefixes"),
+        ([f"--prefixes={tmp_path / 'begins'}"], "has 3 lines, and the input has more"),
+        (["--max-length=2", "--min-length=3"], "max_length is an integer and at least 3"),
+    ):
+        status, _, err = translated(*given, lines=[*lines, "ba"])
+        assert_one_line(status, err, says)
 
 
 def test_evaluate_prints_one_line_of_json(run, parallel, uncompiled, tmp_path, capsys):
@@ -999,13 +1043,16 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
 
 OPTIONS = {
     "train": "train-source train-target train-tsv valid-source valid-target valid-tsv hold-out "
-    "source-column target-column max-length vocabulary-size vocabulary-type normalization "
+    "source-column target-column max-length vocabulary-size vocabulary-sample vocabulary-type "
+    "normalization "
     "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
     "attention-dropout norm init-from init-weights lora-rank lora-targets run-dir updates devices "
     "tokens-per-batch accumulate shapes warmup-steps learning-rate label-smoothing clip-norm seed "
     "precision jit deterministic dry-run validate-every tokenize keep-checkpoints average "
     "stop-early patience checkpoint-on-signal log-every",
-    "translate": "beam-size length-penalty batch-size weights ensemble n-best",
+    "translate": "beam-size length-penalty batch-size weights ensemble n-best prefix prefixes "
+    "min-length max-length no-repeat-ngram repetition-penalty suppress sample temperature top-k "
+    "top-p seed",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size weights ensemble",
     "score": "source target tsv source-column target-column mean tokens batch-size weights "

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from keras_transformer import testing
-from keras_transformer.decoding import search
+from keras_transformer.decoding import IMPOSSIBLE, search
 
 PAD, END, START = 0, 2, 4
 VOCABULARY, LENGTH, STATES = 7, 8, 1009
@@ -124,7 +124,7 @@ def until_end(row):
 
 def hypotheses(ids, scores):
     """Returns the hypotheses that exist in a row of the batch, as [(tokens, score), ...]."""
-    exist = scores > search.IMPOSSIBLE / 2
+    exist = scores > IMPOSSIBLE / 2
     return [(until_end(i), s) for i, s in zip(ids[exist], scores[exist], strict=True)]
 
 
@@ -185,13 +185,23 @@ def test_a_beam_as_wide_as_the_space_is_exhaustive_search(name):
         assert_same(hypotheses(*row), sorted(expected, key=lambda pair: -pair[1]))
 
 
-def plain_beam_search(table, source, max_length, beam_size, penalty, n_best):
-    """Searches by the documented rule, with Python lists, one sentence at a time."""
+def plain_beam_search(table, source, max_length, beam_size, penalty, n_best, adjust=None):
+    """Searches by the documented rule, with Python lists, one sentence at a time.
+
+    `adjust` changes the log-probabilities after a list of ids in place.
+    """
     alive, finished, greedy = [([], 0.0)], [], []
     for length in range(1, max_length + 1):
         candidates = []
         for ids, score in alive:
-            for token, log_prob in enumerate(log_probs(table, source, ids)):
+            following = log_probs(table, source, ids)
+            if adjust is not None:
+                its_own = following[END]
+                adjust(following, ids)
+                following[END] = its_own if length == max_length else following[END]
+            for token, log_prob in enumerate(following):
+                if log_prob < IMPOSSIBLE / 2:
+                    continue
                 if token == END or length < max_length and token not in (PAD, START):
                     candidates.append(([*ids, token], score + log_prob))
         candidates.sort(key=lambda pair: -pair[1])

@@ -81,6 +81,71 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_content_arguments(parser: argparse.ArgumentParser) -> None:
+    """What translations must and may hold: the fields of `kt.decoding.SearchOptions`."""
+    group = parser.add_argument_group("what a translation must and may hold")
+    group.add_argument("--prefix", metavar="TEXT", help="how each translation begins")
+    group.add_argument(
+        "--prefixes", metavar="FILE", help="how translations begin, one line per line of input"
+    )
+    group.add_argument("--min-length", type=count, default=0, metavar="N", help="in tokens")
+    group.add_argument(
+        "--max-length",
+        type=positive,
+        metavar="N",
+        help="in tokens; by default 50 more than the source has",
+    )
+    group.add_argument(
+        "--no-repeat-ngram",
+        type=count,
+        default=0,
+        metavar="N",
+        help="no sequence of N tokens occurs twice; 0 allows all",
+    )
+    group.add_argument(
+        "--repetition-penalty",
+        type=parsed(options.size),
+        default=1.0,
+        metavar="X",
+        help="multiplies the log-probability of tokens that are there already",
+    )
+    group.add_argument(
+        "--suppress", nargs="+", default=[], metavar="WORD", help="words that are not written"
+    )
+    group = parser.add_argument_group("sampling, instead of a beam")
+    group.add_argument("--sample", action="store_true", help="draw each token at random")
+    group.add_argument(
+        "--temperature",
+        type=parsed(options.Number(float, least=0)),
+        default=1.0,
+        metavar="T",
+        help="below 1 probable tokens become more probable",
+    )
+    group.add_argument("--top-k", type=positive, metavar="K", help="draw from the K most probable")
+    group.add_argument(
+        "--top-p",
+        type=parsed(options.share),
+        metavar="P",
+        help="draw from the most probable tokens that together have the probability P",
+    )
+    group.add_argument(
+        "--seed", type=parsed(options.random_seed), default=0, help="the same seed draws the same"
+    )
+
+
+def content_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `Translator.translate` for these options."""
+    from keras_transformer.decoding import Sampling
+
+    if not args.sample:
+        refuse_ignored(args, ("temperature", "top_k", "top_p", "seed"), "--sample")
+    names = "min_length", "max_length", "no_repeat_ngram", "repetition_penalty", "suppress"
+    found = {name: getattr(args, name) for name in names}
+    if args.sample:
+        found["sampling"] = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
+    return found
+
+
 def refuse_ignored(args: argparse.Namespace, names: Sequence[str], needed: str) -> None:
     """Refuses options that were given and have no effect; `needed` says beside what they have.
 

@@ -6,6 +6,9 @@ arrive, so a slow pipe gets its answers without waiting for the end.
   keras-transformer translate runs/en-de < source.txt > hypotheses.txt
   echo "A man rides a horse ." | keras-transformer translate runs/en-de --n-best 4
 
+  keras-transformer translate runs/en-de --prefix "Sehr geehrte" --no-repeat-ngram 3 < letters.txt
+  keras-transformer translate runs/en-de --sample --top-p 0.9 --n-best 5 < source.txt
+
 With --n-best above 1 each line gives up to N lines, best first: number ||| hypothesis ||| score.
 Numbers start at 0; the score is the log-probability in nats divided by the length penalty."""
 
@@ -15,7 +18,14 @@ import stat
 import sys
 import time
 
-from keras_transformer.cli.options import add_search_arguments, named, positive, translator_of
+from keras_transformer.cli.options import (
+    add_content_arguments,
+    add_search_arguments,
+    content_of,
+    named,
+    positive,
+    translator_of,
+)
 
 # How many lines are taken at once: enough to sort by length, few enough to answer soon.
 LINES_AT_ONCE = 2048
@@ -26,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     add_search_arguments(parser)
     parser.add_argument("--n-best", type=positive, default=1, help="hypotheses for each line")
+    add_content_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,10 +45,11 @@ def run(args: argparse.Namespace) -> None:
     from keras_transformer.data.lines import arriving_lines
     from keras_transformer.progress import say, work
 
-    if args.n_best > args.beam_size:
+    if args.n_best > args.beam_size and not args.sample:
         raise ValueError(
             f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
         )
+    content, prefixes = content_of(args), _prefixes(args)
     translator = translator_of(args.run, args)
     out = sys.stdout
     number, seconds, first = 0, 0.0, None
@@ -47,16 +59,24 @@ def run(args: argparse.Namespace) -> None:
         for lines, size in arriving_lines(sys.stdin.buffer, LINES_AT_ONCE):
             begin = time.perf_counter()
             first = first or next((line for line in lines if line.strip()), None)
+            search = args.n_best, args.beam_size, args.length_penalty, args.batch_size
+            begins = args.prefix
+            if prefixes is not None:
+                begins = prefixes[number : number + len(lines)]
+                if len(begins) < len(lines):
+                    raise ValueError(
+                        f"{args.prefixes} has {len(prefixes)} lines, and the input has more: give "
+                        "one for each line of input."
+                    )
             with done.part(len(lines) if total is None else size):
-                found = translator.n_best(
-                    lines, args.n_best, args.beam_size, args.length_penalty, args.batch_size
-                )
+                found = translator.n_best(lines, *search, prefix=begins, **content)
             for hypotheses in found:
-                for hypothesis in hypotheses:
-                    text = hypothesis.text.replace("\n", " ")  # one line in, one line out
-                    if args.n_best > 1:
-                        text = f"{number} ||| {text} ||| {hypothesis.score:.6f}"
-                    out.write(text + "\n")
+                lines = [hypothesis.text.replace("\n", " ") for hypothesis in hypotheses]
+                if args.n_best > 1:
+                    scored = zip(lines, hypotheses, strict=True)
+                    lines = [f"{number} ||| {line} ||| {one.score:.6f}" for line, one in scored]
+                # One line in, one line out, also where the options allow no translation.
+                out.writelines(f"{line}\n" for line in lines or [""])
                 number += 1
             out.flush()
             seconds += time.perf_counter() - begin
@@ -66,6 +86,17 @@ def run(args: argparse.Namespace) -> None:
     )
     if first is not None:
         say_next({"Look at one": verb("show", args.run, first)})
+
+
+def _prefixes(args):
+    """How the translation of each line begins, or None."""
+    from keras_transformer.data import read_lines
+
+    if args.prefixes is None:
+        return None
+    if args.prefix is not None:
+        raise ValueError("Give either --prefix or --prefixes, not both.")
+    return read_lines(args.prefixes)
 
 
 def _bytes_left(stream):

@@ -4,9 +4,9 @@
 `Translator` joins them to a tokenizer.
 """
 
+from keras_transformer.decoding.next_token import IMPOSSIBLE, Sampling, SearchOptions
 from keras_transformer.decoding.sampling import Sampler, choose, sample
 from keras_transformer.decoding.search import (
-    IMPOSSIBLE,
     average_penalty,
     beam_search,
     gnmt_penalty,
@@ -18,6 +18,8 @@ __all__ = [
     "IMPOSSIBLE",
     "Hypothesis",
     "Sampler",
+    "Sampling",
+    "SearchOptions",
     "Translator",
     "average_penalty",
     "beam_search",

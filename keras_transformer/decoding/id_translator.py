@@ -1,14 +1,17 @@
 """Ids to ids: the search with one model or an ensemble, compiled for a few shapes."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
 from keras_transformer import arguments
 from keras_transformer.decoding import search, shapes
+from keras_transformer.decoding.next_token import IMPOSSIBLE
+from keras_transformer.decoding.sampling import choose
 from keras_transformer.decoding.uncached import searchable
 from keras_transformer.ops import Tensor, beams
 from keras_transformer.ops.capabilities import compiles_functions
@@ -17,6 +20,53 @@ from keras_transformer.ops.crossentropy import token_nats
 from keras_transformer.ops.labels import check_special_ids
 from keras_transformer.ops.memory import keep_freed_memory
 from keras_transformer.text.protocol import check_tokenizer
+
+
+class Item(NamedTuple):
+    """What is translated: ids of a source, and how its target begins."""
+
+    source: list[int]
+    prefix: list[int]
+    random: tuple[int, ...] = ()  # the seed of its random numbers
+
+
+class Wanted(NamedTuple):
+    """What a search shall find. Searches for the same share one compiled function."""
+
+    n: int
+    beam_size: int
+    length_penalty: float | str
+    max_length: int | None = None
+    adjust: tuple = ()
+    draw: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Draws each token with the numbers of `rows["uniforms"]` [R, length]; see `choose`."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+
+    def __call__(self, log_probs: Tensor, index: Tensor, rows: dict[str, Tensor]) -> Tensor:
+        uniforms = ops.take(rows["uniforms"], index, axis=1)
+        return choose(log_probs, uniforms, self.temperature, top_k=self.top_k, top_p=self.top_p)
+
+
+def _rows_of(items, wanted, rows, length):
+    """The arrays [rows, ...] that the search needs beside the sources, by name."""
+    found = {}
+    longest = max(len(item.prefix) for item in items)
+    if longest:
+        found["prefix"] = np.full((rows, -(-longest // 8) * 8), -1, "int32")
+        for row, item in enumerate(items):
+            found["prefix"][row, : len(item.prefix)] = item.prefix
+    if wanted.draw is not None:
+        found["uniforms"] = np.zeros((rows, length), "float32")
+        for row, item in enumerate(items):
+            found["uniforms"][row] = np.random.default_rng(item.random).random(length, "float32")
+    return found
 
 
 class IdTranslator:
@@ -55,38 +105,67 @@ class IdTranslator:
         self._searches: dict[Any, Any] = {}  # compiled functions
         self._asked: collections.Counter[int] = collections.Counter()  # sentences of each width
 
-    def _search(self, sources, n, beam_size, length_penalty, whole):
-        """Returns up to `n` pairs for each source: target ids without the end, and their score.
+    def _search(self, items, wanted, whole):
+        """Returns up to `n` pairs for each item: target ids without the end, and their score.
 
-        With `whole` there is room for the longest target, otherwise for most. A source whose target
+        With `whole` there is room for the longest target, otherwise for most. An item whose target
         did not fit gets None.
         """
-        width = self._width(max(map(len, sources)) + 1)
-        repays = shapes.repays(self.models, self._asked[width] * beam_size, width)
+        width = self._width(max(len(item.source) for item in items) + 1)
+        repays = shapes.repays(self.models, self._asked[width] * wanted.beam_size, width)
         coarse = compiles_functions() and not repays
         lengths = shapes.COARSE_LENGTHS if coarse else shapes.SOURCE_LENGTHS
-        source_ids, max_lengths = self.batch(sources, lengths)
+        source_ids, limits = self.batch([item.source for item in items], lengths)
         rows, width = source_ids.shape
+        for row, item in enumerate(items):
+            limits[row] = self._limit(item, wanted.max_length)
         longest = self._longest_target(width)
+        if limits.max() > longest:  # because of max_length or a prefix
+            longest = shapes.width_for(
+                int(limits.max()), self.learned_positions("target_embedding")
+            )
         length = longest if whole else min(longest, shapes.room_for(width))
         shrink_to = rows // 4 if rows >= 16 and repays else None
+        extra = _rows_of(items, wanted, rows, length)
 
-        def run(source_ids, max_lengths):
+        def run(source_ids, limits, *arrays):
             return self.search_ids(
-                source_ids, max_lengths, length, n, beam_size, length_penalty, shrink_to=shrink_to
+                source_ids,
+                limits,
+                length,
+                *wanted[:3],
+                adjust=wanted.adjust,
+                rows={"source_ids": source_ids, **dict(zip(extra, arrays, strict=True))},
+                draw=wanted.draw,
+                shrink_to=shrink_to,
             )
 
-        compiled = self._compiled((n, beam_size, length_penalty, length, shrink_to), run)
-        ids, scores, done = map(ops.convert_to_numpy, compiled(source_ids, max_lengths))
+        compiled = self._compiled((wanted, length, shrink_to, *extra), run)
+        arrays = compiled(source_ids, limits, *extra.values())
+        ids, scores, done = map(ops.convert_to_numpy, arrays)
         return [
-            self._finished(ids[row, :n], scores[row, :n]) if done[row] else None
-            for row in range(len(sources))
+            self._finished(ids[row, : wanted.n], scores[row, : wanted.n]) if done[row] else None
+            for row in range(len(items))
         ]
+
+    def _limit(self, item, max_length):
+        """The greatest length of a target, with its end."""
+        if max_length is None:
+            limit = self._longest_target(max(len(item.source), len(item.prefix)))
+        else:
+            learned = self.learned_positions("target_embedding")
+            limit = max_length + 1 if learned is None else min(max_length + 1, learned)
+        if len(item.prefix) >= limit:
+            raise ValueError(
+                f"A prefix of {len(item.prefix)} tokens does not fit into {limit - 1}: shorten it, "
+                "or raise max_length."
+            )
+        return limit
 
     def _finished(self, ids, scores):
         found = []
         for row, score in zip(ids, scores, strict=True):
-            if score > search.IMPOSSIBLE / 2:
+            if score > IMPOSSIBLE / 2:
                 length = int(np.argmax(row == self.target_tokenizer.end_id))
                 found.append((row[:length].tolist(), float(score)))
         return found
@@ -140,7 +219,8 @@ class IdTranslator:
         beam_size: int,
         length_penalty: float | str,
         watched_loop: Callable | None = None,
-        shrink_to: int | None = None,
+        draw: Callable | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The whole search as tensor operations, to be compiled or exported.
 
@@ -152,7 +232,8 @@ class IdTranslator:
             beam_size: Hypotheses per source, N.
             length_penalty: See `translate`.
             watched_loop: The `while_loop` of `beam_search`, which then also runs if N is 1.
-            shrink_to: See `greedy_search`.
+            draw: See `greedy_search`. N must be 1.
+            **options: `adjust`, `rows` and `shrink_to` of `greedy_search`.
 
         Returns:
             ids [B, N, length], scores [B, N], and booleans [B], True where the search has ended.
@@ -179,13 +260,15 @@ class IdTranslator:
             "start_id": self.target_tokenizer.start_id,
             "end_id": self.target_tokenizer.end_id,
             "pad_id": pad_id,
-            "shrink_to": shrink_to,
+            **options,
             "shrink_cache": lambda caches, rows: [
                 beams.of_sources(c, rows, beam_size) for c in caches
             ],
         }
         if beam_size == 1 and watched_loop is None:
-            found, scores, done = search.greedy_search(step, caches, max_lengths, **common)
+            found, scores, done = search.greedy_search(
+                step, caches, max_lengths, draw=draw, **common
+            )
             lengths = ops.sum(ops.cast(ops.not_equal(found, pad_id), "int32"), axis=1)
             return found[:, None], (scores / penalty(lengths))[:, None], done
         return search.beam_search(

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer import arguments
-from keras_transformer.decoding.search import IMPOSSIBLE
+from keras_transformer.decoding.next_token import IMPOSSIBLE
 from keras_transformer.ops import Tensor
 from keras_transformer.ops.compilation import compile_with_weights
 
@@ -102,11 +102,10 @@ def choose(
     ```
     """
     size = logits.shape[-1]
-    scores, ids = ops.top_k(
-        ops.cast(logits, "float32"), 1 if temperature == 0 else min(top_k or size, size)
-    )
+    count = 1 if temperature == 0 else min(top_k or size, size)
+    scores, ids = ops.top_k(ops.cast(logits, "float32"), count)
     ids = ops.cast(ids, "int32")
-    if temperature == 0:
+    if count == 1:
         return ids[:, 0]
     shares = ops.softmax(scores / temperature, axis=-1)  # highest first
     reached = ops.cumsum(shares, axis=-1)

@@ -5,20 +5,19 @@ and the new cache. A cache is any nest of tensors with R rows each. Every search
 fixed shapes, which XLA can compile: rows that are done wait without changing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_transformer.decoding.next_token import IMPOSSIBLE, Adjust, next_log_probs
 from keras_transformer.ops import Tensor
-from keras_transformer.ops.beams import sequences_of, take_rows
+from keras_transformer.ops.beams import repeat_rows, sequences_of, take_rows
 from keras_transformer.ops.search_loop import search_loop
 from keras_transformer.ops.top_k import highest, top_k
 
 Step = Callable[[Tensor, Any, Tensor], tuple[Tensor, Any]]
-
-# Below every sum of log-probabilities: the score of what is forbidden or does not exist.
-IMPOSSIBLE = -1e9
 
 
 def gnmt_penalty(alpha: float = 0.6) -> Callable[[Tensor], Tensor]:
@@ -40,22 +39,6 @@ def average_penalty() -> Callable[[Tensor], Tensor]:
     return lambda length: ops.cast(length, "float32")
 
 
-def _next_log_probs(logits, index, max_lengths, end_id, forbidden):
-    """Log-probabilities [R, V] of the next ids; the last possible one is the end.
-
-    They are normalised over the whole vocabulary, so that a hypothesis' score is its
-    teacher-forced log-probability. Only then what may not follow becomes impossible.
-    """
-    log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    tokens = ops.arange(logits.shape[-1], dtype="int32")[None, :]  # [1, V]
-    barred = ops.equal(tokens, forbidden[0])
-    for token in forbidden[1:]:
-        barred = ops.logical_or(barred, ops.equal(tokens, token))
-    last = ops.equal(index + 1, max_lengths)[:, None]  # [R, 1]
-    barred = ops.logical_or(barred, ops.logical_and(last, ops.not_equal(tokens, end_id)))
-    return ops.where(barred, IMPOSSIBLE, log_probs)
-
-
 class GreedyState(NamedTuple):
     """What greedy search carries from step to step."""
 
@@ -66,6 +49,7 @@ class GreedyState(NamedTuple):
     scores: Tensor  # [B] sum of log-probabilities, nats
     done: Tensor  # [B] whether the end has been chosen
     cache: Any  # nest of [B, ...]
+    rows: Any  # dictionary of [B, ...] never changes
 
 
 def greedy_search(
@@ -77,6 +61,9 @@ def greedy_search(
     start_id: int,
     end_id: int,
     pad_id: int = 0,
+    adjust: Sequence[Adjust] = (),
+    rows: dict[str, Tensor] | None = None,
+    draw: Callable[[Tensor, Tensor, dict], Tensor] | None = None,
     shrink_to: int | None = None,
     shrink_cache: Callable[[Any, Tensor], Any] = take_rows,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,6 +77,9 @@ def greedy_search(
         length: Width of the result and greatest number of steps, fixed when compiled.
         start_id, end_id, pad_id: The ids of start, end and padding. Start and padding are never
             chosen.
+        adjust, rows: Functions `(log_probs, ids, index, rows) -> log_probs`, and tensors [B, ...]
+            for them; see next_token.py.
+        draw: `(log_probs [B, V], index, rows) -> ids [B]`, instead of the most probable ones.
         shrink_to: When at most this many rows are unfinished, the search continues with only those
             rows. Fixed when compiled; compiling takes longer because there are two loops.
         shrink_cache: `(cache, rows [shrink_to]) -> cache`, the cache of only those rows.
@@ -104,23 +94,28 @@ def greedy_search(
     ids, scores, done = greedy_search(step, cache, max_lengths, length=60, start_id=2, end_id=3)
     ```
     """
-    rows = ops.shape(max_lengths)[0]
+    count = ops.shape(max_lengths)[0]
     state = GreedyState(
         index=ops.convert_to_tensor(0, "int32"),
         max_lengths=max_lengths,
-        ids=ops.full((rows, length), pad_id, dtype="int32"),
-        last=ops.full((rows,), start_id, dtype="int32"),
-        scores=ops.zeros((rows,), dtype="float32"),
-        done=ops.zeros((rows,), dtype="bool"),
+        ids=ops.full((count, length), pad_id, dtype="int32"),
+        last=ops.full((count,), start_id, dtype="int32"),
+        scores=ops.zeros((count,), dtype="float32"),
+        done=ops.zeros((count,), dtype="bool"),
         cache=cache,
+        rows=rows or {},
     )
+    following = partial(next_log_probs, never=(pad_id, start_id), end_id=end_id, adjust=adjust)
 
     def advance(*values):
         state = GreedyState(*values)
         index = state.index
         logits, cache = step(state.last, state.cache, index)
-        log_probs = _next_log_probs(logits, index, state.max_lengths, end_id, (pad_id, start_id))
+        log_probs = following(logits, state.ids, index, state.max_lengths, rows=state.rows)
         score, chosen = highest(log_probs)
+        if draw is not None:
+            chosen = draw(log_probs, index, state.rows)
+            score = ops.take_along_axis(log_probs, chosen[:, None], axis=1)[:, 0]
         chosen = ops.where(state.done, pad_id, chosen)
         return state._replace(
             index=index + 1,
@@ -147,6 +142,7 @@ class BeamState(NamedTuple):
     greedy: Tensor  # [B] the beam of greedy search's hypothesis, -1 once it has ended or left
     done: Tensor  # [B] whether the search of the row is over
     cache: Any  # nest of [B * N, ...]
+    rows: Any  # dictionary of [B, ...] never changes
 
 
 def beam_search(
@@ -162,6 +158,8 @@ def beam_search(
     penalty: Callable[[Tensor], Tensor] | None = None,
     n_best: int = 1,
     reorder: Callable[[Any, Tensor], Any] = take_rows,
+    adjust: Sequence[Adjust] = (),
+    rows: dict[str, Tensor] | None = None,
     shrink_to: int | None = None,
     shrink_cache: Callable[[Any, Tensor], Any] | None = None,
     while_loop: Callable = ops.while_loop,
@@ -187,8 +185,8 @@ def beam_search(
             leave large tensors in place and only note where things are (ops/beams.py).
         while_loop: Runs the search, `(unfinished, advance, state) -> state`. One that looks at each
             `BeamState` on the way must not be compiled.
-        max_lengths, length, start_id, end_id, pad_id, shrink_to, shrink_cache: As in
-            `greedy_search`. The rows are sources; `shrink_cache` keeps all beams of a source.
+        max_lengths, length, start_id, end_id, pad_id, adjust, rows, shrink_to, shrink_cache: As in
+            `greedy_search`. Rows are sources, for `adjust` hypotheses: `shrink_cache` keeps all.
 
     Returns:
         Ids [B, N, length], pad after the end, best first; scores [B, N],
@@ -205,20 +203,22 @@ def beam_search(
     ```
     """
     penalty = gnmt_penalty() if penalty is None else penalty
-    rows, beams = ops.shape(max_lengths)[0], beam_size
+    count, beams = ops.shape(max_lengths)[0], beam_size
     # Only the first beam exists at the start, or all would be the same.
     first = ops.where(ops.arange(beams) == 0, 0.0, IMPOSSIBLE)
     state = BeamState(
         index=ops.convert_to_tensor(0, "int32"),
         max_lengths=max_lengths,
-        alive_ids=ops.full((rows, beams, length), pad_id, dtype="int32"),
-        alive_scores=ops.broadcast_to(ops.cast(first, "float32")[None], (rows, beams)),
-        finished_ids=ops.full((rows, beams, length), pad_id, dtype="int32"),
-        finished_scores=ops.full((rows, beams), IMPOSSIBLE, dtype="float32"),
-        greedy=ops.zeros((rows,), dtype="int32"),
-        done=ops.zeros((rows,), dtype="bool"),
+        alive_ids=ops.full((count, beams, length), pad_id, dtype="int32"),
+        alive_scores=ops.broadcast_to(ops.cast(first, "float32")[None], (count, beams)),
+        finished_ids=ops.full((count, beams, length), pad_id, dtype="int32"),
+        finished_scores=ops.full((count, beams), IMPOSSIBLE, dtype="float32"),
+        greedy=ops.zeros((count,), dtype="int32"),
+        done=ops.zeros((count,), dtype="bool"),
         cache=cache,
+        rows=rows or {},
     )
+    following = partial(next_log_probs, never=(pad_id, start_id), end_id=end_id, adjust=adjust)
 
     def advance(*values):
         state = BeamState(*values)
@@ -227,8 +227,9 @@ def beam_search(
         newest = ops.where(index == 0, start_id, newest)
         logits, cache = step(ops.reshape(newest, (-1,)), state.cache, index)
         size = logits.shape[-1]
-        per_beam = ops.repeat(state.max_lengths, beams, axis=0)  # [B * N]
-        log_probs = _next_log_probs(logits, index, per_beam, end_id, (pad_id, start_id))
+        limits, per_beam = repeat_rows((state.max_lengths, state.rows), beams)  # [B * N, ...]
+        alive_ids = ops.reshape(state.alive_ids, (-1, ops.shape(state.alive_ids)[-1]))
+        log_probs = following(logits, alive_ids, index, limits, rows=per_beam)
         scores = state.alive_scores[:, :, None] + ops.reshape(log_probs, (-1, beams, size))
 
         # The best 2N candidates: even if N of them end, N live on.

@@ -9,7 +9,8 @@ from keras import ops
 
 from keras_transformer import arguments, progress
 from keras_transformer.decoding import scoring, shapes
-from keras_transformer.decoding.id_translator import IdTranslator
+from keras_transformer.decoding.id_translator import Draw, IdTranslator, Item, Wanted
+from keras_transformer.decoding.next_token import SearchOptions
 from keras_transformer.ops.capabilities import calls_at_once
 from keras_transformer.text import Seen
 
@@ -79,6 +80,9 @@ class Translator(IdTranslator):
         beam_size: int = 4,
         length_penalty: float | str = 0.6,
         batch_size: int = 64,
+        *,
+        prefix: Any = None,
+        **options: Any,
     ) -> list[str]:
         """Returns the best translation of each text, in order. A blank text gives an empty one.
 
@@ -88,9 +92,15 @@ class Translator(IdTranslator):
             length_penalty: Alpha of the GNMT penalty, 0.6 in the paper, or `"average"` for the
                 log-probability per token.
             batch_size: The greatest number of sentences that are translated at once.
+            prefix: How the translations begin: a string for all, or a list with one for each text,
+                where None is none. Lists of ids of the target's vocabulary are prefixes too.
+            **options: What the translations must and may hold, such as `min_length`,
+                `no_repeat_ngram` or `sampling`; see `kt.decoding.SearchOptions`.
         """
-        n_best = self.n_best(texts, 1, beam_size, length_penalty, batch_size)
-        return [hypotheses[0].text for hypotheses in n_best]
+        n_best = self.n_best(
+            texts, 1, beam_size, length_penalty, batch_size, prefix=prefix, **options
+        )
+        return [hypotheses[0].text if hypotheses else "" for hypotheses in n_best]
 
     def n_best(
         self,
@@ -99,8 +109,14 @@ class Translator(IdTranslator):
         beam_size: int = 4,
         length_penalty: float | str = 0.6,
         batch_size: int = 64,
+        *,
+        prefix: Any = None,
+        **options: Any,
     ) -> list[list[Hypothesis]]:
         """Like `translate`, with up to `n` hypotheses of each text, best first.
+
+        With `sampling` each text is translated `n` times, and its different translations are
+        returned. There may be none if `adjust` allows none.
 
         Raises:
             ValueError: If `n` is above `beam_size`, another argument is out of range, `texts` holds
@@ -113,36 +129,75 @@ class Translator(IdTranslator):
         advice = f"A beam of {beam_size} has between 1 and {beam_size} results"
         n = arguments.whole_number("n", n, advice=f"{advice}.")
         length_penalty = arguments.length_penalty(length_penalty)
-        if n > beam_size:
+        chosen = SearchOptions(**options)
+        sampling = chosen.sampling
+        if n > beam_size and sampling is None:
             raise ValueError(f"{advice}, asked for n={n}. Raise beam_size, or ask for fewer.")
+        prefixes = self._prefixes(prefix, len(texts))
         sources = self.encode_sources(texts)
         self._refuse_too_long(texts, sources)
-        results: list[Any] = [[Hypothesis("", [], 0.0)] * n if not ids else None for ids in sources]
+        adjust = chosen.adjustments(self.target_tokenizer)
+        wanted = Wanted(n, beam_size, length_penalty, chosen.max_length, adjust)
+        items = list(map(Item, sources, prefixes))
+        draws = 1
+        if sampling is not None:
+            draws, one = n, (sampling.temperature, sampling.top_k, sampling.top_p)
+            wanted = wanted._replace(n=1, beam_size=1, draw=Draw(*one))
+            items = [
+                item._replace(random=(sampling.seed, number, draw))
+                for number, item in enumerate(items)
+                for draw in range(draws)
+            ]
+        results = self._translated(items, wanted, batch_size, lambda i: texts[i // draws])
+        if sampling is None:
+            return results
+        return [_different(results[i : i + n]) for i in range(0, len(results), n)]
+
+    def _prefixes(self, prefix, count):
+        """The ids with which each target begins."""
+        if prefix is None or isinstance(prefix, str):
+            prefix = [prefix] * count
+        prefixes = list(prefix)
+        if len(prefixes) != count:
+            raise ValueError(
+                f"prefix is one string, or a list with one for each text; got {len(prefixes)} for "
+                f"{count} texts."
+            )
+        encode = self.target_tokenizer.encode
+        return [
+            encode([each])[0] if isinstance(each, str) else list(each or []) for each in prefixes
+        ]
+
+    def _translated(self, items, wanted, batch_size, text_of):
+        """Returns the hypotheses of each item. `text_of` gives the text of an item's number."""
+        results: list[Any] = [
+            None if item.source else [Hypothesis("", [], 0.0)] * wanted.n for item in items
+        ]
 
         def search(chosen, whole):
-            given = [sources[i] for i in chosen]
-            found = self._search(given, n, beam_size, length_penalty, whole)
+            found = self._search([items[i] for i in chosen], wanted, whole)
             for i, hypotheses in zip(chosen, found, strict=True):
                 if hypotheses is not None:
                     decode = self.target_tokenizer.decode
                     results[i] = [Hypothesis(decode(ids), ids, score) for ids, score in hypotheses]
-                    done(len(sources[i]))
+                    done(len(items[i].source))
             return [i for i in chosen if results[i] is None]
 
-        left = [i for i, ids in enumerate(sources) if ids]
-        self._asked.update(self._width(len(sources[i]) + 1) for i in left)
+        left = [i for i, item in enumerate(items) if item.source]
+        self._asked.update(self._width(len(items[i].source) + 1) for i in left)
+        total = sum(len(item.source) for item in items)
         # First with room for what most sentences need: room is filled with zeros at each call, and
         # accelerators read all of it at each step.
-        with progress.work("translating", sum(map(len, sources)), "source tokens") as done:
+        with progress.work("translating", total, "source tokens") as done:
             for whole in (False, True):
                 # Longest first: the largest shape comes at once, and a batch has similar lengths.
-                left.sort(key=lambda i: -len(sources[i]))
+                left.sort(key=lambda i: -len(items[i].source))
                 batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
                 found = _side_by_side(search, batches, whole)
                 left = [i for unfinished in found for i in unfinished]
         if left:
             raise ValueError(
-                f"Found no end of a translation of {texts[left[0]][:80]!r}: the model's "
+                f"Found no end of a translation of {text_of(left[0])[:80]!r}: the model's "
                 "probabilities are not finite. Are its weights those of a run that did not diverge?"
             )
         return results
@@ -241,6 +296,12 @@ class Translator(IdTranslator):
                     found[i] = row[: len(ids[i][1]) + 1].tolist()
                     done(len(found[i]))
         return found
+
+
+def _different(draws):
+    """The different hypotheses of several draws of one text, most probable first."""
+    found = {tuple(each.ids): each for hypotheses in draws for each in hypotheses}
+    return sorted(found.values(), key=lambda each: -each.score)
 
 
 def _side_by_side(function, batches, *arguments):

@@ -94,6 +94,11 @@ def take_rows(nest: Any, rows: Tensor) -> Any:
     return tree.map_structure(lambda x: ops.take(x, rows, axis=0), nest)
 
 
+def repeat_rows(nest: Any, beams: int) -> Any:
+    """Repeats each row of the tensors [B, ...] of a nest for its hypotheses: [B * N, ...]."""
+    return tree.map_structure(lambda each: ops.repeat(each, beams, axis=0), nest)
+
+
 def sequences_of(sources: Tensor, beams: int) -> Tensor:
     """All beams of the sources [B']: [B' * N]."""
     return ops.reshape(sources[:, None] * beams + ops.arange(beams, dtype=sources.dtype), (-1,))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_transformer.decoding.search import IMPOSSIBLE
+from keras_transformer.decoding.next_token import IMPOSSIBLE
 from keras_transformer.testing import running
 
 Search = Callable[[np.ndarray], tuple[Any, Any]]
@@ -35,7 +35,7 @@ def assert_scores_are_final(
     Args:
         search: `source_ids [B, S] -> (ids, scores)`, ids [B, L] and scores [B], or [B, N, L] and
             [B, N], best first. A hypothesis that does not exist scores
-            `keras_transformer.decoding.search.IMPOSSIBLE` or -inf.
+            `keras_transformer.decoding.IMPOSSIBLE` or -inf.
         model: `{"source_ids": [B, S], "target_ids": [B, T]} -> logits [B, T, V]`.
         source_ids: Integers [B, S].
         start_id, end_id, pad_id: The ids that begin and end a target, and padding.
