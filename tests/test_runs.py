@@ -50,6 +50,31 @@ def test_any_model_is_resumed_to_the_bit(tmp_path, capsys):
     np.testing.assert_array_equal(again[0], whole[0])  # the weights are restored nevertheless
 
 
+# Fails if: a training that was killed after its last checkpoint stays without an embedding; the one
+# of a shorter training stays while a longer one runs.
+def test_a_training_killed_at_its_very_end_gets_its_embedding(tmp_path):
+    class Embedding(kt.callbacks.Probes):
+        draw = draw_once = staticmethod(lambda *_: None)
+
+        def write_embedding(self, log_dir, model):
+            config.write_text(str(int(model.optimizer.iterations)))
+
+    config, during = tmp_path / "projector_config.pbtxt", []
+
+    def watched(updates):
+        board = kt.callbacks.TensorBoard(str(tmp_path), probes=Embedding([], None))
+        look = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: during.append(config.exists())
+        )
+        train(tmp_path, updates, callbacks=[board, look])
+        return config.read_text()
+
+    assert watched(2) == "2"
+    config.unlink()
+    assert watched(2) == "2" and watched(4) == "4"
+    assert during == [False, False]
+
+
 def test_updates_are_rounded_up_to_whole_validations(tmp_path):
     assert train(tmp_path, 5)[1]["update"] == 6
 

@@ -97,6 +97,7 @@ def fit(
     validations = math.ceil(updates / validate_every)
     if update >= validations * validate_every or (stop is not None and stop.finished):
         say(f"{run.path}: trained already, {update:,} updates: raise updates to continue.")
+        board.finish(model)
         _average_late(run, model, validation, average)
         return state
     if update:

@@ -123,6 +123,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
         self._update = count_updates(self.model.optimizer)
         self._events = EventFile(self.log_dir, first_step=self._update + 1)
         self._begin = time.perf_counter()
+        if self.probes is not None:
+            self.probes.forget_embedding(self.log_dir)
         if self._update == 0:
             self._events.layout(LAYOUT)
             if self.probes is not None:
@@ -160,6 +162,11 @@ class TensorBoard(keras.callbacks.TensorBoard):
         whole = time.perf_counter() - self._begin
         shares = ", ".join(f"{t / whole:.1%} {name}" for name, t in self._seconds.items() if t)
         print(f"TensorBoard took {shares} of {whole:,.0f} s: {self.log_dir}", file=sys.stderr)
+
+    def finish(self, model: keras.Model) -> None:
+        """Writes the embedding of a trained model, if a killed training left it out."""
+        if self.probes is not None and not self.probes.has_embedding(self.log_dir):
+            self.probes.write_embedding(self.log_dir, model)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._finish_intervals()

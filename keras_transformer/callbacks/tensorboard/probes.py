@@ -15,6 +15,7 @@ from keras_transformer.text import Tokenizer
 # The width of a picture in TensorBoard, in pixels. It scales other widths without smoothing, which
 # makes letters unreadable.
 FRAME = 350
+CONFIG = "projector_config.pbtxt"  # which makes TensorBoard show the Projector
 
 
 class Probes:
@@ -116,7 +117,15 @@ class Probes:
         for name, text in (
             ("embedding.tsv", vectors),
             ("tokens.tsv", labels),
-            ("projector_config.pbtxt", config),
+            (CONFIG, config),  # last: it says that the others are there
         ):
             with replacing(log_dir / name) as file:
                 file.write(text.encode())
+
+    def has_embedding(self, log_dir: str | os.PathLike) -> bool:
+        """Whether `write_embedding` has ended there since `forget_embedding`."""
+        return (Path(log_dir) / CONFIG).exists()
+
+    def forget_embedding(self, log_dir: str | os.PathLike) -> None:
+        """Takes the embedding of an earlier training from Projector."""
+        (Path(log_dir) / CONFIG).unlink(missing_ok=True)
