@@ -75,6 +75,22 @@ def test_a_training_killed_at_its_very_end_gets_its_embedding(tmp_path):
     assert during == [False, False]
 
 
+# Fails if: an error of the file system is passed on without the folder and without advice.
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("name", ["ENOLCK", "ENOTSUP", "ENOSYS", "EIO", "ESTALE"])
+def test_a_file_system_without_locks_is_named(name, tmp_path, monkeypatch):
+    import errno
+    import fcntl
+
+    def fail(*_):
+        raise OSError(getattr(errno, name), "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match=f"{tmp_path}/lock cannot be locked .no locks here.*on anoth"):
+        kt.RunDirectory.start(tmp_path, {"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]  # nothing has begun
+
+
 def test_updates_are_rounded_up_to_whole_validations(tmp_path):
     assert train(tmp_path, 5)[1]["update"] == 6
 

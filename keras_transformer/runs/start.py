@@ -18,6 +18,7 @@ def take_lock(path: Path) -> IO[str]:
 
     Raises:
         ValueError: If another process is training there.
+        OSError: If the file system has no locks.
     """
     import fcntl  # not on Windows, where runs can still be read
 
@@ -31,6 +32,12 @@ def take_lock(path: Path) -> IO[str]:
         raise ValueError(
             f"{path.parent} is being trained by process {holder}: wait for it, stop it, or give "
             "another --run-dir."
+        ) from error
+    except OSError as error:
+        file.close()
+        raise OSError(
+            f"{path} cannot be locked ({error.strerror}), so two trainings could mix here: give a "
+            "--run-dir on another disk, or let this file system be mounted with locks."
         ) from error
     file.truncate(0)
     file.write(f"{os.getpid()} on {platform.node()}\n")
