@@ -14,7 +14,6 @@ moves the images by a few pixels. MNIST's digits are white on black, and yours m
 import argparse
 import os
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -188,12 +187,17 @@ def read_npz(path):
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError) as error:
+        found = [(images[..., None] if images.ndim == 3 else images, y) for images, y in found]
+        for images, y in found:
+            integers = images.dtype.kind in "ui" and y.dtype.kind in "ui"
+            if images.ndim != 4 or y.shape != images.shape[:1] or not integers:
+                raise ValueError(f"arrays of shapes {images.shape} and {y.shape}")
+    except Exception as error:  # zipfile, zlib and NumPy raise ten kinds for a damaged file
         raise ValueError(
             f"{path} is not MNIST as Keras keeps it, an .npz of x_train, y_train, x_test and "
             f"y_test ({error})"
         ) from error
-    return [(images[..., None] if images.ndim == 3 else images, y) for images, y in found]
+    return found
 
 
 def read_cifar10():
@@ -232,7 +236,14 @@ def read_folder(folder, size):
 def read_image(path, shape):
     """Reads an image file of any format, resized: integers [Y, X, C], C = 1 or 3."""
     mode = "grayscale" if shape[2] == 1 else "rgb"
-    image = keras.utils.load_img(path, color_mode=mode, target_size=shape[:2])
+    try:
+        image = keras.utils.load_img(path, color_mode=mode, target_size=shape[:2])
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise ValueError(
+            f"{path} is no image that can be read ({error}): copy it again, or remove it."
+        ) from error
     return keras.utils.img_to_array(image, dtype="uint8")
 
 

@@ -1,110 +1,127 @@
-"""Files of a run and inputs of the command that are damaged or hostile."""
+"""Files of a run and inputs of the command that are damaged, as by disks, copies and editors."""
 
-import io
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from mutations import mutations
 
-from campaign import cases
+from campaign import cases, trainings
 
-WORDS = "ba be bo da de do".split()
-SIZES = "--preset tiny --num-layers 1 --d-model 8 --num-heads 2 --d-ff 8 --vocabulary-size 280"
-
-
-def make_run(folder: Path) -> None:
-    """Writes pairs.tsv and a run that the command trained on it."""
-    rng = np.random.default_rng(3)
-    lines = [" ".join(rng.choice(WORDS, 3 + i % 3)) for i in range(40)]
-    text = "".join(f"{line}\t{line[::-1]}\n" for line in lines)
-    (folder / "pairs.tsv").write_text(text, encoding="utf-8")
-    _command(f"{_train(folder, 'run')} --updates 2")
-
-
-def _train(folder, name):
-    options = "--hold-out 4 --validate-every 1 --tokens-per-batch 128 --jit off"
-    return f"train --train-tsv {folder}/pairs.tsv --run-dir {folder}/{name} {SIZES} {options}"
-
-
-def _command(line, stdin=b""):
-    from keras_transformer import cli
-
-    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
-    status = cli.main(line.split())
-    if status:
-        raise SystemExit(status)
+COPIES = 50  # of a turn
 
 
 class Damage:
-    """Damages one file after another. `files` and `inputs` return what went wrong, or None."""
+    """Damages one file after another. Each method is a turn: it returns what went wrong."""
 
-    def __init__(self, folder: Path, rng: np.random.Generator) -> None:
-        self.folder, self.rng, self.count = folder, rng, 0
-        end = cases.run(lambda: make_run(folder), folder, watched=False)
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        self.copies = folder / "copies"
+        folder.mkdir()
+        trainings.write_pairs(folder)
+        end = cases.run(lambda: trainings.small(folder / "run"), folder, watched=False)
         if end.status:
             raise RuntimeError(f"a training on good files fails:\n{end.output}")
         names = (path for path in (folder / "run").rglob("*") if path.is_file())
         self.names = sorted(path for path in names if "events" not in path.name)
 
-    def files(self) -> str | None:
-        """Damages a file of the run in 50 ways, each in another copy, and loads it."""
-        original = self.names[self.rng.integers(len(self.names))]
-        copies = self.folder / "copies"
-        shutil.rmtree(copies, ignore_errors=True)
-        name, seed = original.relative_to(self.folder / "run"), int(self.rng.integers(2**31))
-        kinds = list(mutations(original.read_bytes(), 49, seed)) + [b""]
-        for number, data in enumerate(kinds):
-            copy = shutil.copytree(self.folder / "run", copies / str(number))
+    def files(self, rng: np.random.Generator, number: int) -> str | None:
+        """A file of the run, damaged in 50 ways: 50 copies are loaded, one is trained on."""
+        original = self.names[number % len(self.names)]
+        name = original.relative_to(self.folder / "run")
+        for place, data in enumerate(self._kinds(original, rng, COPIES)):
+            copy = shutil.copytree(self.folder / "run", self.copies / str(place))
             (copy / name).write_bytes(data)
-        self.count += len(kinds)
-        end = cases.run(lambda: self._load(copies, len(kinds)), copies)
-        return _wrong(end, f"damage to {name}, seed {seed}")
+        chosen = int(rng.integers(COPIES))
+        end = cases.run(lambda: self._load(COPIES, chosen), self.copies)
+        return wrong(end, f"damage to {name}")
 
-    def _load(self, copies, count):
-        from keras_transformer import cli
-        from keras_transformer.cli.ends import program
-        from keras_transformer.runs.loading import load_translator
-
-        for number in range(count):
-            try:
-                with program("load"):
-                    load_translator(copies / str(number))
-            except SystemExit as end:
-                print(end.code, file=sys.stderr)
+    def _load(self, count, chosen):
+        load_each(self.copies / str(place) for place in range(count))
         # One of them by a verb, which also writes.
-        line = _train(self.folder, f"copies/{self.rng.integers(count)}")
-        sys.stdin = io.TextIOWrapper(io.BytesIO(b"ba be\n"))
-        if cli.main([*line.split(), "--updates", "3"]) not in (0, 1):
-            raise AssertionError("a status that is neither 0 nor 1")
+        start(self.copies / str(chosen), trainings.small, "--updates 6")
 
-    def inputs(self) -> str | None:
-        """Garbles what the command reads in 50 ways: text to train on, and a list of pairs."""
-        copies = self.folder / "copies"
-        shutil.rmtree(copies, ignore_errors=True)
-        copies.mkdir()
-        seed = int(self.rng.integers(2**31))
-        text = (self.folder / "pairs.tsv").read_bytes()
-        kinds = list(mutations(text, 40, seed))
-        kinds += [os.urandom(int(self.rng.integers(1, 300))) for _ in range(10)]
-        self.count += len(kinds)
+    def inputs(self, rng: np.random.Generator, number: int) -> str | None:
+        """Text for `score` and `evaluate`, garbled in 50 ways; files for `average`."""
+        kinds = self._kinds(self.folder / "pairs.tsv", rng, COPIES - 10)
+        kinds += [rng.bytes(int(rng.integers(1, 300))) for _ in range(10)]
+        self.count += 10
 
         def read():
-            for number, data in enumerate(kinds):
-                path = copies / f"{number}.tsv"
+            for place, data in enumerate(kinds):
+                path = self.copies / f"{place}.tsv"
                 path.write_bytes(data)
-                from keras_transformer import cli
-
                 verbs = f"score {self.folder}/run --tsv {path}", f"average {path}"
                 verbs += (f"evaluate --hypotheses {path} --reference {path}",)
-                cli.main(verbs[number % len(verbs)].split())
+                command(verbs[place % len(verbs)], statuses=(0, 1))
 
-        return _wrong(cases.run(read, copies), f"inputs, seed {seed}")
+        return wrong(cases.run(read, self.copies), "inputs")
+
+    def source(self, rng: np.random.Generator, number: int) -> str | None:
+        """A damaged run is the source of `--init-from`, 5 times; nothing of it changes."""
+        original = self.names[number % len(self.names)]
+        name = original.relative_to(self.folder / "run")
+        for place, data in enumerate(self._kinds(original, rng, 5)):
+            copy = shutil.copytree(self.folder / "run", self.copies / "from" / str(place))
+            (copy / name).write_bytes(data)
+        out = self.copies / "new"
+
+        def train():
+            for place in range(5):
+                init = f"--init-from {self.copies}/from/{place}"
+                start(out / str(place), trainings.by_command, init)
+
+        out.mkdir()
+        return wrong(cases.run(train, out), f"--init-from with damage to {name}")
+
+    def _kinds(self, original, rng, count):
+        """A new folder for copies, and the damaged bytes."""
+        shutil.rmtree(self.copies, ignore_errors=True)
+        self.copies.mkdir()
+        self.count += count
+        seed = int(rng.integers(2**31))
+        return [*mutations(original.read_bytes(), count - 1, seed), b""]
 
 
-def _wrong(end, what):
+def start(path: Path, train: Callable, *options: str) -> None:
+    """Trains. It may end with an error in one line."""
+    if not (path.parent / "pairs.tsv").exists():
+        trainings.write_pairs(path.parent)
+    try:
+        train(path, *options)
+    except SystemExit as end:
+        if end.code != 1:
+            raise
+
+
+def command(line: str, statuses: tuple[int, ...]) -> None:
+    """Runs the command. It may end with these statuses."""
+    from keras_transformer import cli
+
+    with open(os.devnull) as sys.stdin:
+        status = cli.main(line.split())
+    if status not in statuses:
+        raise AssertionError(f"{line}: status {status}")
+
+
+def load_each(runs) -> None:
+    """Loads runs; errors that users can mend are printed."""
+    from keras_transformer.cli import program
+    from keras_transformer.runs.loading import load_translator
+
+    for run in runs:
+        try:
+            with program("load"):
+                load_translator(run)
+        except SystemExit as end:
+            print(end.code, file=sys.stderr)
+
+
+def wrong(end: cases.End, what: str) -> str | None:
+    """What went wrong in a case that ended so, or None."""
     for name in ("hung", "forbidden", "traceback"):
         if getattr(end, name):
             return f"{what}: {name}\n{end.output[-3000:]}"
