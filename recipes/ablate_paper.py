@@ -67,7 +67,7 @@ QUICK = {
 }
 # What may change when a run is resumed, because it does not change a training that has begun.
 FILES = ("train_source", "train_target", "valid_source", "valid_target")
-CHANGEABLE = ("rows", "seeds", "run_dir", "data", *FILES)
+CHANGEABLE = ("rows", "seeds", "run_dir", "data", "devices", *FILES)
 
 
 @program("ablate_paper", INTERRUPTED)
@@ -125,6 +125,7 @@ def parse(argv):
     parser.add_argument("--validate-every", type=positive, default=250, help="updates; 250")
     option("--beam-size", "of the search; 1 is greedy", type=positive)
     options.add_precision(parser)
+    options.add_devices(parser)
     args = parser.parse_args(argv)
     for key, value in (QUICK if args.quick else FULL).items():
         if getattr(args, key) is None:
@@ -227,18 +228,21 @@ def updates_of(name, args):
     return args.updates * kt.models.TABLE_3[name].updates // kt.models.TABLE_3["base"].updates
 
 
-def train_row(folder, name, options, seed, args, text):
+def train_row(folder, name, sizes, seed, args, text):
     """Trains one row with one seed, or continues it, and writes its result.json."""
     keras.backend.clear_session()  # of the row before
     gc.collect()
     kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(seed)
     updates = updates_of(name, args)
-    plan = kt.data.BatchPlan(text.train, args.tokens_per_batch, seed=seed)
+    devices, scope = options.share_batches(args)
+    plan = kt.data.BatchPlan(text.train, args.tokens_per_batch, seed=seed, devices=devices)
     validation = plan.evaluation(text.valid)
-    model = kt.models.Transformer(text.tokenizer.vocabulary_size, **options, norm=args.norm)
-    optimizer = kt.optimizers.PaperAdam(options["d_model"], args.warmup_steps)
-    objective.compile_for_tokens(model, optimizer, kt.models.TABLE_3[name].label_smoothing)
+    with scope:
+        model = kt.models.Transformer(text.tokenizer.vocabulary_size, **sizes, norm=args.norm)
+        optimizer = kt.optimizers.PaperAdam(sizes["d_model"], args.warmup_steps)
+        smoothing = kt.models.TABLE_3[name].label_smoothing
+        objective.compile_for_tokens(model, optimizer, smoothing, devices=devices)
     with kt.RunDirectory.start(folder, {"row": name, "seed": seed, "updates": updates}) as run:
         text.tokenizer.save(run.path / "tokenizer.model")
         run.fit(
@@ -258,7 +262,7 @@ def train_row(folder, name, options, seed, args, text):
         bleu = kt.evaluation.bleu(hypotheses, references, tokenize=args.tokenize)
         figures = {"perplexity": kt.callbacks.perplexity(nats), "bleu": bleu.value}
         kt.callbacks.write_hparams(
-            folder, ablation_rows.setting_of(name, options), figures, updates, group=name
+            folder, ablation_rows.setting_of(name, sizes), figures, updates, group=name
         )
         result = {"row": name, "seed": seed, "updates": updates, **figures}
         result |= {"parameters": model.count_params(), "signature": bleu.signature}

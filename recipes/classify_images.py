@@ -67,6 +67,7 @@ def main():
     parser.add_argument("--validate-every", type=int, default=500, help="updates")
     parser.add_argument("--seed", type=int, default=1)
     options.add_precision(parser)
+    options.add_devices(parser)
     parser.add_argument("--classify", type=Path, metavar="FILE", help="this image; trains nothing")
     parser.add_argument(
         "--picture",
@@ -103,25 +104,28 @@ def main():
 
 def fit(args, task, training, valid, classes):
     """Trains, or continues. Returns the model, its plan, and the seconds of training."""
-    plan = kt.data.ImagePlan(*training, args.batch, args.seed, **AUGMENTATION[task])
+    devices, scope = options.share_batches(args)
+    moves = AUGMENTATION[task]
+    plan = kt.data.ImagePlan(*training, args.batch, args.seed, **moves, devices=devices)
     kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(args.seed)
-    model = kt.models.VisionTransformer(
-        training[0].shape[1:],
-        len(classes),
-        patch_size=args.patch,
-        num_layers=args.layers,
-        d_model=args.width,
-        num_heads=args.heads,
-        dropout=args.dropout,
-        pooling=args.pooling,
-    )
-    rate = objective.cosine(args.updates, args.rate, min(500, args.updates // 2), alpha=0.01)
-    optimizer = kt.optimizers.PaperAdam(
-        learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.05, global_clipnorm=1.0
-    )
-    # An image is one label, and class 0 is no padding.
-    objective.compile_for_tokens(model, optimizer, ignore_class=None)
+    with scope:
+        model = kt.models.VisionTransformer(
+            training[0].shape[1:],
+            len(classes),
+            patch_size=args.patch,
+            num_layers=args.layers,
+            d_model=args.width,
+            num_heads=args.heads,
+            dropout=args.dropout,
+            pooling=args.pooling,
+        )
+        rate = objective.cosine(args.updates, args.rate, min(500, args.updates // 2), alpha=0.01)
+        optimizer = kt.optimizers.PaperAdam(
+            learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.05, global_clipnorm=1.0
+        )
+        # An image is one label, and class 0 is no padding.
+        objective.compile_for_tokens(model, optimizer, ignore_class=None, devices=devices)
     names = (*DEFAULTS[task], "batch", "pooling", "validate_every", "seed", "precision")
     settings = {"recipe": "classify_images", "task": task, "classes": classes}
     settings |= {"images": training[0].shape, **{name: getattr(args, name) for name in names}}

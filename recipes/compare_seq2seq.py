@@ -13,7 +13,7 @@
 All have about the same number of parameters, see the same batches for as many updates, and are
 searched by the same `kt.Translator`. A run that was stopped continues with the model that it was
 training. The run directory gets a table as JSON and a picture of quality against length, training
-speed, and how far gradients reach.
+speed, and how far gradients reach. Speeds are compared on one device, so there is no --devices.
 """
 
 import argparse

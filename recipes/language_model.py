@@ -41,6 +41,7 @@ def main():
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--learning-rate", type=float, default=0.002, help="at its peak")
     parser.add_argument("--seed", type=int, default=1)
+    options.add_devices(parser)
     parser.add_argument("--write", metavar="BEGINNING", help="continue this text, train nothing")
     parser.add_argument("--characters", type=int, default=300, help="how many to write")
     parser.add_argument("--temperature", type=float, default=0.8)
@@ -58,24 +59,26 @@ def main():
     characters = sorted(set(text))
     ids = to_ids(text, characters)
     train, valid = np.split(ids, [int(0.9 * len(ids))])
-    plan = kt.data.WindowPlan(train, args.context, args.batch, args.seed)
+    devices, scope = options.share_batches(args)
+    plan = kt.data.WindowPlan(train, args.context, args.batch, args.seed, devices)
     valid = plan.evaluation(valid)
 
     keras.utils.set_random_seed(args.seed)
-    model = kt.models.CausalLanguageModel(
-        len(characters) + 1,
-        num_layers=args.layers,
-        d_model=args.width,
-        num_heads=args.heads,
-        dropout=args.dropout,
-        max_length=args.context,
-    )
-    warmup = min(100, args.updates // 2)
-    rate = objective.cosine(args.updates, args.learning_rate, warmup, alpha=0.1)
-    optimizer = kt.optimizers.PaperAdam(
-        learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.1, global_clipnorm=1.0
-    )
-    objective.compile_for_tokens(model, optimizer, label_smoothing=0.0)
+    with scope:
+        model = kt.models.CausalLanguageModel(
+            len(characters) + 1,
+            num_layers=args.layers,
+            d_model=args.width,
+            num_heads=args.heads,
+            dropout=args.dropout,
+            max_length=args.context,
+        )
+        warmup = min(100, args.updates // 2)
+        rate = objective.cosine(args.updates, args.learning_rate, warmup, alpha=0.1)
+        optimizer = kt.optimizers.PaperAdam(
+            learning_rate=rate, beta_2=0.99, epsilon=1e-8, weight_decay=0.1, global_clipnorm=1.0
+        )
+        objective.compile_for_tokens(model, optimizer, label_smoothing=0.0, devices=devices)
     settings = {"recipe": "language_model", "characters": characters}
     settings |= {k: v for k, v in vars(args).items() if k in TRAINING}
     settings["text_sha256"] = kt.data.text_sha256(text)

@@ -19,6 +19,7 @@ def compile_for_tokens(
     optimizer: keras.optimizers.Optimizer,
     label_smoothing: float = 0.1,
     ignore_class: int | None = 0,
+    devices: int = 1,
 ) -> None:
     """Compiles a model of logits: smoothed cross-entropy, and nats and accuracy per token."""
     model.compile(
@@ -28,4 +29,10 @@ def compile_for_tokens(
             kt.metrics.NatsPerToken(ignore_class=ignore_class),
             kt.metrics.TokenAccuracy(ignore_class=ignore_class),
         ],
+        jit_compile=jit(devices),
     )
+
+
+def jit(devices: int) -> bool | str:
+    """Returns Keras' `jit_compile`: TensorFlow's several devices train without XLA."""
+    return False if devices > 1 and keras.backend.backend() == "tensorflow" else "auto"

@@ -71,6 +71,7 @@ def main():
     parser.add_argument("--held-out", type=float, default=0.05, help="share of the training text")
     parser.add_argument("--seed", type=int, default=1)
     options.add_precision(parser)
+    options.add_devices(parser)
     args = parser.parse_args()
     if args.from_keras_hub and args.unlabelled:
         parser.error("--unlabelled is for pre-training, which --from-keras-hub replaces")
@@ -94,7 +95,10 @@ def main():
     print(f"{len(train):,} training texts of {len(classes)} classes: {listed}", file=sys.stderr)
     with run:
         if not (run.path / "results.json").exists():
-            kt.files.write_json(run.path / "results.json", learn(args, run, tokenizer, train, test))
+            devices, scope = options.share_batches(args)
+            with scope:
+                results = learn(args, run, tokenizer, train, test, devices)
+            kt.files.write_json(run.path / "results.json", results)
         show(kt.files.read_json(run.path / "results.json"), note)
     again = command("python", sys.argv[0], "--run-dir", args.run_dir)
     say_next(
@@ -110,7 +114,7 @@ def start(args, train, test, classes):
     digest = hashlib.sha256(repr((train, test)).encode())
     if args.unlabelled:
         digest.update(args.unlabelled.read_bytes())
-    outside = ("data", "text", "test_text", "unlabelled", "run_dir", "classify")
+    outside = ("data", "text", "test_text", "unlabelled", "devices", "run_dir", "classify")
     settings = {"recipe": "pretrain_and_classify", "text_sha256": digest.hexdigest()}
     settings |= {name: value for name, value in vars(args).items() if name not in outside}
     run = kt.RunDirectory.start(args.run_dir, settings)
@@ -143,7 +147,7 @@ def load_tokenizer(run):
 # --- training
 
 
-def learn(args, run, tokenizer, train, test):
+def learn(args, run, tokenizer, train, test, devices):
     """Pre-trains, trains classifiers of both kinds at each rate, and tests the best of each."""
     texts, labels = zip(*train, strict=True)
     encoded = kt.data.encode_texts(texts, tokenizer, labels, args.max_length)
@@ -158,9 +162,10 @@ def learn(args, run, tokenizer, train, test):
         if args.unlabelled:
             lines = kt.data.read_lines(args.unlabelled) + [texts[i] for i in rest]
             unlabelled = kt.data.encode_texts(lines, tokenizer, max_length=args.max_length)
-        pretrained, sizes = pretrain(args, run, tokenizer, unlabelled, valid)
+        pretrained, sizes = pretrain(args, run, tokenizer, unlabelled, valid, devices)
 
-    plan = kt.data.LabelledPlan(train, args.tokens_per_batch, seed=args.seed)
+    batches = {"seed": args.seed, "devices": devices}
+    plan = kt.data.LabelledPlan(train, args.tokens_per_batch, **batches)
     texts, labels = zip(*test, strict=True)
     tested = kt.data.encode_texts(texts, tokenizer, labels, args.max_length)
     results, right = {}, {}
@@ -178,11 +183,11 @@ def learn(args, run, tokenizer, train, test):
             }
             folder = run.path / name / f"rate-{rate:g}"
             fit(args, folder, model, compiled_with, plan, valid, args.updates, rate)
-            found = probabilities(model, valid).argmax(axis=1)
+            found = probabilities(model, valid, devices).argmax(axis=1)
             accuracies[rate] = float((found == valid.labels).mean())
         best = max(rates, key=accuracies.get)
         model = kt.RunDirectory.open(run.path / name / f"rate-{best:g}").load_model()
-        right[name] = probabilities(model, tested).argmax(axis=1) == tested.labels
+        right[name] = probabilities(model, tested, devices).argmax(axis=1) == tested.labels
         results[name] = {"rate": best, "right": int(right[name].sum()), "held_out": accuracies}
     commonest = collections.Counter(train.labels.tolist()).most_common(1)[0][0]
     return results | {
@@ -193,7 +198,7 @@ def learn(args, run, tokenizer, train, test):
     }
 
 
-def pretrain(args, run, tokenizer, unlabelled, valid):
+def pretrain(args, run, tokenizer, unlabelled, valid, devices):
     """Trains a masked language model. Returns it and its sizes."""
     sizes = {
         "vocabulary_size": tokenizer.vocabulary_size,
@@ -206,7 +211,8 @@ def pretrain(args, run, tokenizer, unlabelled, valid):
     }
     keras.utils.set_random_seed(args.seed)
     model = kt.models.MaskedLanguageModel(**sizes)
-    plan = kt.data.MaskedPlan(unlabelled, tokenizer, args.tokens_per_batch, seed=args.seed)
+    batches = {"seed": args.seed, "devices": devices}
+    plan = kt.data.MaskedPlan(unlabelled, tokenizer, args.tokens_per_batch, **batches)
     compiled_with = {
         "loss": kt.losses.SmoothedCrossentropy(label_smoothing=0.0),
         "weighted_metrics": [kt.metrics.NatsPerToken(), kt.metrics.TokenAccuracy()],
@@ -239,7 +245,8 @@ def fit(args, folder, model, compiled_with, plan, valid, updates, rate):
     optimizer = kt.optimizers.PaperAdam(
         learning_rate=schedule, epsilon=1e-8, weight_decay=0.01, global_clipnorm=1.0
     )
-    model.compile(optimizer=optimizer, **compiled_with)
+    jit = objective.jit(plan.devices)
+    model.compile(optimizer=optimizer, jit_compile=jit, **compiled_with)
     with kt.RunDirectory.start(folder, {"updates": updates, "rate": rate}) as run:
         print(f"{folder}\n{plan.summary()}", file=sys.stderr)
         run.fit(
@@ -252,11 +259,11 @@ def fit(args, folder, model, compiled_with, plan, valid, updates, rate):
         )
 
 
-def probabilities(model, encoded):
+def probabilities(model, encoded, devices=1):
     """Returns the probability of each class: [texts, classes]."""
-    dataset, order = encoded.prediction()
+    dataset, order = encoded.prediction(devices=devices)
     found = keras.ops.softmax(model.predict(dataset, verbose=0), axis=-1)
-    shares = np.empty(found.shape)
+    shares = np.empty((len(encoded), found.shape[-1]))
     shares[order] = keras.ops.convert_to_numpy(found)
     return shares
 

@@ -37,6 +37,7 @@ def main():
     parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
     options.add_precision(parser)
+    options.add_devices(parser)
     parser.add_argument("--words", nargs="+", help="pronounce these, train nothing")
     args = parser.parse_args()
     runs = [args.run_dir / f"seed-{seed}" for seed in range(1, args.members + 1)]
@@ -89,16 +90,19 @@ def fit(run_dir, seed, args, train, dev):
     tokens = {token for pair in train for text in pair for token in text.split()}
     tokenizer = kt.text.train_tokenizer(train, len(tokens) + 4, model_type="word")
     encoded = kt.data.encode_pairs(train, tokenizer)
-    plan = kt.data.BatchPlan(encoded, tokens_per_batch=2048, seed=seed)
+    devices, scope = options.share_batches(args)
+    plan = kt.data.BatchPlan(encoded, tokens_per_batch=2048, seed=seed, devices=devices)
     print(plan.summary())
 
     kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(seed)
-    model = kt.models.Transformer.from_preset(
-        "tiny", tokenizer.vocabulary_size, d_ff=512, norm="pre"
-    )
-    schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.002, warmup_steps=500)
-    objective.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
+    with scope:
+        model = kt.models.Transformer.from_preset(
+            "tiny", tokenizer.vocabulary_size, d_ff=512, norm="pre"
+        )
+        schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.002, warmup_steps=500)
+        optimizer = kt.optimizers.PaperAdam(learning_rate=schedule)
+        objective.compile_for_tokens(model, optimizer, devices=devices)
 
     settings = {
         "recipe": "pronounce_korean",

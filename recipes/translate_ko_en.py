@@ -19,6 +19,7 @@ from keras_transformer.datasets import korean_english as corpus
 with without_notices():  # TensorFlow's
     import keras
     import objective
+    import options
 
 
 @program("translate_ko_en", INTERRUPTED)
@@ -32,6 +33,7 @@ def main():
     parser.add_argument("--updates", type=int, default=900)
     parser.add_argument("--validate-every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
+    options.add_devices(parser)
     args = parser.parse_args()
     run_dir = args.run_dir or ("runs/demo-to-korean" if args.to_korean else "runs/demo")
 
@@ -45,20 +47,24 @@ def main():
     tokenizer = kt.text.train_tokenizer(train, args.vocabulary_size, character_coverage=1.0)
     encoded = kt.data.encode_pairs(train, tokenizer)
     print(kt.data.report(train, encoded, valid))
-    plan = kt.data.BatchPlan(encoded, tokens_per_batch=4096, seed=args.seed)
+    devices, scope = options.share_batches(args)
+    plan = kt.data.BatchPlan(encoded, tokens_per_batch=4096, seed=args.seed, devices=devices)
     print(plan.summary())
 
     # A small Transformer, the paper's objective, Adam with warm-up.
     keras.utils.set_random_seed(args.seed)
-    model = kt.models.Transformer.from_preset(
-        "tiny", tokenizer.vocabulary_size, num_layers=2, norm="pre", dropout=0.1
-    )
-    schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=200)
-    objective.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
+    with scope:
+        model = kt.models.Transformer.from_preset(
+            "tiny", tokenizer.vocabulary_size, num_layers=2, norm="pre", dropout=0.1
+        )
+        schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=200)
+        optimizer = kt.optimizers.PaperAdam(learning_rate=schedule)
+        objective.compile_for_tokens(model, optimizer, devices=devices)
 
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "ko_en", **vars(args), "run_dir": run_dir}
-    with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "run_dir")) as run:
+    changeable = ("updates", "devices", "run_dir")
+    with kt.RunDirectory.start(run_dir, settings, changeable) as run:
         tokenizer.save(run.path / "tokenizer.model")  # an error if an earlier start saved another
         kt.text.Seen.of([source for source, _ in train], tokenizer).save(run.path)
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it

@@ -37,6 +37,7 @@ def main():
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
     parser.add_argument("--seed", type=int, default=1)
     options.add_precision(parser)
+    options.add_devices(parser)
     args = parser.parse_args()
     run_dir = args.run_dir or f"runs/multi30k-{args.source}-{args.target}"
 
@@ -51,22 +52,26 @@ def main():
     print(kt.data.report(train, encoded, valid))
 
     # A batch is a pure function of the seed and the update.
-    plan = kt.data.BatchPlan(encoded, tokens_per_batch=4096, seed=args.seed)
+    devices, scope = options.share_batches(args)
+    plan = kt.data.BatchPlan(encoded, tokens_per_batch=4096, seed=args.seed, devices=devices)
     print(plan.summary())
 
     # The model, the paper's objective, Adam with warm-up.
     kt.runs.set_precision(args.precision)
     keras.utils.set_random_seed(args.seed)
-    model = kt.models.Transformer.from_preset(
-        "tiny", tokenizer.vocabulary_size, norm="pre", dropout=0.2
-    )
-    schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=1500)
-    objective.compile_for_tokens(model, kt.optimizers.PaperAdam(learning_rate=schedule))
+    with scope:
+        model = kt.models.Transformer.from_preset(
+            "tiny", tokenizer.vocabulary_size, norm="pre", dropout=0.2
+        )
+        schedule = kt.optimizers.schedules.PaperSchedule.with_peak(0.003, warmup_steps=1500)
+        optimizer = kt.optimizers.PaperAdam(learning_rate=schedule)
+        objective.compile_for_tokens(model, optimizer, devices=devices)
 
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "multi30k", **vars(args), "run_dir": run_dir}
     settings["text_sha256"] = kt.data.text_sha256(train, valid)
-    with kt.RunDirectory.start(run_dir, settings, changeable=("updates", "data", "run_dir")) as run:
+    changeable = ("updates", "data", "devices", "run_dir")
+    with kt.RunDirectory.start(run_dir, settings, changeable) as run:
         tokenizer.save(run.path / "tokenizer.model")  # an error if an earlier start saved another
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(kt.data.encode_pairs(valid, tokenizer, cache=cache))

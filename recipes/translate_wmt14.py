@@ -5,7 +5,7 @@
     python recipes/translate_wmt14.py --data FOLDER --model tiny --updates 2500   # a first look
 
 Needs the `wmt` extra (`pip install -c constraints.txt '.[wmt]'`). Use `--precision bfloat16` on an
-accelerator; with KERAS_BACKEND=jax all accelerators of the machine share each batch.
+accelerator; all accelerators of the machine share each batch.
 
 As in the paper: sizes, dropout, schedule, objective, 25,000 tokens a side and update, 100,000 or
 300,000 updates, the average of the last 5 or 20 checkpoints, beam 4, alpha 0.6, newstest2013 for
@@ -78,6 +78,7 @@ def main():
         "in a quarter of the memory",
     )
     options.add_precision(parser)
+    options.add_devices(parser, "; on TensorFlow --accumulate needs one device")
     parser.add_argument("--updates", type=int, default=None, help="base 100,000, big 300,000")
     parser.add_argument("--validate-every", type=int, default=None, help="base 1,250, big 600")
     parser.add_argument("--vocabulary-size", type=int, default=None, help="37,000, en-fr 32,000")
@@ -104,13 +105,12 @@ def main():
         download(url, archives[url])
     valid, test = (wmt14_data.newstest(args.data, target, year) for year in (2013, 2014))
     compound_split_bleu(["a"], ["a"], target)
-    # On TensorFlow one device, where batches may be accumulated instead.
-    devices, _ = kt.runs.share_batches(None if keras.backend.backend() == "jax" else 1)
+    devices, scope = options.share_batches(args, args.accumulate)
 
     # The run directory: made, or resumed from its last checkpoint.
     sizes = {path.name: path.stat().st_size for path in archives.values()}
     settings = {"recipe": "wmt14", **vars(args), "archives": sizes}
-    changeable = ("updates", "data", "download", "run_dir")
+    changeable = ("updates", "data", "download", "devices", "run_dir")
     with kt.RunDirectory.start(args.run_dir, settings, changeable) as run:
         # Text -> ids, once; both in the run directory.
         text = wmt14_data.TrainingText(args.data, target)
@@ -136,16 +136,17 @@ def main():
         # The model, the paper's objective and optimizer (sections 5.3 and 5.4).
         kt.runs.set_precision(args.precision)
         keras.utils.set_random_seed(args.seed)
-        model = kt.models.Transformer.from_preset(
-            args.model, tokenizer.vocabulary_size, dropout=dropout(args.model, args.pair)
-        )
-        optimizer = kt.optimizers.PaperAdam(
-            d_model=model.target_embedding.d_model,
-            warmup_steps=4000,
-            # Keras takes None for no accumulation, or at least 2.
-            gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
-        )
-        objective.compile_for_tokens(model, optimizer)
+        with scope:
+            model = kt.models.Transformer.from_preset(
+                args.model, tokenizer.vocabulary_size, dropout=dropout(args.model, args.pair)
+            )
+            optimizer = kt.optimizers.PaperAdam(
+                d_model=model.target_embedding.d_model,
+                warmup_steps=4000,
+                # Keras takes None for no accumulation, or at least 2.
+                gradient_accumulation_steps=args.accumulate if args.accumulate > 1 else None,
+            )
+            objective.compile_for_tokens(model, optimizer, devices=devices)
         cache = run.path / "ids" / "valid.npz"  # `keras-transformer average` compares with it
         validation = plan.evaluation(
             kt.data.encode_pairs(valid, tokenizer, max_length=MAX_LENGTH, cache=cache)

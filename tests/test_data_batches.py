@@ -136,6 +136,38 @@ def test_devices_change_only_the_rows_of_zeros(mode, devices):
         data.BatchPlan(encoded, 128, devices=0)
 
 
+# Fails if: rows that fill up a batch have a weight, are too many, or all are one device's; a row
+# is lost.
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("devices", [3, 4, 8])
+def test_windows_and_images_are_filled_up_for_devices(devices):
+    ids = np.arange(1, 102)
+    images = np.random.default_rng(1).integers(256, size=(13, 5, 7, 1))
+
+    def plans(count):
+        windows = data.WindowPlan(ids, 4, 5, devices=count)
+        pictures = data.ImagePlan(images, np.arange(13), 5, shift=1, devices=count)
+        return (windows, windows.evaluation(ids)), (pictures, pictures.evaluation(images, ids[:13]))
+
+    for (one, passed), (many, passed_by_many) in zip(plans(1), plans(devices), strict=True):
+        for batch, parts in [
+            *((one.batch(update), many.batch(update)) for update in range(4)),
+            *zip(passed, passed_by_many, strict=True),
+        ]:
+            batch, parts = ([np.asarray(array) for array in each] for each in (batch, parts))
+            rows = [len(each[0]) for each in (batch, parts)]
+            assert rows[1] % devices == 0 and rows[0] <= rows[1] < rows[0] + devices
+            weights = parts[2].reshape(rows[1], -1).sum(axis=1)
+            real = weights > 0
+            assert real.sum() == rows[0] and weights.sum() == pytest.approx(1)
+            assert np.ptp([part.sum() for part in np.array_split(real, devices)]) <= 1
+            for array, filled in zip(batch, parts, strict=True):
+                np.testing.assert_array_equal(filled[real], array)
+    for plan in (data.WindowPlan, data.ImagePlan):
+        with pytest.raises(ValueError, match="devices is at least 1, got 0"):
+            plan(*((ids, 4) if plan is data.WindowPlan else (images, ids[:13])), 5, devices=0)
+
+
 def plan_shapes(batches):
     return [(*inputs["source_ids"].shape, labels.shape[1]) for inputs, labels, _ in batches]
 

@@ -323,11 +323,13 @@ def test_every_text_comes_with_its_class_the_empty_ones_too(shapes):
     assert (encoded.lengths == 0).any()
 
 
-# Fails if: predictions come in another order than their texts.
-def test_predictions_come_back_in_the_order_of_the_texts():
+# Fails if: predictions come in another order than their texts; a device gets fewer rows.
+@pytest.mark.parametrize("devices", [1, 4])
+def test_predictions_come_back_in_the_order_of_the_texts(devices):
     encoded = corpus(29, longest=3)
     classifier = text_classifier(num_layers=1)
-    dataset, order = encoded.prediction(31)
+    dataset, order = encoded.prediction(31, devices)
+    assert all(len(token_ids) % devices == 0 for (token_ids,) in dataset)
     logits = np.empty((len(encoded), C))
     logits[order] = classifier.predict(dataset, verbose=0)
     for i in range(len(encoded)):

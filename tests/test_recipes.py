@@ -220,6 +220,8 @@ def test_the_language_model_recipe_trains_resumes_and_writes(tmp_path, run_recip
     assert output()[0] == 2
     status, _, errors = output(*small, "--updates", 3, "--validate-every", 2)
     assert status == 2 and "--updates 3 is no multiple" in errors
+    status, _, errors = output(*small, "--devices", 9)
+    assert status == 1 and "9 devices were asked for" in errors
     status, _, errors = output("--text", tmp_path / "none")
     assert status == 1 and "no such file" in errors
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_transformer.data.feed import FeedMeter
+from keras_transformer.data.rows import check_devices, filled_up
 from keras_transformer.ops.input_pipeline import endless, one_pass
 
 
@@ -33,6 +34,7 @@ class ImagePlan:
         shift: Each image is moved by at most this many pixels, vertically and horizontally. The
             border that appears is 0, black.
         mirror: Whether half of the images, chosen at random, are mirrored.
+        devices: Black images with weight 0 fill up a batch until this number divides its images.
 
     Raises:
         ValueError: If the images and labels do not fit each other, or there are none.
@@ -53,6 +55,7 @@ class ImagePlan:
         seed: int = 1,
         shift: int = 0,
         mirror: bool = False,
+        devices: int = 1,
     ) -> None:
         self.images, self.labels = np.asarray(images), np.asarray(labels, "int32")
         if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
@@ -63,6 +66,8 @@ class ImagePlan:
         if not len(self.images):
             raise ValueError("There is no image to make batches of. Give one or more.")
         self.batch_size, self.seed, self.shift, self.mirror = batch_size, seed, shift, mirror
+        check_devices(devices)
+        self.devices = devices
 
     def batch(self, update: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns `(images [B, Y, X, C], labels [B], weights [B])`."""
@@ -79,7 +84,7 @@ class ImagePlan:
         if self.mirror:
             mirrored = random.random(size) < 0.5
             images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
-        return _batch(images, self.labels[chosen])
+        return _batch(images, self.labels[chosen], self.devices)
 
     def dataset(self, first_update: int = 0, meter: FeedMeter | None = None) -> Any:
         """The endless batches of `fit`, from an update on; see `BatchPlan.dataset`."""
@@ -91,7 +96,7 @@ class ImagePlan:
 
         def batch(index):
             part = slice(index * self.batch_size, (index + 1) * self.batch_size)
-            return _batch(whole.images[part], whole.labels[part])
+            return _batch(whole.images[part], whole.labels[part], self.devices)
 
         return one_pass(batch, -(-len(whole.images) // self.batch_size))
 
@@ -110,5 +115,7 @@ def _moved(images, steps, most):
     return np.moveaxis(views[np.arange(len(images)), down, right], 1, -1)
 
 
-def _batch(images, labels):
-    return scaled(images), labels, np.full(len(images), 1 / len(images), "float32")
+def _batch(images, labels, devices):
+    weights = np.full(len(images), 1 / len(images), "float32")
+    images, labels, weights = filled_up(devices, images, labels, weights)
+    return scaled(images), labels, weights

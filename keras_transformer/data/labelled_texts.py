@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_transformer import progress
 from keras_transformer.data.batches import BatchPlan
-from keras_transformer.data.rows import filled_rows, spread
+from keras_transformer.data.rows import check_devices, filled_rows, spread
 from keras_transformer.ops.input_pipeline import one_pass
 from keras_transformer.ops.labels import check_special_ids
 from keras_transformer.text.protocol import check_tokenizer
@@ -93,15 +93,16 @@ class EncodedTexts:
         token_ids[places, 0] = self.start_id
         return token_ids
 
-    def prediction(self, tokens_per_batch: int = 4096) -> tuple[Any, np.ndarray]:
-        """Returns the data of `model.predict`: every text once, texts of similar lengths together.
+    def prediction(self, tokens_per_batch: int = 4096, devices: int = 1) -> tuple[Any, np.ndarray]:
+        """Returns the data of `model.predict`: every text, texts of similar lengths together.
 
         Args:
             tokens_per_batch: The greatest `B * S` of a batch `(token_ids [B, S],)`, unless it is a
                 single text.
+            devices: The last text of a batch is repeated until this number divides its rows.
 
         Returns:
-            A dataset, and integers [len]: the text of each of its rows.
+            A dataset, and integers: the text of each of its rows.
 
         Example:
 
@@ -111,17 +112,21 @@ class EncodedTexts:
         logits[order] = classifier.predict(dataset)
         ```
         """
+        check_devices(devices)
         order, widths = np.argsort(-self.lengths, kind="stable"), self.lengths + 2
         begins = [0]
         while begins[-1] < len(order):
             width = widths[order[begins[-1]]]
             begins.append(min(len(order), begins[-1] + max(1, tokens_per_batch // width)))
 
+        parts = [order[a:b] for a, b in itertools.pairwise(begins)]
+        parts = [np.append(part, part[-1:].repeat(-len(part) % devices)) for part in parts]
+
         def batch(index):
-            members = order[begins[index] : begins[index + 1]]
+            members = parts[index]
             return (self.rows(members, (len(members), widths[members[0]])),)
 
-        return one_pass(batch, len(begins) - 1), order
+        return one_pass(batch, len(parts)), np.concatenate(parts)
 
 
 def encode_texts(

@@ -8,6 +8,25 @@ def spread(count: int, rows: int) -> np.ndarray:
     return np.arange(count) * rows // count
 
 
+def check_devices(devices: int) -> None:
+    """Raises an error unless there is at least one."""
+    if devices < 1:
+        raise ValueError(f"devices is at least 1, got {devices}.")
+
+
+def filled_up(devices: int, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Adds rows of zeros, so that the devices get equally many rows, and members to within one."""
+    count = len(arrays[0])
+    rows = -(-count // devices) * devices
+    if rows == count:
+        return arrays
+    places, filled = spread(count, rows), []
+    for array in arrays:
+        filled.append(np.zeros((rows, *array.shape[1:]), array.dtype))
+        filled[-1][places] = array
+    return tuple(filled)
+
+
 def filled_rows(
     ids: np.ndarray,
     offsets: np.ndarray,

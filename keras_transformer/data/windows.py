@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_transformer.data.feed import FeedMeter
+from keras_transformer.data.rows import check_devices, filled_up
 from keras_transformer.ops.input_pipeline import endless, one_pass
 
 
@@ -17,6 +18,7 @@ class WindowPlan:
         sequence_length: Tokens per window, T.
         batch_size: Windows per batch, B.
         seed: Of the random places. The same seed gives the same batches.
+        devices: Rows of zeros with weight 0 fill up a batch until this number divides its rows.
 
     Raises:
         ValueError: If the text is not longer than a window, or holds padding.
@@ -30,7 +32,12 @@ class WindowPlan:
     """
 
     def __init__(
-        self, ids: Sequence[int] | np.ndarray, sequence_length: int, batch_size: int, seed: int = 1
+        self,
+        ids: Sequence[int] | np.ndarray,
+        sequence_length: int,
+        batch_size: int,
+        seed: int = 1,
+        devices: int = 1,
     ) -> None:
         self.ids = np.asarray(ids, "int32")
         if len(self.ids) <= sequence_length:
@@ -41,6 +48,8 @@ class WindowPlan:
         if (self.ids == 0).any():
             raise ValueError("The text holds id 0, which is padding. Count its tokens from 1.")
         self.sequence_length, self.batch_size, self.seed = sequence_length, batch_size, seed
+        check_devices(devices)
+        self.devices = devices
 
     def batch(self, update: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns `(token_ids [B, T], labels [B, T], weights [B, T])`; the weights sum to 1."""
@@ -54,7 +63,7 @@ class WindowPlan:
 
     def evaluation(self, ids: Sequence[int] | np.ndarray) -> Any:
         """A dataset of another text, window after window, without an incomplete last window."""
-        whole = WindowPlan(ids, self.sequence_length, self.batch_size)
+        whole = WindowPlan(ids, self.sequence_length, self.batch_size, devices=self.devices)
         length, size = self.sequence_length, self.batch_size
         begins = np.arange(0, len(whole.ids) - length, length)
 
@@ -66,4 +75,4 @@ class WindowPlan:
     def _windows(self, begins):
         places = begins[:, None] + np.arange(self.sequence_length)
         weights = np.full(places.shape, 1 / places.size, "float32")
-        return self.ids[places], self.ids[places + 1], weights
+        return filled_up(self.devices, self.ids[places], self.ids[places + 1], weights)
