@@ -65,6 +65,12 @@ def anonymous_bytes():
     total = 0
     for each in (str(pid), *children):
         try:
+            # A child that has not yet begun its own program shows the memory of its parent.
+            if (
+                each != str(pid)
+                and b"workers.serve" not in Path(f"/proc/{each}/cmdline").read_bytes()
+            ):
+                continue
             status = Path(f"/proc/{each}/status").read_text()
         except OSError:  # it has just ended
             continue

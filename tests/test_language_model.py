@@ -6,7 +6,8 @@ import pytest
 from keras import ops
 
 from keras_transformer import testing
-from keras_transformer.decoding import sampling
+from keras_transformer import text as text_module
+from keras_transformer.decoding import Sampler, sampling
 from keras_transformer.losses import SmoothedCrossentropy
 from keras_transformer.models import CausalLanguageModel
 
@@ -62,7 +63,7 @@ def test_it_learns_a_text_and_goes_on_with_it():
     model.compile(keras.optimizers.Adam(0.01), SmoothedCrossentropy(0.0))
     places = np.random.default_rng(1).integers(0, len(ids) - 8, 300)[:, None] + np.arange(8)
     model.fit(ids[places], ids[places + 1], epochs=6, batch_size=20, verbose=0)
-    [found] = sampling.Sampler(model).generate([[3, 4, 5]], length=30, temperature=0)
+    [found] = Sampler(model).generate([[3, 4, 5]], length=30, temperature=0)
     assert found == [(2 + i) % 11 + 1 for i in range(33)]
 
 
@@ -100,7 +101,7 @@ def test_ids_are_drawn_as_often_as_is_asked(options, expected):
 @pytest.mark.parametrize("max_length", [1, 2, 3])
 def test_few_positions_suffice(max_length):
     model = CausalLanguageModel(V, **SIZES, max_length=max_length)
-    [found] = sampling.Sampler(model).generate([[5]], 6, temperature=0)
+    [found] = Sampler(model).generate([[5]], 6, temperature=0)
     assert len(found) == 7
     follower = array(model(np.array([found[:1]])))[0, -1, 1:].argmax() + 1
     assert found[1] == follower
@@ -111,20 +112,101 @@ def test_few_positions_suffice(max_length):
 
 def test_a_seed_repeats_and_prompts_stay(model):
     prompts = [[5, 9], [8, 1]]
-    sampler = sampling.Sampler(model)
+    sampler = Sampler(model)
     found = sampler.generate(prompts, 20, seed=3)  # also beyond the learned positions
     assert found == sampler.generate(prompts, 20, seed=3) != sampler.generate(prompts, 20, seed=4)
     assert [text[:2] for text in found] == prompts and {len(text) for text in found} == {22}
     assert all(0 < i < V for text in found for i in text)
 
 
+# Fails if: a prompt of another length changes a text, or a text begins anew where rows differ.
+def test_prompts_may_have_different_lengths(model):
+    prompts = [[5, 9, 3, 8], [8], [7, 1]]
+    found = Sampler(model).generate(prompts, 20, temperature=0)  # also beyond the positions
+    assert [len(text) for text in found] == [24, 21, 22]
+    for prompt, text in zip(prompts, found, strict=True):
+        assert text == Sampler(model).generate([prompt], 20, temperature=0)[0]
+        assert text[: len(prompt)] == prompt
+
+
+# Fails if: what is streamed is not what is generated, beyond the learned positions too.
+@pytest.mark.parametrize(
+    "options", [{}, {"top_k": 3, "repetition_penalty": 1.3, "no_repeat_ngram": 2}]
+)
+def test_a_stream_is_the_text_in_pieces(model, options):
+    sampler = Sampler(model)
+    [found] = sampler.generate([[5, 9, 3]], 25, seed=3, **options)
+    assert [5, 9, 3, *sampler.stream([5, 9, 3], 25, seed=3, **options)] == found
+    assert list(sampler.stream([5], 0)) == []
+
+
+# Fails if: adjustments do not see the prompt, or see tokens of another row.
+def test_what_is_drawn_is_adjusted(model):
+    plain, other = (
+        Sampler(model).generate([[5, 9], [8, 1]], 8, temperature=0, **options)
+        for options in ({}, {"no_repeat_ngram": 1})
+    )
+    assert plain != other and all(len(set(text)) == len(text) for text in other)
+
+    def no_nine(log_probs, ids, index, rows):
+        nine = keras.ops.arange(log_probs.shape[-1]) == 9
+        return keras.ops.where(nine, -1e9, log_probs)
+
+    for text in Sampler(model).generate([[5, 9], [8, 1]], 40, seed=1, adjust=[no_nine]):
+        assert 9 not in text[2:]
+
+
+@pytest.fixture(scope="module")
+def writer():
+    """Returns a sampler of a model that has learned "ein Hund bellt. " by heart."""
+    keras.utils.set_random_seed(1)
+    text = "ein Hund bellt. "
+    tokenizer = text_module.train_tokenizer([text], 272, character_coverage=1.0)
+    ids = np.array(tokenizer.encode(text * 30))
+    model = CausalLanguageModel(272, **SIZES, dropout=0.0, max_length=16)
+    model.compile(keras.optimizers.Adam(0.01), SmoothedCrossentropy(0.0))
+    places = np.random.default_rng(1).integers(0, len(ids) - 17, 300)[:, None] + np.arange(16)
+    model.fit(ids[places], ids[places + 1], epochs=5, batch_size=20, verbose=0)
+    return Sampler(model, tokenizer)
+
+
+# Fails if: a stop in the prompt ends the text, one over two pieces is missed, or bytes are cut.
+def test_texts_are_continued_and_end_at_a_stop(writer):
+    prompts = ["ein Hund bellt. ein", "Hund"]
+    found = writer.generate(prompts, 12, temperature=0)
+    for prompt, text in zip(prompts, found, strict=True):
+        assert text.startswith(prompt) and len(text) > len(prompt) + 8
+    [cut] = writer.generate(prompts[:1], 30, temperature=0, stop=["lt. e", "???"])
+    assert cut == "ein Hund bellt. ein Hund bel"
+    for stop in ((), ("lt. e",)):
+        pieces = list(writer.stream(prompts[0], 30, temperature=0, stop=stop))
+        [whole] = writer.generate(prompts[:1], 30, temperature=0, stop=stop)
+        assert len(pieces) > 3 and prompts[0] + "".join(pieces) == whole
+    pieces = list(writer.stream("ein", 40, temperature=3.0, seed=2))  # bytes of any kind
+    assert "ein" + "".join(pieces) == writer.generate(["ein"], 40, temperature=3.0, seed=2)[0]
+
+
+# Fails if: the end that a model draws is ignored.
+def test_a_text_ends_where_its_end_is_drawn(writer):
+    end = writer.tokenizer.end_id
+
+    def end_fifth(log_probs, ids, index, rows):
+        here = keras.ops.logical_and(keras.ops.arange(log_probs.shape[-1]) == end, index == 5)
+        return keras.ops.where(here, 0.0, log_probs)
+
+    options = {"temperature": 0, "adjust": [end_fifth]}
+    prompt = writer.tokenizer.encode("ein")
+    [found] = writer.generate([prompt], 30, **options)
+    assert len(found) == 5 and end not in found
+    assert [*prompt, *writer.stream(prompt, 30, **options)] == found
+
+
 def test_what_cannot_be_drawn_is_said():
     model = CausalLanguageModel(V, **SIZES, max_length=11)
-    sampler = sampling.Sampler(model)
+    sampler = Sampler(model)
     for prompts, options, message in (
-        ([], {}, "one or more lists"),
-        ([[1], [1, 2]], {}, r"lengths \[1, 2\]"),
-        ([[]], {}, r"lengths \[0\]"),
+        ([], {}, "one or more texts"),
+        ([[1], []], {}, r"lengths \[1, 0\]"),
         ([[1]], {"temperature": -1}, "temperature"),
         ([[1]], {"top_k": 0}, "top_k"),
         ([[1]], {"top_p": 1.5}, "top_p"),
@@ -137,8 +219,11 @@ def test_what_cannot_be_drawn_is_said():
         ([[1]], {"temperature": "hot"}, "temperature is a number and at least 0, got 'hot'"),
         ([[1]], {"top_k": 2.0}, "top_k is an integer and at least 1, got 2.0"),
         ([[1]], {"top_p": "most"}, "top_p is a number and at least 0, got 'most'"),
+        ([[1]], {"max_length": 5}, "generate takes length"),
+        ([[1]], {"suppress": ["a"]}, "need a tokenizer"),
+        ([[1]], {"stop": ["a"]}, "stop is for prompts of text"),
     ):
         with pytest.raises(ValueError, match=message):
             sampler.generate(prompts, **{"length": 3, **options})
     with pytest.raises(ValueError, match="Got a Functional without embedding, start_cache, decode"):
-        sampling.Sampler(keras.Model(model.input, model.output))
+        Sampler(keras.Model(model.input, model.output))

@@ -5,7 +5,8 @@
 """
 
 from keras_transformer.decoding.next_token import IMPOSSIBLE, Sampling, SearchOptions
-from keras_transformer.decoding.sampling import Sampler, choose, sample
+from keras_transformer.decoding.sampler import Sampler
+from keras_transformer.decoding.sampling import choose, sample
 from keras_transformer.decoding.search import (
     average_penalty,
     beam_search,

@@ -251,15 +251,16 @@ class SearchOptions:
             raise ValueError(f"sampling is a kt.decoding.Sampling, got {self.sampling!r}.")
 
     def adjustments(self, tokenizer: Any) -> tuple[Adjust, ...]:
-        """The functions that do this, with the target's tokenizer."""
+        """The functions that do this, with the target's tokenizer, or None if there is none."""
         found: list[Adjust] = []
+        end_id = -1 if tokenizer is None else tokenizer.end_id
         if self.min_length:
-            found.append(MinLength(self.min_length, tokenizer.end_id))
+            found.append(MinLength(self.min_length, end_id))
         if self.suppress:
             words = tokenizer.encode(list(self.suppress))
             found.append(Suppress(tuple(tuple(ids) for ids in words if ids)))
         if self.no_repeat_ngram:
-            found.append(NoRepeat(self.no_repeat_ngram, tokenizer.end_id))
+            found.append(NoRepeat(self.no_repeat_ngram, end_id))
         if self.repetition_penalty != 1:
             found.append(RepetitionPenalty(self.repetition_penalty))
         return (*found, *self.adjust)
