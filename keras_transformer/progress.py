@@ -16,6 +16,7 @@ QUIET, TERMINAL, LOG = 2.0, 0.2, 30.0
 _stream: contextvars.ContextVar[Any] = contextvars.ContextVar("stream", default=None)  # or hidden
 _passing = contextvars.ContextVar("passing", default=False)
 _running: contextvars.ContextVar[Any] = contextvars.ContextVar("running", default=None)
+_silenced = contextvars.ContextVar("silenced", default=False)
 _clock = time.monotonic  # replaced by tests
 
 
@@ -64,6 +65,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
+def silenced(asked: bool = True) -> contextlib.AbstractContextManager[None]:
+    """Inside this block nothing is said or shown, in a process that works for another one."""
+    return _set(_silenced, asked)
+
+
 def visible(text: str) -> str:
     """Returns a text whose control characters are written as escapes, except line ends and tabs.
 
@@ -81,6 +87,8 @@ def _escaped(character):
 
 def say(message: str) -> None:
     """Prints to stderr, on a line of its own even while a job rewrites one."""
+    if _silenced.get():
+        return
     job = _running.get()
     with job.interrupted() if job else contextlib.nullcontext():
         print(visible(message), file=sys.stderr, flush=True)
@@ -114,6 +122,8 @@ class Line:
             self._write("\n")
 
     def _write(self, text, opens=False):
+        if _silenced.get():
+            return
         self.stream.write(text)
         self.stream.flush()
         self.open = opens

@@ -1,7 +1,6 @@
 """Two reasons to end a run: it has diverged, or it no longer gets better."""
 
 import math
-import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +13,7 @@ from keras_transformer.callbacks.interval_meter import (
     innermost,
     scalar,
 )
+from keras_transformer.progress import say
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -135,11 +135,10 @@ class StopEarly(keras.callbacks.Callback):
         if self.finished:
             self.model.stop_training = True
             best = self.best or {"score": math.nan, "update": 0}
-            print(
+            say(
                 f"Stopped early at update {update}: {self.monitor} has not improved "
                 f"{self.patience} times in a row; best {best['score']:.4g} at update "
-                f"{best['update']}.",
-                file=sys.stderr,
+                f"{best['update']}."
             )
 
     def on_train_end(self, logs: Any = None) -> None:

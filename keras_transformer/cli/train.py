@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> None:
     if settings.dry_run:
         print(training.dry_run(settings))
         return
-    training.train(settings)
+    run = training.train(settings)
+    if not run.writes:  # one of several processes has said it
+        return
     say_next(
         {
             "Translate": verb("translate", args.run_dir, rest="< source.txt"),

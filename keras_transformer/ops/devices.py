@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_transformer.ops import backend
+from keras_transformer.ops import backend, processes
 
 
 def share_batches(
@@ -19,6 +19,8 @@ def share_batches(
     | JAX | `keras.distribution.DataParallel`, unless a distribution is set already |
     | TensorFlow | `tf.distribute.MirroredStrategy`, unless the caller is in a strategy's scope |
     | PyTorch | one device: Keras has no way there |
+
+    In several processes (`join_processes`) these are the devices of all of them.
 
     Args:
         wanted: How many; by default all that the backend sees.
@@ -55,11 +57,19 @@ def share_batches(
             f"{wanted} devices. Leave one of them out, or set KERAS_BACKEND=jax."
         )
     count = (1 if only_one else len(devices)) if wanted is None else wanted
+    if processes.several() and count < len(devices):
+        raise ValueError(
+            f"{count} devices were asked for, and the processes of this training have "
+            f"{len(devices)}: every process needs one of its own. Take all, or start fewer."
+        )
     if count == 1:
         return 1, contextlib.nullcontext()
     if backend.name() == "jax":
         if keras.distribution.distribution() is None:
-            parallel = keras.distribution.DataParallel(devices=devices[:count])
+            # Each process makes its own rows (`processes.own_rows`), so Keras has none to choose.
+            parallel = keras.distribution.DataParallel(
+                devices=devices[:count], auto_shard_dataset=False
+            )
             keras.distribution.set_distribution(parallel)
         return count, contextlib.nullcontext()
     return count, _strategy(tuple(devices[:count])).scope()

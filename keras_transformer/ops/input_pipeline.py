@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_transformer.ops.processes import own_rows
+
 Batch = Callable[[int], Any]  # the number of a batch -> a nest of arrays
 
 
@@ -27,7 +29,8 @@ def endless(batch: Batch, first: int, meter: Any = None) -> Any:
     if keras.backend.backend() != "tensorflow":
         numbers = itertools.count(first)
         # A generator, because Keras takes no other iterator.
-        return (batch(n) for n in numbers) if meter is None else _metered(batch, numbers, meter)
+        batches = (batch(n) for n in numbers) if meter is None else _metered(batch, numbers, meter)
+        return (own_rows(each) for each in batches)
     import tensorflow as tf
 
     numbers = tf.data.Dataset.counter(first)
@@ -89,7 +92,7 @@ class _OnePass(keras.utils.PyDataset):
         return self._count
 
     def __getitem__(self, index):
-        return self._batch(index)
+        return own_rows(self._batch(index))
 
 
 def _tf_dataset(numbers, batch, first):

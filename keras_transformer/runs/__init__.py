@@ -7,6 +7,7 @@ train              trains with them, or continues: what the command does
 RunDirectory       a run: start, fit, checkpoints, average, log, load_model
 load_translator    the `Translator` of a run, or of several as an ensemble
 import_model       a run of a model of Marian or OPUS-MT
+join_processes     several processes, on one machine or many, train as one
 fit                the loop that `run.fit` is: for models, plans and scripts of your own
 translation_score  BLEU and chrF at each validation, for `fit`
 write_run          a run of a model that was not trained here
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_transformer.ops.devices import share_batches
+    from keras_transformer.ops.processes import join_processes
     from keras_transformer.runs.fit import translation_score
     from keras_transformer.runs.importing import import_model
     from keras_transformer.runs.loading import load_translator
@@ -32,6 +34,7 @@ __all__ = [
     "RunDirectory",
     "TrainSettings",
     "import_model",
+    "join_processes",
     "load_translator",
     "quantize",
     "set_precision",
@@ -46,6 +49,7 @@ _HOMES = {
     "RunDirectory": "run_directory",
     "TrainSettings": "settings",
     "import_model": "importing",
+    "join_processes": "training",
     "load_translator": "loading",
     "quantize": "writing",
     "set_precision": "prepare",

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_transformer import files, progress
+from keras_transformer.ops import processes
 from keras_transformer.runs import identity
 from keras_transformer.runs.checkpoints import Checkpoint, average, read_arrays, write_arrays
 
@@ -29,9 +30,11 @@ def save(
     if model is not None:
         last = [array for _, array in read_arrays((latest or saved[-1]).path / "weights.npz")]
         notes["nats_per_token"] = nats_per_token(model, validation, [arrays, last])
-    with files.replacing(run / "averaged.npz") as file:
-        own = list(identity.of(run).items())
-        write_arrays(file, zip(names, arrays, strict=True), **notes, run=own)
+    if processes.is_first():
+        with files.replacing(run / "averaged.npz") as file:
+            own = list(identity.of(run).items())
+            write_arrays(file, zip(names, arrays, strict=True), **notes, run=own)
+    processes.wait_for_all()
     if model is not None:
         progress.say(comparison(**notes))
 
@@ -41,7 +44,7 @@ def nats_per_token(model: keras.Model, validation: Any, choices: Sequence[list])
 
     The model keeps its own weights. Raises a ValueError if it has no `NatsPerToken` metric.
     """
-    own, found = model.get_weights(), []
+    own, found = [processes.whole(variable) for variable in model.weights], []
     try:
         for weights in choices:
             model.set_weights(weights)

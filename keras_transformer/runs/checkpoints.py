@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_transformer import progress
 from keras_transformer.files import flush, flush_folder, json_sha256, read_json, read_npz, to_json
-from keras_transformer.ops import backend
+from keras_transformer.ops import backend, processes
 from keras_transformer.runs import identity
 
 # Beside state.json.
@@ -36,15 +36,20 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, model: keras.Model, update: int, state: dict) -> Checkpoint:
     """Writes `folder/update-NNNNNNNN`; a reader sees the whole of it or nothing."""
+    final = folder / f"update-{update:08d}"
+    if not processes.is_first():
+        for variables in _variables(model).values():
+            for variable in variables:
+                processes.whole(variable)  # the first process needs the parts that are here
+        return Checkpoint(final, update, json.loads(to_json(state)))
     folder.mkdir(exist_ok=True)
     remove_left_overs(folder)
-    final = folder / f"update-{update:08d}"
     temporary = folder / f".tmp-{final.name}"
     temporary.mkdir()
     files = {}
     for name, variables in _variables(model).items():
         with open(temporary / name, "wb+") as file:
-            write_arrays(file, [(v.path, keras.ops.convert_to_numpy(v)) for v in variables])
+            write_arrays(file, [(v.path, processes.whole(v)) for v in variables])
             flush(file)
             files[name] = {"size": os.fstat(file.fileno()).st_size, "sha256": _sha256(file)}
     record = {

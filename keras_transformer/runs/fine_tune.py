@@ -13,6 +13,7 @@ import keras
 
 from keras_transformer.files import read_json, replacing
 from keras_transformer.models.presets import PRESETS
+from keras_transformer.ops import processes
 from keras_transformer.runs import architecture
 from keras_transformer.runs.loading import SHARED, SIDES, load_tokenizers
 from keras_transformer.runs.run_directory import RunDirectory
@@ -138,8 +139,8 @@ class Initial(NamedTuple):
     def keep(self, run: Path) -> "Initial":
         """Copies the files to `initial/` in the folder `run`, once; returns the copies."""
         copy = Initial(run / "initial", run / "initial" / "weights.npz")
-        if copy == self:
-            return self
+        if copy == self or not processes.is_first():
+            return copy
         copy.folder.mkdir(exist_ok=True)
         names = ["settings.json", "model.json", SHARED, *SIDES]
         names += ["seen_ids.npy", "seen_words.txt", "seen.json"]

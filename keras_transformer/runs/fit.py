@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -13,6 +14,7 @@ from keras_transformer.callbacks.interval_meter import batches_per_update
 from keras_transformer.data import FeedMeter
 from keras_transformer.decoding import Translator
 from keras_transformer.files import write_lines
+from keras_transformer.ops import processes
 from keras_transformer.ops.memory import keep_freed_memory
 from keras_transformer.progress import say
 from keras_transformer.runs.settings import names_where
@@ -85,7 +87,7 @@ def fit(
     stop = _first(callbacks, kt_callbacks.StopEarly)
     score = _first(callbacks, kt_callbacks.TranslationScore)
     state: dict[str, Any] = {"update": 0, "seconds": 0.0}
-    checkpoint = run.newest()
+    checkpoint = _newest(run)
     if checkpoint is not None:
         state |= run.restore(model, checkpoint)
         if "keep_checkpoints" in state:  # killed between the last save and this
@@ -123,12 +125,15 @@ def fit(
 
     def end(signal):
         say(f"{signal.name}: saved update {state['update']:,}; the same command continues there")
+        processes.wait_for_all()  # until the first process has saved
         raise SystemExit(128 + signal)
 
     def train(update, updates, signals, *more):
         """Trains from this update on, with a validation after each `updates`."""
 
         def between(update):
+            if processes.asked_to_stop(update):
+                signals.append(SIGTERM)
             if signals:
                 note(update)
                 run.save_between(model, update, state)
@@ -168,6 +173,7 @@ def fit(
             train(update, validate_every, signals)
         if signals:  # after the last update
             end(signals[0])
+    processes.wait_for_all()
     _average_late(run, model, validation, average)
     return state
 
@@ -209,6 +215,19 @@ def translation_score(
     )
 
 
+def _newest(run):
+    """The checkpoint where all processes of a training continue, or None."""
+    found = run.newest()
+    here = found and found.update
+    there = processes.from_first(here)
+    if here != there:
+        raise ValueError(
+            f"{run.path}: the newest checkpoint of this process is of update {here}, that of the "
+            f"first process of update {there}. Give a run on a file system that all share."
+        )
+    return found
+
+
 def _first(callbacks, kind):
     return next((each for each in callbacks if isinstance(each, kind)), None)
 
@@ -223,6 +242,8 @@ def _sample_writer(run, board):
     """Keeps translations of fixed sentences in TensorBoard and in `RUN/samples`."""
 
     def write(update, triples):
+        if not run.writes:
+            return
         board.samples(update, triples)
         (run.path / "samples").mkdir(exist_ok=True)
         names = ("source", "reference", "translation")

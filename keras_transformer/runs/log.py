@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 def append_log(run: "RunDirectory", record: dict) -> None:
     """Appends one line to log.jsonl. `truncate_log` goes by its `"update"`."""
+    if not run.writes:
+        return
     with open(run.path / "log.jsonl", "a", encoding="utf-8") as file:
         file.write(files.to_json(record) + "\n")
 
@@ -37,6 +39,8 @@ def read_log(run: "RunDirectory") -> list[dict]:
 
 def truncate_log(run: "RunDirectory", update: int) -> None:
     """Drops the records past `update`; called on resuming, so that each is there once."""
+    if not run.writes:
+        return
     records = [record for record in read_log(run) if record.get("update", 0) <= update]
     files.write_lines(run.path / "log.jsonl", map(files.to_json, records))
 

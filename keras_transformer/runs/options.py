@@ -65,6 +65,11 @@ def device_count(value: Any) -> str:
     return value if value == "all" else str(positive(value))
 
 
+def process_count(value: Any) -> int | str:
+    """ "auto", or a whole number above 0."""
+    return value if value == "auto" else positive(value)
+
+
 LARGEST = 2**31 - 1  # that every backend counts to
 positive = Number(int, above=0, most=LARGEST)
 count = Number(int, least=0, most=LARGEST)

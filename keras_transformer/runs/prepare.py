@@ -9,7 +9,7 @@ import keras
 
 from keras_transformer import data, losses, metrics, models, text
 from keras_transformer.data.encoded_pairs import counts_of
-from keras_transformer.ops import backend
+from keras_transformer.ops import backend, processes
 from keras_transformer.ops.capabilities import make_deterministic
 from keras_transformer.ops.devices import share_batches
 from keras_transformer.optimizers import LossScale, PaperAdam
@@ -64,28 +64,10 @@ def prepare(
             does not allow that size.
     """
     set_precision(settings.precision)
-    if folder is not None:
-        (folder / "ids").mkdir(exist_ok=True)
-        pairs.keep(folder / "ids")
-    if initial is None:
-        tokenizer, target_tokenizer = tokenizers(settings, pairs, folder, size_derived)
-    else:
-        tokenizer, target_tokenizer = initial.tokenizers(folder)
-    encoded = []
-    for name, chosen in (("train", pairs.train), ("valid", pairs.valid)):
-        cache = None
-        if folder is not None:
-            cache = folder / "ids" / f"{name}.npz"
-        limit = settings.max_length
-        encoded.append(data.encode_pairs(chosen, tokenizer, target_tokenizer, limit, cache))
-    train_ids, valid_ids = encoded
-    if folder is not None:
-        ids = counts_of(train_ids.source_ids, tokenizer.vocabulary_size) > 0
-        longest = int(train_ids.source_lengths.max())
-        seen = Seen(ids, pairs.seen.words, pairs.seen.invisible, longest)
-        known = seen if initial is None else initial.seen_with(seen)
-        if known is not None:
-            known.save(folder)
+    with processes.first_process_first():  # which writes what the others read
+        tokenizer, target_tokenizer, train_ids, valid_ids = _ids(
+            settings, pairs, folder, initial, size_derived
+        )
 
     shapes = settings.shapes
     if shapes == "auto" and settings.jit != "auto":
@@ -131,6 +113,34 @@ def prepare(
         math.ceil(settings.updates / validate_every) * validate_every,
         data.kept_pairs(pairs.valid, tokenizer, target_tokenizer, settings.max_length),
     )
+
+
+def _ids(settings, pairs, folder, initial, size_derived):
+    """Both vocabularies, and the text of training and validation in their ids."""
+    written = folder if processes.is_first() else None
+    if written is not None:
+        (written / "ids").mkdir(exist_ok=True)
+        pairs.keep(written / "ids")
+    if initial is None:
+        tokenizer, target_tokenizer = tokenizers(settings, pairs, folder, size_derived)
+    else:
+        tokenizer, target_tokenizer = initial.tokenizers(written)
+    encoded = []
+    for name, chosen in (("train", pairs.train), ("valid", pairs.valid)):
+        cache = None
+        if folder is not None:
+            cache = folder / "ids" / f"{name}.npz"
+        limit = settings.max_length
+        encoded.append(data.encode_pairs(chosen, tokenizer, target_tokenizer, limit, cache))
+    train_ids, valid_ids = encoded
+    if written is not None:
+        ids = counts_of(train_ids.source_ids, tokenizer.vocabulary_size) > 0
+        longest = int(train_ids.source_lengths.max())
+        seen = Seen(ids, pairs.seen.words, pairs.seen.invisible, longest)
+        known = seen if initial is None else initial.seen_with(seen)
+        if known is not None:
+            known.save(written)
+    return tokenizer, target_tokenizer, train_ids, valid_ids
 
 
 def tokenizers(

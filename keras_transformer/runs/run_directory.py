@@ -31,12 +31,13 @@ from typing import IO, Any
 import keras
 
 from keras_transformer import files, progress
+from keras_transformer.ops import processes
 from keras_transformer.ops.compilation import runs_on_processor
 from keras_transformer.runs import architecture, averages, checkpoints, identity, recorded
 from keras_transformer.runs.checkpoints import Checkpoint, average, load_weights
 from keras_transformer.runs.fit import fit
 from keras_transformer.runs.log import append_log, read_log, truncate_log
-from keras_transformer.runs.start import environment, take_lock
+from keras_transformer.runs.start import environment, follow, take_lock
 
 __all__ = ["Checkpoint", "RunDirectory", "average", "load_weights"]
 
@@ -59,6 +60,8 @@ class RunDirectory:
         self.path = Path(path)
         self.settings = settings
         self._lock: IO[str] | None = None
+        # Of several processes that train together, the first one writes and the others read.
+        self.writes = processes.is_first()
 
     @classmethod
     def start(
@@ -82,14 +85,19 @@ class RunDirectory:
                 only others differ.
 
         Returns:
-            The run, locked against other trainers until `close()` or the end of the process.
+            The run, locked against other trainers until `close()` or the end of the process. In
+            the other processes of a training (`join_processes`) it is only read from.
 
         Raises:
             ValueError: If the folder holds something else, or a trained run with other settings
-                (then nothing is touched), or if another process is training in it.
+                (then nothing is touched), if another training runs in it, or if the processes of
+                this one have other settings or see other files.
         """
         path, settings = Path(path), json.loads(files.to_json(settings))
         changeable = frozenset(changeable)
+        if not processes.is_first():
+            follow(path, settings, changeable)
+            return cls(path, settings)
         recorded.recorded(path, settings, changeable)  # refuse before touching anything
         if path.exists():
             files.refuse_links(path)
@@ -111,6 +119,7 @@ class RunDirectory:
         versions = path / "versions.json"
         starts = files.read_json(versions, list) if versions.exists() else []
         files.write_json(versions, [*starts, environment() | {"changed_settings": changed}])
+        processes.from_first(settings)  # see `follow`
         return run
 
     @classmethod
@@ -151,21 +160,22 @@ class RunDirectory:
 
         Args:
             model: A built, compiled model. Within `fit`, a callback may call this at the end of an
-                epoch or of a batch.
+                epoch or of a batch. All processes of a training call it, and the first one saves.
             update: The number of optimizer updates done.
             state: The caller's own JSON state: position in the data, early stopping, and so on.
                 Its key `"best_update"` names the checkpoint that `prune` keeps and
                 `load_model("best")` loads.
         """
         saved = self._save("checkpoints", model, update, state)
-        shutil.rmtree(self.path / "interrupted", ignore_errors=True)
+        if self.writes:
+            shutil.rmtree(self.path / "interrupted", ignore_errors=True)
         return saved
 
     def _save(self, folder, model, update, state):
         if hasattr(model, "jax_state_sync"):  # on JAX `fit` keeps the newest values to itself
             model.jax_state_sync()
         saved = self._folders() or _folders(self.path / "interrupted")
-        if not (self.path / "model.json").exists() or not saved:
+        if self.writes and (not (self.path / "model.json").exists() or not saved):
             architecture.save(model, self.path)
         return checkpoints.save_checkpoint(self.path / folder, model, update, state)
 
@@ -186,6 +196,8 @@ class RunDirectory:
         """Removes all checkpoints except the last `keep_last`, the best and the updates `keep`."""
         if keep_last < 1:
             raise ValueError(f"keep_last must be at least 1, got {keep_last}. Keep one or more.")
+        if not self.writes:
+            return
         complete = list(checkpoints.complete(self._folders(), contents=False))
         kept = {*keep, *(last.state.get("best_update") for last in complete[-1:])}
         for checkpoint in complete[:-keep_last]:

@@ -10,6 +10,7 @@ from keras_transformer.runs.options import (
     device_count,
     group,
     positive,
+    process_count,
     random_seed,
     rate,
     share,
@@ -155,6 +156,29 @@ class TrainSettings:
         device_count,
         metavar="N",
         changeable=True,
+    )
+    processes: int | str | None = training(
+        "how many train together, each started by this command (JAX only); auto: as SLURM, Open "
+        "MPI, Cloud TPU or Kubernetes says",
+        parse=process_count,
+        metavar="N",
+        changeable=True,
+        recorded=False,
+    )
+    coordinator: str | None = training(
+        "where process 0 listens; the same in all processes",
+        metavar="HOST:PORT",
+        changeable=True,
+        recorded=False,
+        needs=("processes",),
+    )
+    process: int | None = training(
+        "the number of this process, from 0; by default that of an indexed job of Kubernetes",
+        parse=count,
+        metavar="I",
+        changeable=True,
+        recorded=False,
+        needs=("processes",),
     )
     shapes: str = training(
         "static: at most 16 batch shapes, for XLA; auto: static where the step is compiled",

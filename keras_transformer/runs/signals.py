@@ -5,6 +5,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from keras_transformer.ops import processes
+
 WATCHED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -16,6 +18,11 @@ def signals_noted(asked: bool = True) -> Iterator[list[signal.Signals]]:
     what they did before.
     """
     seen: list[signal.Signals] = []
+    if processes.several():  # JAX notes SIGTERM, so that all end together: `asked_to_stop`
+        if not asked:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        yield seen
+        return
     if not asked or threading.current_thread() is not threading.main_thread():
         yield seen
         return

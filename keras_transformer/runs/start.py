@@ -5,10 +5,12 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
-from keras_transformer.ops import backend
+from keras_transformer.ops import backend, processes
+from keras_transformer.runs import recorded
 
 PACKAGES = ("keras-transformer-kit", "keras", "tensorflow", "jax", "torch", "numpy")
 
@@ -43,6 +45,25 @@ def take_lock(path: Path) -> IO[str]:
     file.write(f"{os.getpid()} on {platform.node()}\n")
     file.flush()
     return file
+
+
+def follow(path: Path, settings: dict, changeable: Collection[str]) -> None:
+    """Waits until the first process of a training has started the run at `path`.
+
+    Raises:
+        ValueError: If this process has other settings, or does not see the run.
+    """
+    others = recorded.fatal(processes.from_first(), settings, changeable)
+    if others:
+        raise ValueError(
+            "This process has other settings than the first process of the training "
+            f"({recorded.listed(others)}): start all with the same command on the same text."
+        )
+    if not (path / "settings.json").exists():
+        raise ValueError(
+            f"{path} was started by the first process of the training, and is not seen by this "
+            "one: give a --run-dir on a file system that all processes share."
+        )
 
 
 def environment() -> dict:

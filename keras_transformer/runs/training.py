@@ -8,8 +8,9 @@ from keras_transformer.data.report import report_of
 from keras_transformer.decoding import Translator
 from keras_transformer.files import write_json, write_lines
 from keras_transformer.models.presets import PRESETS, label_smoothing
-from keras_transformer.ops import backend
+from keras_transformer.ops import backend, processes
 from keras_transformer.ops.memory import keep_freed_memory, training_step_bytes
+from keras_transformer.ops.processes import join_processes
 from keras_transformer.progress import say
 from keras_transformer.runs import prepare
 from keras_transformer.runs.checkpoints import load_weights
@@ -49,7 +50,13 @@ def train(settings: TrainSettings) -> RunDirectory:
     ```
     """
     keep_freed_memory()
+    with join_processes(settings.processes, settings.coordinator, settings.process):
+        return _train(settings)
+
+
+def _train(settings):
     pairs, initial, settings, derived = _read(settings)
+    processes.wait_for_all()  # until all have read, before the first one writes into the run
     record = {
         **settings.record(),
         "backend": backend.name(),
@@ -63,15 +70,17 @@ def train(settings: TrainSettings) -> RunDirectory:
     with RunDirectory.start(settings.run_dir, record, changeable, VOCABULARY_FROM) as run:
         if derived:
             say(derived)
-        if settings.hold_out:
+        if settings.hold_out and run.writes:
             names = (f"held_out.{side}.txt" for side in ("source", "target"))
             data.write_parallel(pairs.valid, *(run.path / name for name in names))
-        initial = initial and initial.keep(run.path)
+        with processes.first_process_first():
+            initial = initial and initial.keep(run.path)
         ready = prepare.prepare(settings, pairs, run.path, initial, "vocabulary-size" in derived)
         report = describe(settings, pairs, ready)
-        write_lines(run.path / "report.txt", [report])
         say(report)
-        write_json(run.path / "resolved.json", resolved(ready))
+        if run.writes:
+            write_lines(run.path / "report.txt", [report])
+            write_json(run.path / "resolved.json", resolved(ready))
         fit(settings, ready, run, log_start=initial is not None)
         finish(settings, ready, run)
     return run
@@ -202,7 +211,8 @@ def finish(settings: TrainSettings, ready: prepare.Prepared, run: RunDirectory) 
         run.append_log(end)
     if settings.lora_rank is not None:
         load_weights(ready.model, run.weights_file())
-        ready.model.save_adapter(run.path / "adapter.npz")
+        if run.writes:
+            ready.model.save_adapter(run.path / "adapter.npz")
     written = ["adapter.npz"] * (settings.lora_rank is not None)
     written += ["averaged.npz"] * (run.path / "averaged.npz").exists()
     written += [f"{len(complete)} checkpoint(s)", "report.txt", "samples", "log.jsonl"]

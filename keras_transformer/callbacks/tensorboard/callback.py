@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +17,8 @@ from keras_transformer.callbacks.tensorboard.event_file import EventFile
 from keras_transformer.callbacks.tensorboard.hparams import write_hparams
 from keras_transformer.callbacks.tensorboard.probes import Probes
 from keras_transformer.data.feed import FeedMeter
+from keras_transformer.ops import processes
+from keras_transformer.progress import say
 
 # The charts of the page Custom Scalars in their order: regular expressions of the curves' tags.
 LAYOUT = {
@@ -117,14 +118,19 @@ class TensorBoard(keras.callbacks.TensorBoard):
             rows.append(f"| {' | '.join(cells)} |")
         self._events.text(update, "translations", "\n".join(rows))
 
+    @property
+    def _folder(self):
+        """Every process computes what is drawn, and the first one writes it."""
+        return self.log_dir if processes.is_first() else None
+
     def on_train_begin(self, logs: Any = None) -> None:
         self._global_train_batch = 0
         self._meter = IntervalMeter(self._every, self.meter)
         self._update = count_updates(self.model.optimizer)
-        self._events = EventFile(self.log_dir, first_step=self._update + 1)
+        self._events = EventFile(self._folder, self._update + 1)
         self._begin = time.perf_counter()
-        if self.probes is not None:
-            self.probes.forget_embedding(self.log_dir)
+        if self.probes is not None and self._folder is not None:
+            self.probes.forget_embedding(self._folder)
         if self._update == 0:
             self._events.layout(LAYOUT)
             if self.probes is not None:
@@ -154,19 +160,21 @@ class TensorBoard(keras.callbacks.TensorBoard):
             if self._pending is not None:
                 self._draw()
             with self._timed("pictures"):
-                self.probes.write_embedding(self.log_dir, self.model)
+                self.probes.write_embedding(self._folder, self.model)
         self._events.close()
-        if self.hparams is not None:  # the results are the ends of the curves, already written
+        if self.hparams is not None and self._folder is not None:
+            # The results are the ends of the curves, already written.
             settings = {**sizes(self.model), **dict(self.hparams)}
             write_hparams(self.log_dir, settings, {}, self._update)
         whole = time.perf_counter() - self._begin
         shares = ", ".join(f"{t / whole:.1%} {name}" for name, t in self._seconds.items() if t)
-        print(f"TensorBoard took {shares} of {whole:,.0f} s: {self.log_dir}", file=sys.stderr)
+        say(f"TensorBoard took {shares} of {whole:,.0f} s: {self.log_dir}")
 
     def finish(self, model: keras.Model) -> None:
         """Writes the embedding of a trained model, if a killed training left it out."""
-        if self.probes is not None and not self.probes.has_embedding(self.log_dir):
-            self.probes.write_embedding(self.log_dir, model)
+        if self.probes is not None:
+            if not processes.from_first(self.probes.has_embedding(self.log_dir)):
+                self.probes.write_embedding(self._folder, model)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._finish_intervals()
@@ -178,7 +186,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         first = self._pending is None and not self._drawn
         self._pending = self._update
         share = self._seconds["pictures"] / (time.perf_counter() - self._begin)
-        if first or share < self.picture_share:
+        if processes.from_first(first or share < self.picture_share):
             self._draw()
 
     def _draw(self):

@@ -16,18 +16,21 @@ class EventFile:
     A run on JAX or PyTorch should do neither.
 
     Args:
-        log_dir: The folder, which is made if there is none.
+        log_dir: The folder, which is made if there is none. None writes nothing anywhere.
         first_step: TensorBoard drops what earlier files of the folder have from this step on.
     """
 
-    def __init__(self, log_dir: str | os.PathLike, first_step: int) -> None:
+    def __init__(self, log_dir: str | os.PathLike | None, first_step: int) -> None:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        os.makedirs(log_dir, exist_ok=True)
-        # One file per session. TensorBoard reads them in this order, as one run.
-        path = os.path.join(log_dir, f"events.out.tfevents.{time.time_ns()}")
-        self._writer = RecordWriter(open(path, "xb"))
+        if log_dir is None:
+            file = open(os.devnull, "wb")
+        else:
+            os.makedirs(log_dir, exist_ok=True)
+            # One file per session. TensorBoard reads them in this order, as one run.
+            file = open(os.path.join(log_dir, f"events.out.tfevents.{time.time_ns()}"), "xb")
+        self._writer = RecordWriter(file)
         self._event = event_pb2.Event
         self._write(file_version="brain.Event:2")
         # So TensorBoard drops what a session wrote that broke off after our checkpoint.

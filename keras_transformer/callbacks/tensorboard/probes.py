@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from keras_transformer.callbacks.tensorboard.event_file import EventFile
 from keras_transformer.files import replacing
+from keras_transformer.ops import processes
 from keras_transformer.text import Tokenizer
 
 # The width of a picture in TensorBoard, in pixels. It scales other widths without smoothing, which
@@ -98,15 +98,20 @@ class Probes:
                 events.image(update, f"view/heads {number}: {kind}", heads)
         for variable in model.trainable_variables:
             if len(variable.shape) > 1:
-                values = ops.convert_to_numpy(ops.cast(variable, "float32"))
+                values = processes.whole(variable).astype("float32")
                 events.histogram(update, f"weights/{variable.path}", values)
 
-    def write_embedding(self, log_dir: str | os.PathLike, model: Any) -> None:
-        """Writes the target embedding and its tokens into the files that Projector reads."""
+    def write_embedding(self, log_dir: str | os.PathLike | None, model: Any) -> None:
+        """Writes the target embedding and its tokens into the files that Projector reads.
+
+        All processes of a training call it, and those without a `log_dir` write nothing.
+        """
+        table = processes.whole(model.target_embedding.token.embeddings).astype("float32")
+        if log_dir is None:
+            return
         log_dir = Path(log_dir)
         os.makedirs(log_dir, exist_ok=True)
-        table = ops.cast(model.target_embedding.token.embeddings, "float32")
-        rows = ops.convert_to_numpy(table)[: self.target_tokenizer.vocabulary_size]
+        rows = table[: self.target_tokenizer.vocabulary_size]
         vectors = "".join("\t".join(f"{x:.4g}" for x in row) + "\n" for row in rows)
         tokens = (self.target_tokenizer.id_to_piece(i) for i in range(len(rows)))
         labels = "".join(repr(t)[1:-1] + "\n" if not t.isprintable() else t + "\n" for t in tokens)
