@@ -158,7 +158,7 @@ def of_its_own(module, world):
     """Returns the names that have another meaning in one module."""
     room, _, name = module.removeprefix("keras_transformer.").partition(".")
     sizes = {"num_layers": 1, "d_model": 8, "num_heads": 1, "max_length": 512}
-    if name in ("windows", "sampling"):
+    if name in ("windows", "sampling", "sampler"):
         model = kt.models.CausalLanguageModel(1000, **sizes)
         model.compile("adam", kt.losses.SmoothedCrossentropy(0.0))
         return {"model": model}
