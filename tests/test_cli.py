@@ -1050,11 +1050,11 @@ OPTIONS = {
     "processes coordinator process tokens-per-batch accumulate shapes warmup-steps learning-rate "
     "label-smoothing clip-norm seed precision jit deterministic dry-run validate-every tokenize "
     "keep-checkpoints average stop-early patience checkpoint-on-signal log-every",
-    "translate": "beam-size length-penalty batch-size weights ensemble n-best prefix prefixes "
-    "min-length max-length no-repeat-ngram repetition-penalty suppress sample temperature top-k "
-    "top-p seed",
+    "translate": "beam-size length-penalty batch-size engine quantization weights ensemble n-best "
+    "prefix prefixes min-length max-length no-repeat-ngram repetition-penalty suppress sample "
+    "temperature top-k top-p seed",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
-    "length-penalty batch-size weights ensemble",
+    "length-penalty batch-size engine quantization weights ensemble",
     "score": "source target tsv source-column target-column mean tokens batch-size weights "
     "ensemble",
     "average": "last",

@@ -60,6 +60,18 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `translate` and `evaluate`."""
     add_beam_arguments(parser)
     parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
+    parser.add_argument(
+        "--engine",
+        choices=("keras", "ctranslate2"),
+        default="keras",
+        help="ctranslate2: translate by that engine, which is often faster on CPUs; the run is "
+        "converted once",
+    )
+    parser.add_argument(
+        "--quantization",
+        metavar="TYPE",
+        help="the type of the weights in ctranslate2, such as int8; float32 by default",
+    )
     add_model_arguments(parser)
 
 
@@ -168,4 +180,9 @@ def translator_of(run: str, args: argparse.Namespace) -> "Translator":
     from keras_transformer.runs.loading import load_translator
 
     weights = args.weights and args.weights.split(",")
-    return load_translator([run, *(args.ensemble or [])], weights)
+    options = {}
+    if getattr(args, "engine", "keras") != "keras":
+        options = {"engine": args.engine, "quantization": args.quantization or "float32"}
+    elif "engine" in args:
+        refuse_ignored(args, ["quantization"], "--engine ctranslate2")
+    return load_translator([run, *(args.ensemble or [])], weights, **options)

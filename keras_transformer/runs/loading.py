@@ -5,15 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_transformer.decoding import Translator
+from keras_transformer.runs import engines
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Seen, Tokenizer
 
+ENGINES = "keras", "ctranslate2"
 SHARED, SIDES = "tokenizer.model", ("source.model", "target.model")
 
 
 def load_translator(
     run: str | os.PathLike | Sequence[str | os.PathLike],
     weights: str | int | Sequence[str | int] | None = None,
+    *,
+    engine: str = "keras",
+    quantization: str = "float32",
 ) -> Translator:
     """Loads the translator of a run directory, or of several as one ensemble.
 
@@ -22,6 +27,10 @@ def load_translator(
         weights: `"average"`, `"best"`, `"last"` or an update. By default the average, or the last
             if there is no average or the last were better in validation. The attribute `weights`
             of the result says which. A list makes an ensemble of them (of each run).
+        engine: `"keras"`, or `"ctranslate2"` for the searches of CTranslate2 on CPUs, for a single
+            `Transformer`. It is converted once and kept in the cache of the user (see
+            `engines.py`). It has no sampling and takes no functions of your own.
+        quantization: Of CTranslate2's weights, such as `"int8"`.
 
     Raises:
         FileNotFoundError, ValueError: If `run` is not a complete run, or the runs' vocabularies
@@ -35,6 +44,17 @@ def load_translator(
     ```
     """
     runs, wanted = _listed(run), _listed(weights)
+    if engine not in ENGINES:
+        raise ValueError(f"engine is one of {', '.join(ENGINES)}; got {engine!r}. Choose one.")
+    if engine == "ctranslate2":
+        if len(runs) > 1 or len(wanted) > 1:
+            raise ValueError("The engine ctranslate2 has no ensembles: give one run and weights.")
+        return _with_ctranslate2(runs[0], wanted[0], quantization)
+    if quantization != "float32":
+        raise ValueError(
+            f"quantization={quantization!r} has an effect only with engine='ctranslate2'. A run "
+            "with integers is made by kt.runs.quantize."
+        )
     directories = [RunDirectory.open(each) for each in runs]
     # Before the tokenizers, because it says so if a run was never trained.
     models = [directory.load_model(each) for directory in directories for each in wanted]
@@ -51,6 +71,21 @@ def load_translator(
     names = list(dict.fromkeys(names))
     translator.weights = names if len(names) > 1 else names[0]
     return translator
+
+
+def _with_ctranslate2(run, weights, quantization):
+    from keras_transformer.interop.ctranslate2_engine import CTranslate2Translator
+
+    directory = RunDirectory.open(run)
+    folder = engines.converted(
+        directory, weights, quantization, lambda: load_translator(run, weights)
+    )
+    tokenizers = load_tokenizers(directory.path)
+    seen = Seen.load(directory.path, tokenizers[0].vocabulary_size)
+    learned = engines.learned_positions(directory)
+    found = CTranslate2Translator(folder, *tokenizers, seen=seen, learned_positions=learned)
+    found.weights = weights or directory.default_weights()
+    return found
 
 
 def load_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:

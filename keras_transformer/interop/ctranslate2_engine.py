@@ -1,0 +1,170 @@
+"""Translating with CTranslate2 through the interface of `Translator`."""
+
+import os
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_transformer import arguments, progress
+from keras_transformer.decoding.id_translator import penalty_of
+from keras_transformer.decoding.next_token import MinLength, NoRepeat, Suppress
+from keras_transformer.decoding.scoring import encode_pairs
+from keras_transformer.decoding.translator import Hypothesis, Translator
+from keras_transformer.text import Seen
+from keras_transformer.text.workers import cores
+
+# Calls with fewer sentences use all cores for each batch, others one core for each of several.
+MANY = 128
+# How much longer than until `beam_size` hypotheses have finished a beam is searched. Without it
+# CTranslate2 ends earlier than this package.
+PATIENCE = 1.5
+
+
+class CTranslate2Translator(Translator):
+    """A `Translator` whose searches run in CTranslate2, on a folder that `to_ctranslate2` wrote.
+
+    CTranslate2 searches by its own rules: see `interop/ctranslate2.py`. Its hypotheses are ranked
+    by our length penalty. A prefix does not count in the score.
+
+    Args:
+        folder: The folder.
+        tokenizer, target_tokenizer, seen: See `Translator`.
+        learned_positions: How many positions the model has learned, or None.
+        **options: More arguments of `ctranslate2.Translator`, such as `device="cuda"`.
+
+    Raises:
+        ValueError: For an option that CTranslate2 lacks: `sampling`, `repetition_penalty` (theirs
+            changes logits, not log-probabilities), or functions of your own.
+
+    Example:
+
+    ```python
+    kt.load_translator("runs/en-de", engine="ctranslate2").translate(["A man rides a horse ."])
+    ```
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        tokenizer: Any,
+        target_tokenizer: Any = None,
+        *,
+        seen: Seen | None = None,
+        learned_positions: int | None = None,
+        **options: Any,
+    ) -> None:
+        import ctranslate2
+
+        self.tokenizer, self.target_tokenizer = tokenizer, target_tokenizer or tokenizer
+        self.seen, self.weights, self.models = seen, None, []
+        self._said: set[str] = set()
+        self._searches: dict[Any, Any] = {}
+        self._learned = learned_positions
+        self._engines: dict[tuple[int, int], Any] = {}
+
+        def engine(threads):
+            if threads not in self._engines:
+                inter, intra = threads
+                self._engines[threads] = ctranslate2.Translator(
+                    os.fspath(folder), inter_threads=inter, intra_threads=intra, **options
+                )
+            return self._engines[threads]
+
+        self._engine = engine
+        engine((1, cores()))
+
+    def learned_positions(self, *embeddings: str) -> int | None:
+        return self._learned
+
+    def _translated(self, items, wanted, batch_size, text_of):
+        results: list[Any] = [
+            None if item.source else [Hypothesis("", [], 0.0)] * wanted.n for item in items
+        ]
+        left = [i for i, item in enumerate(items) if item.source]
+        options = self._options_of(wanted)
+        total = sum(len(item.source) for item in items)
+        with progress.work("translating", total, "source tokens") as done:
+            for chosen in _chunks(sorted(left, key=lambda i: -len(items[i].source))):
+                some = [items[i] for i in chosen]
+                limits = [self._limit(item, wanted.max_length) - 1 for item in some]
+                found = self._for(len(left)).translate_batch(
+                    [self._pieces(self.tokenizer, item.source) for item in some],
+                    [self._pieces(self.target_tokenizer, item.prefix) for item in some],
+                    max_batch_size=batch_size,
+                    beam_size=wanted.beam_size,
+                    num_hypotheses=wanted.beam_size,
+                    length_penalty=_alpha(wanted),
+                    max_input_length=0,
+                    max_decoding_length=max(limits),
+                    return_scores=True,
+                    **options,
+                )
+                for i, one, limit in zip(chosen, found, limits, strict=True):
+                    results[i] = self._ranked(one, wanted, limit)
+                done(sum(len(item.source) for item in some))
+        return results
+
+    def _ranked(self, found, wanted, limit):
+        """The best n hypotheses by our own length penalty, of at most `limit` tokens."""
+        penalty, hypotheses, alpha = penalty_of(wanted.length_penalty), [], _alpha(wanted)
+        for pieces, score in zip(found.hypotheses, found.scores, strict=True):
+            ids = [self.target_tokenizer.piece_to_id(piece) for piece in pieces[:limit]]
+            length = len(pieces) + 1  # with the end
+            divisor = float(ops.convert_to_numpy(penalty(np.array(length))))
+            text = self.target_tokenizer.decode(ids)
+            hypotheses.append(Hypothesis(text, ids, score * length**alpha / divisor))
+        return sorted(hypotheses, key=lambda one: -one.score)[: wanted.n]
+
+    def _for(self, count):
+        """The engine for so many sentences."""
+        return self._engine((cores(), 1) if count >= MANY else (1, cores()))
+
+    def _options_of(self, wanted):
+        """Their names of what the search was asked for."""
+        found: dict[str, Any] = {"min_decoding_length": 0}
+        if wanted.beam_size > 1:
+            found["patience"] = PATIENCE
+        others = [] if wanted.draw is None else [wanted.draw]
+        for each in wanted.adjust:
+            if isinstance(each, MinLength):
+                found["min_decoding_length"] = each.tokens
+            elif isinstance(each, NoRepeat):
+                found["no_repeat_ngram_size"] = each.size
+            elif isinstance(each, Suppress):
+                pieces = [self._pieces(self.target_tokenizer, ids) for ids in each.sequences]
+                found["suppress_sequences"] = pieces
+            else:
+                others.append(each)
+        if others:
+            raise ValueError(
+                "The engine ctranslate2 has no sampling and no repetition_penalty as here, and "
+                "takes no functions of your own: leave them out, or use the default engine."
+            )
+        return found
+
+    @staticmethod
+    def _pieces(tokenizer, ids):
+        return [tokenizer.id_to_piece(id) for id in ids]
+
+    def token_log_probabilities(self, pairs: Any, batch_size: int = 64) -> list[list[float]]:
+        batch_size = arguments.whole_number("batch_size", batch_size)
+        ids = encode_pairs(pairs, self.encode_sources, self.target_tokenizer)
+        found = self._for(len(ids)).score_batch(
+            [self._pieces(self.tokenizer, source) for source, _ in ids],
+            [self._pieces(self.target_tokenizer, target) for _, target in ids],
+            max_batch_size=batch_size,
+            max_input_length=0,
+        )
+        return [list(one.log_probs) for one in found]
+
+
+def _alpha(wanted):
+    """The exponent of the length that comes closest to our length penalty."""
+    if wanted.beam_size == 1:
+        return 0.0
+    return 1.0 if wanted.length_penalty == "average" else float(wanted.length_penalty)
+
+
+def _chunks(numbers, size=2048):
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]

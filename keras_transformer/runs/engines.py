@@ -1,0 +1,73 @@
+"""Runs converted for other engines, and where they are kept.
+
+They are in a cache of the user, not in the run: a run may come from a stranger or be read-only, and
+an engine trusts the files that it reads. Each is named by the SHA-256 of all that it is made from,
+so other weights make another one. The cache may be deleted at any time.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keras_transformer import progress
+from keras_transformer.files import json_sha256, read_json
+from keras_transformer.runs import identity
+from keras_transformer.runs.run_directory import RunDirectory
+
+FOLDER = "KERAS_TRANSFORMER_CACHE"  # names another folder for the cache
+
+
+def cache() -> Path:
+    """The folder of the cache: `~/.cache/keras_transformer`, unless the environment names one."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(FOLDER) or Path(base) / "keras_transformer")
+
+
+def converted(
+    run: RunDirectory,
+    weights: str | int | None,
+    quantization: str,
+    load: Callable[[], Any],
+) -> Path:
+    """The folder of a run in CTranslate2's format, converted if it is not in the cache.
+
+    Args:
+        run: The run.
+        weights: See `RunDirectory.weights_file`.
+        quantization: See `kt.interop.to_ctranslate2`.
+        load: Loads the `Translator` that is converted.
+
+    Raises:
+        ValueError: If CTranslate2 cannot express the model, or is not installed.
+    """
+    from keras_transformer import interop
+
+    try:
+        import ctranslate2
+    except ImportError as error:
+        raise ValueError(
+            "The engine ctranslate2 is not installed: pip install "
+            "keras-transformer-kit[ctranslate2], or leave the engine out."
+        ) from error
+    with open(run.weights_file(weights), "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    parts = {**identity.of(run.path), "weights": digest, "quantization": quantization}
+    folder = cache() / "ctranslate2" / json_sha256(parts | {"version": ctranslate2.__version__})
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        interop.to_ctranslate2(load(), folder, quantization)
+    except ValueError:
+        if not folder.is_dir():  # otherwise another process has just converted the same
+            raise
+    progress.say(f"converted for CTranslate2, kept in {folder}")
+    return folder
+
+
+def learned_positions(run: RunDirectory) -> int | None:
+    """How many positions the run's model has learned; None for sinusoids."""
+    config = read_json(run.path / "model.json", dict).get("config", {})
+    return config.get("max_length") if config.get("positions") == "learned" else None

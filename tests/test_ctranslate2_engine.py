@@ -1,0 +1,129 @@
+"""Laws of translating through CTranslate2: the interface and the results of `Translator`."""
+
+import numpy as np
+import pytest
+from test_export import (  # fixtures, which pytest finds by their names here
+    TEXTS,
+    source_tokenizer,
+    target_tokenizer,
+    translator,
+)
+
+import keras_transformer as kt
+from keras_transformer import interop
+from keras_transformer.decoding import Sampling
+
+pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed")
+pytestmark = pytest.mark.tensorflow_only
+
+FIXTURES = source_tokenizer, target_tokenizer, translator
+
+
+@pytest.fixture(scope="module")
+def run(translator, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    tokenizers = translator.tokenizer, translator.target_tokenizer
+    kt.runs.write_run(path, {"seed": 1}, translator.models[0], tokenizers)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_TRANSFORMER_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def engine(run, cache):
+    return kt.load_translator(run, engine="ctranslate2")
+
+
+# Fails if: scores are not by our length penalty, results lose their place, or a blank text fails.
+@pytest.mark.parametrize("penalty", [0, 0.6, "average"])
+def test_it_finds_what_our_search_finds(translator, engine, penalty):
+    texts = [*TEXTS, "", "  "]
+    for beam_size in (1, 3):
+        ours, theirs = (each.n_best(texts, 1, beam_size, penalty) for each in (translator, engine))
+        same = [a[0].ids == b[0].ids for a, b in zip(ours, theirs, strict=True)]
+        # A beam ends earlier there, so it may find less; the weights are random, which is hard.
+        assert sum(same) >= (len(texts) if beam_size == 1 else 4)
+        for (a,), (b,) in zip(ours, theirs, strict=True):
+            assert b.score <= a.score + 1e-3
+            if a.ids == b.ids:
+                assert b.text == a.text
+                np.testing.assert_allclose(b.score, a.score, rtol=1e-3, atol=1e-5)
+    assert engine.weights == "average"
+
+
+def test_pairs_have_our_scores(translator, engine):
+    pairs = [(text, "stu vw"[: 1 + i]) for i, text in enumerate(TEXTS)]
+    for ours, theirs in zip(*(t.score(pairs) for t in (translator, engine)), strict=True):
+        assert theirs[1] == ours[1]
+        np.testing.assert_allclose(theirs[0], ours[0], rtol=1e-3)
+
+
+# Fails if: an option is not passed on. Greedily both engines choose the same.
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prefix": "ts"},
+        {"prefix": [["s", None, "u"][i % 3] for i in range(len(TEXTS))]},
+        {"min_length": 9, "max_length": 14},
+        {"no_repeat_ngram": 2, "min_length": 5},
+        {"suppress": ["s", "tt"], "min_length": 3},
+    ],
+)
+def test_options_are_those_of_our_search(translator, engine, options):
+    ours, theirs = (
+        [best[0].ids for best in each.n_best(TEXTS, 1, 1, 0, **options)]
+        for each in (translator, engine)
+    )
+    plain = [best[0].ids for best in translator.n_best(TEXTS, 1, 1, 0)]
+    assert ours == theirs != plain
+
+
+def test_what_it_lacks_is_refused(run, engine):
+    for options in (
+        {"sampling": Sampling()},
+        {"repetition_penalty": 1.2},
+        {"adjust": [lambda log_probs, ids, index, rows: log_probs]},
+    ):
+        with pytest.raises(ValueError, match="The engine ctranslate2 has no sampling"):
+            engine.translate(["abc"], **options)
+    for given, says in (
+        (([run, run],), "has no ensembles"),
+        ((run, ["last", "average"]), "has no ensembles"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            kt.load_translator(*given, engine="ctranslate2")
+    with pytest.raises(ValueError, match="engine is one of keras, ctranslate2; got 'fast'"):
+        kt.load_translator(run, engine="fast")
+    with pytest.raises(ValueError, match="has an effect only with engine='ctranslate2'"):
+        kt.load_translator(run, quantization="int8")
+
+
+# Fails if: a run is converted at each start, or other weights are not.
+def test_a_run_is_converted_once(run, engine, cache, translator, monkeypatch, tmp_path):
+    converted = []
+    plain = interop.to_ctranslate2
+    monkeypatch.setattr(
+        interop, "to_ctranslate2", lambda *given: converted.append(given[1:]) or plain(*given)
+    )
+    before = sorted(path.name for path in run.rglob("*"))
+    kt.load_translator(run, engine="ctranslate2").translate(["abc"])
+    assert not converted
+    kt.load_translator(run, engine="ctranslate2", quantization="int8").translate(["abc"])
+    assert [quantization for _, quantization in converted] == ["int8"]
+    tokenizers = translator.tokenizer, translator.target_tokenizer
+    model = translator.models[0]
+    weights = model.get_weights()
+    try:
+        model.set_weights([0.5 * weight for weight in weights])
+        kt.runs.write_run(tmp_path / "other", {"seed": 1}, model, tokenizers)
+    finally:
+        model.set_weights(weights)
+    kt.load_translator(tmp_path / "other", engine="ctranslate2")
+    assert len(converted) == 2 and len(list((cache / "ctranslate2").iterdir())) == 3
+    assert before == sorted(path.name for path in run.rglob("*"))  # nothing is written there
