@@ -118,7 +118,8 @@ class IdTranslator:
         source_ids, limits = self.batch([item.source for item in items], lengths)
         rows, width = source_ids.shape
         for row, item in enumerate(items):
-            limits[row] = self._limit(item, wanted.max_length)
+            if item.prefix or wanted.max_length is not None:
+                limits[row] = self._limit(item, wanted.max_length)
         longest = self._longest_target(width)
         if limits.max() > longest:  # because of max_length or a prefix
             longest = shapes.width_for(
