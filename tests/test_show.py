@@ -177,6 +177,9 @@ def test_what_is_explained_is_the_translation(translator, found, uncompiled):
         probabilities = [p for _, p in candidates]
         assert probabilities == sorted(probabilities, reverse=True)
         assert math.exp(chosen) <= probabilities[0] * 1.0001
+    quick = visualization.explain(translator, TEXT, beam_size=3, tree=False)
+    assert (quick.outputs, quick.nodes, quick.shapes) == (found.outputs, [], [])
+    np.testing.assert_array_equal(quick.weights["cross"], found.weights["cross"])
 
 
 @pytest.mark.tensorflow_only

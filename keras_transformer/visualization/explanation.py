@@ -56,6 +56,7 @@ def explain(
     target: str | None = None,
     beam_size: int = 4,
     length_penalty: float | str = 0.6,
+    tree: bool = True,
 ) -> Explanation:
     """Follows one sentence through the model: tokens, attention, search, probabilities, shapes.
 
@@ -64,6 +65,8 @@ def explain(
         text: The source sentence.
         target: A translation to look at. Unless given it is the one that the search finds.
         beam_size, length_penalty: As in `Translator.translate`.
+        tree: Whether to record the beam tree and the shapes. Without them the translator's compiled
+            search is used, which is quicker; then `nodes` and `shapes` are empty, and `best` is 0.
 
     Raises:
         ValueError: If the sentence is empty, or the translator is an ensemble.
@@ -92,11 +95,16 @@ def explain(
     if not source:
         raise ValueError(f"There is nothing to show of an empty sentence: got {text!r}.")
     [model], tokenizer, other = translator.models, translator.tokenizer, translator.target_tokenizer
-    nodes, best = beam_tree(translator, source, beam_size, length_penalty)
-    if target is None:
+    nodes: list = []
+    best = 0
+    if tree:
+        nodes, best = beam_tree(translator, source, beam_size, length_penalty)
+    if target is not None:
+        [ids] = other.encode([target])
+    elif tree:
         ids = list(nodes[best].ids[:-1])
     else:
-        [ids] = other.encode([target])
+        ids = translator.n_best([text], 1, beam_size, length_penalty)[0][0].ids
     source_ids = [*source, tokenizer.end_id]
     inputs, outputs = [other.start_id, *ids], [*ids, other.end_id]
 
@@ -137,6 +145,6 @@ def explain(
         nodes=nodes,
         node_pieces=[other.id_to_piece(node.ids[-1]) if node.ids else "" for node in nodes],
         best=best,
-        shapes=tensor_shapes(model, len(source_ids), len(inputs)),
+        shapes=tensor_shapes(model, len(source_ids), len(inputs)) if tree else [],
         warnings=translator.remarks(text),
     )

@@ -79,16 +79,24 @@ def draw(explanation: Explanation) -> "dict[str, Figure]":
 
 def page(explanation: Explanation) -> str:
     """Returns the page as text."""
-    data = json.dumps(_data(explanation), ensure_ascii=False, separators=(",", ":"))
+    data = json.dumps(page_data(explanation), ensure_ascii=False, separators=(",", ":"))
     # Escaped, no text can end the script that holds it. JSON reads the escapes back.
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
-    template = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    template = with_pictures(__package__)
     font = _font(set(template) | set(data))
     return template.replace("/*FONT*/", font).replace("/*DATA*/", data)
 
 
-def _data(explanation: Explanation) -> dict[str, Any]:
+def with_pictures(room: str) -> str:
+    """Returns the `page.html` of a room, with the script that draws the pictures of a page."""
+    files = importlib.resources.files
+    script = files("keras_transformer.visualization").joinpath("pictures.js").read_text("utf-8")
+    return files(room).joinpath("page.html").read_text("utf-8").replace("/*PICTURES*/", script)
+
+
+def page_data(explanation: Explanation) -> dict[str, Any]:
+    """Returns what a page shows of an explanation, in the types of JSON."""
     found = explanation
 
     def rounded(weights):
