@@ -1061,6 +1061,8 @@ OPTIONS = {
     "quantize": "to run-dir weights",
     "import": "run-dir positions",
     "export": "format output quantization beam-size length-penalty weights ensemble",
+    "serve": "host port beam-size length-penalty batch-size weights ensemble max-queue "
+    "max-seconds max-bytes max-sentences max-tokens",
 }
 
 

@@ -75,7 +75,10 @@ def policy():
 
 
 # The packages of extras that a page's code imports.
-NEEDS = {"docs/howto/exporting.md": ("tf2onnx", "onnxruntime", "ai_edge_litert")}
+NEEDS = {
+    "docs/howto/exporting.md": ("tf2onnx", "onnxruntime", "ai_edge_litert"),
+    "docs/howto/serve.md": ("starlette",),
+}
 
 
 # If a Korean page has exactly the English page's code, only its shown output is compared, below.

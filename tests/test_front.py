@@ -18,9 +18,9 @@ PACKAGE = ROOT / "keras_transformer"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def test_there_are_at_most_20_doors():
+def test_there_are_at_most_21_doors():
     doors = {path.name for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
-    assert len({door for door in doors if not door.startswith("__")}) <= 20, sorted(doors)
+    assert len({door for door in doors if not door.startswith("__")}) <= 21, sorted(doors)
 
 
 def test_the_package_stays_small():
@@ -29,7 +29,7 @@ def test_the_package_stays_small():
         for path in MODULES
         if "datasets" not in path.parts
     )
-    assert lines <= 24_000
+    assert lines <= 25_000
 
 
 # Fails if: a layer grows by ten lines; README leaves out a file; its number is not the limit.

@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         import_,
         quantize,
         score,
+        serve,
         show,
         train,
         translate,
@@ -55,7 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (train, translate, evaluate, score, average, import_, quantize, export, show):
+    modules = (train, translate, evaluate, score, average, import_, quantize, export, show, serve)
+    for module in modules:
         name = module.__name__.rpartition(".")[2].rstrip("_")
         summary, _, rest = (module.__doc__ or "").partition("\n\n")
         verb = verbs.add_parser(
