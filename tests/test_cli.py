@@ -500,6 +500,10 @@ def test_translations_hold_what_is_asked(run, uncompiled, tmp_path, monkeypatch,
     for given, asked in (
         (["--prefix=ba d", *flags], {"prefix": "ba d", **options}),
         ([f"--prefixes={write(tmp_path / 'begins', begins)}"], {"prefix": begins}),
+        (
+            ["--terminology", write(tmp_path / "terms", ["a\td", "", "a"])],
+            {"terminology": [["a", "d"], [], ["a"]]},
+        ),
         (["--min-length=3", "--suppress", "a", "ab"], {"min_length": 3, "suppress": ["a", "ab"]}),
         (
             ["--sample", "--temperature=1.3", "--top-k=9", "--top-p=0.9", "--seed=5"],
@@ -946,7 +950,7 @@ class Echo:
 
     compiled_shapes, weights = 0, "last"
 
-    def n_best(self, texts, *search):
+    def n_best(self, texts, *search, **options):
         return [[Hypothesis(text, [], 0.0)] for text in texts]
 
     def translate(self, texts, *search):
@@ -1051,8 +1055,8 @@ OPTIONS = {
     "label-smoothing clip-norm seed precision jit deterministic dry-run validate-every tokenize "
     "keep-checkpoints average stop-early patience checkpoint-on-signal log-every",
     "translate": "beam-size length-penalty batch-size engine quantization weights ensemble n-best "
-    "prefix prefixes min-length max-length no-repeat-ngram repetition-penalty suppress sample "
-    "temperature top-k top-p seed",
+    "prefix prefixes terminology min-length max-length no-repeat-ngram repetition-penalty suppress "
+    "sample temperature top-k top-p seed",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size engine quantization weights ensemble",
     "score": "source target tsv source-column target-column mean tokens batch-size weights "

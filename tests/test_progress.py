@@ -252,7 +252,7 @@ class SlowTranslator:
     def __init__(self, clock):
         self.clock = clock
 
-    def n_best(self, lines, n, *options):
+    def n_best(self, lines, n, *search, **options):
         with progress.work("translating", len(lines), "source tokens") as done:
             for _ in lines:
                 done()

@@ -100,6 +100,12 @@ def add_content_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--prefixes", metavar="FILE", help="how translations begin, one line per line of input"
     )
+    group.add_argument(
+        "--terminology",
+        metavar="FILE",
+        help="phrases that each translation must hold, separated by tabs, one line per line of "
+        "input",
+    )
     group.add_argument("--min-length", type=count, default=0, metavar="N", help="in tokens")
     group.add_argument(
         "--max-length",

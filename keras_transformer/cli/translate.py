@@ -17,6 +17,7 @@ import os
 import stat
 import sys
 import time
+from typing import Any
 
 from keras_transformer.cli.options import (
     add_content_arguments,
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
         )
-    content, prefixes = content_of(args), _prefixes(args)
+    content, beside = content_of(args), _beside(args)
     translator = translator_of(args.run, args)
     out = sys.stdout
     number, seconds, first = 0, 0.0, None
@@ -60,16 +61,11 @@ def run(args: argparse.Namespace) -> None:
             begin = time.perf_counter()
             first = first or next((line for line in lines if line.strip()), None)
             search = args.n_best, args.beam_size, args.length_penalty, args.batch_size
-            begins = args.prefix
-            if prefixes is not None:
-                begins = prefixes[number : number + len(lines)]
-                if len(begins) < len(lines):
-                    raise ValueError(
-                        f"{args.prefixes} has {len(prefixes)} lines, and the input has more: give "
-                        "one for each line of input."
-                    )
+            begins, terms = _of_lines(args, beside, number, len(lines))
             with done.part(len(lines) if total is None else size):
-                found = translator.n_best(lines, *search, prefix=begins, **content)
+                found = translator.n_best(
+                    lines, *search, prefix=begins, terminology=terms, **content
+                )
             for hypotheses in found:
                 lines = [hypothesis.text.replace("\n", " ") for hypothesis in hypotheses]
                 if args.n_best > 1:
@@ -88,15 +84,29 @@ def run(args: argparse.Namespace) -> None:
         say_next({"Look at one": verb("show", args.run, first)})
 
 
-def _prefixes(args):
-    """How the translation of each line begins, or None."""
+def _beside(args):
+    """The lines of --prefixes and --terminology, or None for each."""
     from keras_transformer.data import read_lines
 
-    if args.prefixes is None:
-        return None
-    if args.prefix is not None:
+    if None not in (args.prefix, args.prefixes):
         raise ValueError("Give either --prefix or --prefixes, not both.")
-    return read_lines(args.prefixes)
+    return [path and read_lines(path) for path in (args.prefixes, args.terminology)]
+
+
+def _of_lines(args, beside, begin, count):
+    """The prefix and the terminology of lines of the input."""
+    found: list[Any] = []
+    for path, lines in zip((args.prefixes, args.terminology), beside, strict=True):
+        if lines is not None and begin + count > len(lines):
+            raise ValueError(
+                f"{path} has {len(lines)} lines, and the input has more: give one for each line "
+                "of input."
+            )
+        found.append(lines and lines[begin : begin + count])
+    prefixes, terminology = found
+    if terminology:
+        terminology = [[each for each in line.split("\t") if each] for line in terminology]
+    return prefixes or args.prefix, terminology
 
 
 def _bytes_left(stream):

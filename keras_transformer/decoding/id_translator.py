@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_transformer import arguments
 from keras_transformer.decoding import search, shapes
+from keras_transformer.decoding.constrained import constrained_search
 from keras_transformer.decoding.next_token import IMPOSSIBLE
 from keras_transformer.decoding.sampling import choose
 from keras_transformer.decoding.uncached import searchable
@@ -27,6 +28,7 @@ class Item(NamedTuple):
 
     source: list[int]
     prefix: list[int]
+    phrases: list[list[int]] = []  # what its target must hold
     random: tuple[int, ...] = ()  # the seed of its random numbers
 
 
@@ -62,11 +64,30 @@ def _rows_of(items, wanted, rows, length):
         found["prefix"] = np.full((rows, -(-longest // 8) * 8), -1, "int32")
         for row, item in enumerate(items):
             found["prefix"][row, : len(item.prefix)] = item.prefix
+    if any(item.phrases for item in items):
+        count, longest = _phrase_shape(items)
+        found["phrases"] = np.full((rows, count, longest), -1, "int32")
+        for row, item in enumerate(items):
+            for place, phrase in enumerate(item.phrases):
+                found["phrases"][row, place, : len(phrase)] = phrase
     if wanted.draw is not None:
         found["uniforms"] = np.zeros((rows, length), "float32")
         for row, item in enumerate(items):
             found["uniforms"][row] = np.random.default_rng(item.random).random(length, "float32")
     return found
+
+
+def _phrase_shape(items):
+    """Room for the phrases of a batch: their number and length, rounded up to few values."""
+    count = max(len(item.phrases) for item in items)
+    longest = max(len(phrase) for item in items for phrase in item.phrases)
+    return 1 << (count - 1).bit_length(), -(-longest // 4) * 4
+
+
+def _with_banks(wanted, items):
+    """What is wanted, with a beam that has room for each number of tokens of the phrases."""
+    most = max(sum(map(len, item.phrases)) for item in items)
+    return wanted._replace(beam_size=wanted.beam_size + -(-most // 4) * 4)
 
 
 class IdTranslator:
@@ -111,6 +132,7 @@ class IdTranslator:
         With `whole` there is room for the longest target, otherwise for most. An item whose target
         did not fit gets None.
         """
+        wanted = _with_banks(wanted, items)
         width = self._width(max(len(item.source) for item in items) + 1)
         repays = shapes.repays(self.models, self._asked[width] * wanted.beam_size, width)
         coarse = compiles_functions() and not repays
@@ -118,7 +140,7 @@ class IdTranslator:
         source_ids, limits = self.batch([item.source for item in items], lengths)
         rows, width = source_ids.shape
         for row, item in enumerate(items):
-            if item.prefix or wanted.max_length is not None:
+            if item.prefix or item.phrases or wanted.max_length is not None:
                 limits[row] = self._limit(item, wanted.max_length)
         longest = self._longest_target(width)
         if limits.max() > longest:  # because of max_length or a prefix
@@ -151,15 +173,16 @@ class IdTranslator:
 
     def _limit(self, item, max_length):
         """The greatest length of a target, with its end."""
+        forced = len(item.prefix) + sum(map(len, item.phrases))
         if max_length is None:
-            limit = self._longest_target(max(len(item.source), len(item.prefix)))
+            limit = self._longest_target(max(len(item.source), forced))
         else:
             learned = self.learned_positions("target_embedding")
             limit = max_length + 1 if learned is None else min(max_length + 1, learned)
-        if len(item.prefix) >= limit:
+        if forced >= limit:
             raise ValueError(
-                f"A prefix of {len(item.prefix)} tokens does not fit into {limit - 1}: shorten it, "
-                "or raise max_length."
+                f"A prefix and a terminology of {forced} tokens do not fit into {limit - 1}: "
+                "shorten them, or raise max_length."
             )
         return limit
 
@@ -255,6 +278,9 @@ class IdTranslator:
                 grown.append({**cache, "memory_mask": mask})
             return _mean_of_probabilities(logits), grown
 
+        def reorder(caches, rows):
+            return [beams.of_sequences(each, rows) for each in caches]
+
         pad_id = self.target_tokenizer.pad_id
         common = {
             "length": length,
@@ -266,6 +292,18 @@ class IdTranslator:
                 beams.of_sources(c, rows, beam_size) for c in caches
             ],
         }
+        if "phrases" in (options.get("rows") or {}):
+            del common["shrink_to"], common["shrink_cache"]
+            return constrained_search(
+                step,
+                caches,
+                max_lengths,
+                beam_size=beam_size,
+                penalty=penalty,
+                n_best=n,
+                reorder=reorder,
+                **common,
+            )
         if beam_size == 1 and watched_loop is None:
             found, scores, done = search.greedy_search(
                 step, caches, max_lengths, draw=draw, **common
@@ -279,7 +317,7 @@ class IdTranslator:
             beam_size=beam_size,
             penalty=penalty,
             n_best=n,
-            reorder=lambda caches, rows: [beams.of_sequences(each, rows) for each in caches],
+            reorder=reorder,
             while_loop=watched_loop or ops.while_loop,
             **common,
         )

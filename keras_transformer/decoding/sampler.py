@@ -189,11 +189,15 @@ class Sampler:
         learned = self.model.embedding.max_length
         return longest if learned is None else min(learned + 1, longest)
 
-    def _step(self, wanted):
+    def _step(self):
+        size, tokenizer = self.model.embedding.vocabulary_size, self.tokenizer
+        most = size if tokenizer is None else min(size, tokenizer.vocabulary_size)
+
         def step(ids, cache, index):
             logits, cache = self.model.decode(ids[:, None], cache, index)
-            padding = ops.arange(logits.shape[-1]) == 0  # never drawn
-            return ops.where(padding, IMPOSSIBLE, logits[:, 0]), cache
+            tokens = ops.arange(logits.shape[-1])
+            never = ops.logical_or(ops.equal(tokens, 0), tokens >= most)  # padding, or no token
+            return ops.where(never, IMPOSSIBLE, logits[:, 0]), cache
 
         return step
 
@@ -204,7 +208,7 @@ class Sampler:
 
             def run(prompts, prompt_lengths, uniforms):
                 cache = self.model.start_cache(rows, room - 1)
-                given = self._step(wanted), cache, prompts, prompt_lengths, uniforms
+                given = self._step(), cache, prompts, prompt_lengths, uniforms
                 return sample(*given, **wanted._asdict())
 
             self._compiled[key] = compile_with_weights(run, self.model)
@@ -219,7 +223,7 @@ class Sampler:
             def run(ids, index, uniform, *flat):
                 cache = tree.pack_sequence_as(structure, list(flat))
                 newest = ops.take(ids, index, axis=1)
-                logits, cache = self._step(wanted)(newest, cache, index)
+                logits, cache = self._step()(newest, cache, index)
                 logits = adjusted(logits, ids, index + 1, wanted.adjust)
                 drawn = choose(logits, uniform, *wanted[:1], top_k=wanted.top_k, top_p=wanted.top_p)
                 return [drawn, *tree.flatten(cache)]

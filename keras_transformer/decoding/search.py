@@ -119,7 +119,7 @@ def greedy_search(
         chosen = ops.where(state.done, pad_id, chosen)
         return state._replace(
             index=index + 1,
-            ids=_write(state.ids, chosen, index),
+            ids=written(state.ids, chosen, index),
             last=chosen,
             scores=state.scores + ops.where(state.done, 0.0, score),
             done=ops.logical_or(state.done, ops.equal(chosen, end_id)),
@@ -235,7 +235,7 @@ def beam_search(
         # The best 2N candidates: even if N of them end, N live on.
         scores, candidates = top_k(ops.reshape(scores, (-1, beams * size)), 2 * beams)
         origins, tokens = candidates // size, candidates % size  # [B, 2N]
-        ids = _write(_pick(state.alive_ids, origins), tokens, index)  # [B, 2N, length]
+        ids = written(pick(state.alive_ids, origins), tokens, index)  # [B, 2N, length]
         ends = ops.equal(tokens, end_id)
 
         # Those among the best N that end join the finished: the best N of 3N.
@@ -246,7 +246,7 @@ def beam_search(
         finished_scores = ops.concatenate([state.finished_scores, final], axis=1)
         finished_ids = ops.concatenate([state.finished_ids, ids], axis=1)
         finished_scores, kept = ops.top_k(finished_scores, beams)
-        finished_ids = _pick(finished_ids, kept)
+        finished_ids = pick(finished_ids, kept)
 
         # The best N that do not end live on.
         alive_scores, kept = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
@@ -268,7 +268,7 @@ def beam_search(
         over = ops.logical_or(ops.logical_or(hopeless, settled), leader < IMPOSSIBLE / 2)
         return state._replace(
             index=index + 1,
-            alive_ids=_pick(ids, kept),
+            alive_ids=pick(ids, kept),
             alive_scores=alive_scores,
             finished_ids=finished_ids,
             finished_scores=finished_scores,
@@ -286,7 +286,7 @@ def beam_search(
     return ops.where(real, state.finished_ids, pad_id), state.finished_scores, state.done
 
 
-def _write(ids, tokens, index):
+def written(ids, tokens, index):
     """`ids` [..., length] with `tokens` [...] at position `index`."""
     here = ops.equal(ops.arange(ops.shape(ids)[-1], dtype="int32"), index)
     return ops.where(here, tokens[..., None], ids)
@@ -298,6 +298,6 @@ def _first(there):
     return ops.where(ops.any(there, axis=1), first, -1)
 
 
-def _pick(ids, choices):
+def pick(ids, choices):
     """Hypotheses [B, M, length] chosen by [B, K] -> [B, K, length]."""
     return ops.take_along_axis(ids, ops.cast(choices, "int32")[:, :, None], axis=1)

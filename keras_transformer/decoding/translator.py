@@ -82,6 +82,7 @@ class Translator(IdTranslator):
         batch_size: int = 64,
         *,
         prefix: Any = None,
+        terminology: Any = None,
         **options: Any,
     ) -> list[str]:
         """Returns the best translation of each text, in order. A blank text gives an empty one.
@@ -94,11 +95,21 @@ class Translator(IdTranslator):
             batch_size: The greatest number of sentences that are translated at once.
             prefix: How the translations begin: a string for all, or a list with one for each text,
                 where None is none. Lists of ids of the target's vocabulary are prefixes too.
+            terminology: For each text a list of phrases that its translation must hold, as the
+                vocabulary spells them, or None. The beam is wider by one hypothesis per token of
+                the phrases, and slower in that measure.
             **options: What the translations must and may hold, such as `min_length`,
                 `no_repeat_ngram` or `sampling`; see `kt.decoding.SearchOptions`.
         """
         n_best = self.n_best(
-            texts, 1, beam_size, length_penalty, batch_size, prefix=prefix, **options
+            texts,
+            1,
+            beam_size,
+            length_penalty,
+            batch_size,
+            prefix=prefix,
+            terminology=terminology,
+            **options,
         )
         return [hypotheses[0].text if hypotheses else "" for hypotheses in n_best]
 
@@ -111,6 +122,7 @@ class Translator(IdTranslator):
         batch_size: int = 64,
         *,
         prefix: Any = None,
+        terminology: Any = None,
         **options: Any,
     ) -> list[list[Hypothesis]]:
         """Like `translate`, with up to `n` hypotheses of each text, best first.
@@ -134,11 +146,14 @@ class Translator(IdTranslator):
         if n > beam_size and sampling is None:
             raise ValueError(f"{advice}, asked for n={n}. Raise beam_size, or ask for fewer.")
         prefixes = self._prefixes(prefix, len(texts))
+        phrases = self._phrases(terminology, len(texts))
+        if sampling is not None and any(phrases):
+            raise ValueError("terminology needs a beam: leave sampling out.")
         sources = self.encode_sources(texts)
         self._refuse_too_long(texts, sources)
         adjust = chosen.adjustments(self.target_tokenizer)
         wanted = Wanted(n, beam_size, length_penalty, chosen.max_length, adjust)
-        items = list(map(Item, sources, prefixes))
+        items = list(map(Item, sources, prefixes, phrases))
         draws = 1
         if sampling is not None:
             draws, one = n, (sampling.temperature, sampling.top_k, sampling.top_p)
@@ -168,6 +183,18 @@ class Translator(IdTranslator):
             encode([each])[0] if isinstance(each, str) else list(each or []) for each in prefixes
         ]
 
+    def _phrases(self, terminology, count):
+        """The ids of the phrases that each target must hold."""
+        terminology = [None] * count if terminology is None else list(terminology)
+        if len(terminology) != count or any(isinstance(each, str) for each in terminology):
+            raise ValueError(
+                "terminology has a list of phrases, or None, for each text; got "
+                f"{len(terminology)} for {count} texts, such as {terminology[:1]}."
+            )
+        encode = self.target_tokenizer.encode
+        texts = (arguments.strings(each or [], "terminology") for each in terminology)
+        return [[ids for ids in encode(each) if ids] for each in texts]
+
     def _translated(self, items, wanted, batch_size, text_of):
         """Returns the hypotheses of each item. `text_of` gives the text of an item's number."""
         results: list[Any] = [
@@ -192,7 +219,15 @@ class Translator(IdTranslator):
             for whole in (False, True):
                 # Longest first: the largest shape comes at once, and a batch has similar lengths.
                 left.sort(key=lambda i: -len(items[i].source))
-                batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
+                # Terminology takes another search, which others do not pay for.
+                kinds = [
+                    [i for i in left if bool(items[i].phrases) is kind] for kind in (False, True)
+                ]
+                batches = [
+                    kind[i : i + batch_size]
+                    for kind in kinds
+                    for i in range(0, len(kind), batch_size)
+                ]
                 found = _side_by_side(search, batches, whole)
                 left = [i for unfinished in found for i in unfinished]
         if left:
@@ -296,6 +331,11 @@ class Translator(IdTranslator):
                     found[i] = row[: len(ids[i][1]) + 1].tolist()
                     done(len(found[i]))
         return found
+
+
+def _split(numbers, condition):
+    """The numbers for which a condition is false, and those for which it is true."""
+    return [[i for i in numbers if condition(i) is truth] for truth in (False, True)]
 
 
 def _different(draws):

@@ -83,6 +83,8 @@ class CTranslate2Translator(Translator):
         ]
         left = [i for i, item in enumerate(items) if item.source]
         options = self._options_of(wanted)
+        if any(item.phrases for item in items):
+            raise ValueError("The engine ctranslate2 has no terminology: use the default engine.")
         total = sum(len(item.source) for item in items)
         with progress.work("translating", total, "source tokens") as done:
             for chosen in _chunks(sorted(left, key=lambda i: -len(items[i].source))):
