@@ -16,7 +16,7 @@ def plain_search_loop(
     Args:
         advance: `(*state) -> state`, one step.
         state: A named tuple with `index`, the number of steps so far; `done`, booleans [B];
-            `cache`; `rows`, a nest of tensors [B, ...] that never change; and other tensors
+            `cache`; perhaps `rows`, a nest of tensors [B, ...] that never change; and other tensors
             [B, ...].
         length: The greatest number of steps.
         while_loop: Runs the loop, as `keras.ops.while_loop`.
@@ -51,13 +51,14 @@ def search_loop(
     first = state._make(while_loop(_unfinished(state, length, shrink_to), advance, state))
     # The unfinished rows come first.
     rows = ops.cast(ops.argsort(ops.cast(first.done, "int32")), "int32")[:shrink_to]
-    by_row = [name for name in state._fields if name not in ("index", "cache", "rows")]
-    taken = {name: take_rows(getattr(first, name), rows) for name in (*by_row, "rows")}
+    by_row = [name for name in state._fields if name not in ("index", "cache")]
+    taken = {name: take_rows(getattr(first, name), rows) for name in by_row}
     last = first._replace(**taken, cache=shrink_cache(first.cache, rows))
     last = plain_search_loop(advance, last, length, while_loop)
     merged = {
         name: ops.scatter_update(getattr(first, name), rows[:, None], getattr(last, name))
         for name in by_row
+        if name != "rows"
     }
     return last._replace(**merged)
 
