@@ -30,6 +30,7 @@ from keras_transformer.cli import score as score_verb
 from keras_transformer.cli import translate as translate_verb
 from keras_transformer.data.survey import survey
 from keras_transformer.decoding import Sampling
+from keras_transformer.decoding.alignment import pharaoh
 from keras_transformer.decoding.translator import Hypothesis, Translator
 from keras_transformer.runs import TrainSettings, derivation, load_translator, reading, training
 from keras_transformer.runs.checkpoints import read_arrays, read_note
@@ -525,6 +526,73 @@ def test_translations_hold_what_is_asked(run, uncompiled, tmp_path, monkeypatch,
         assert_one_line(status, err, says)
 
 
+# Fails if: scores or links are those of another hypothesis; a field is in another place.
+def test_alignments_and_scores_come_with_translations(run, uncompiled, monkeypatch, capsys):
+    lines = ["ba de", "", "do do do be"]
+
+    def translated(*options):
+        pipe(monkeypatch, "".join(f"{line}\n" for line in lines).encode())
+        status, out, err = main(capsys, "translate", run, "--beam-size", 2, *options)
+        assert status == 0, err
+        return out.splitlines()
+
+    translator = load_translator(run)
+    n_best = translator.n_best(lines, 2, beam_size=2)
+    pairs = [(line, each.ids) for line, some in zip(lines, n_best, strict=True) for each in some]
+    links = [pharaoh(each) for each in translator.align(pairs, layer=0, heads=[0])]
+    sums = translator.score(pairs)
+    chosen = "--alignments", "--alignment-layer=0", "--alignment-heads=0", "--token-scores"
+    found = [line.split(" ||| ") for line in translated("--n-best=2", *chosen)]
+    hypotheses = [each for some in n_best for each in some]
+    assert [line[1] for line in found] == [each.text for each in hypotheses]
+    assert [line[3] for line in found] == links
+    for line, (expected, tokens) in zip(found, sums, strict=True):
+        scores = [float(part.rpartition(":")[2]) for part in line[4].split()]
+        assert len(scores) == tokens and sum(scores) == pytest.approx(expected, abs=1e-3)
+    assert [line.split(" ||| ")[0] for line in translated("--alignments")] == [
+        some[0].text for some in n_best
+    ]
+    objects = list(map(json.loads, translated("--json", "--n-best=2", *chosen[1:3])))
+    assert [each["number"] for each in objects] == [0, 1, 2]
+    assert [each["source"] for each in objects] == lines
+    flat = [each for one in objects for each in one["n_best"]]
+    assert [each["text"] for each in flat] == [each.text for each in hypotheses]
+    assert [pharaoh(each["alignments"]) for each in flat] == links
+    for each, (expected, _) in zip(flat, sums, strict=True):
+        assert sum(each["token_scores"]) == pytest.approx(expected, abs=1e-4)
+        assert len(each["tokens"]) == len(each["token_scores"])
+    assert all(one["n_best"][0].items() <= one.items() for one in objects)
+    status, err = status_and_err(capsys, "translate", run, "--alignment-layer", 0)
+    assert_one_line(status, err, "--alignment-layer has an effect only with --alignments or --json")
+
+
+# Fails if: the file is read or written otherwise than a pipe; a failure leaves a file behind.
+def test_files_are_translated_whole_or_not_at_all(run, uncompiled, tmp_path, monkeypatch, capsys):
+    lines = ["ba de", "", "do do do be"]
+    pipe(monkeypatch, "".join(f"{line}\n" for line in lines).encode())
+    _, expected, _ = main(capsys, "translate", run, "--beam-size", 1)
+    source, target = write(tmp_path / "source", lines), tmp_path / "target"
+    command = ["translate", run, "--beam-size", 1, "--input", source]
+    assert main(capsys, *command)[:2] == (0, expected)
+    command += ["--output", target, "--tokens-per-batch", 16]
+    assert main(capsys, *command)[:2] == (0, "")
+    assert target.read_text(encoding="utf-8") == expected
+    assert_one_line(*status_and_err(capsys, *command), "exists and is not overwritten")
+    command[command.index(target)] = other = tmp_path / "other"
+    monkeypatch.setattr(translate_verb, "LINES_AT_ONCE", 2)
+    found = Translator.n_best
+
+    def fail_at_the_end(self, lines, *arguments, **options):
+        assert options["tokens_per_batch"] == 16
+        if len(lines) < 2:
+            raise ValueError("no more")
+        return found(self, lines, *arguments, **options)
+
+    monkeypatch.setattr(Translator, "n_best", fail_at_the_end)
+    assert_one_line(*status_and_err(capsys, *command), "no more")
+    assert not other.exists() and not list(tmp_path.glob("*.tmp"))
+
+
 def test_evaluate_prints_one_line_of_json(run, parallel, uncompiled, tmp_path, capsys):
     source, reference = (path_of(parallel, f"valid-{side}") for side in ("source", "target"))
     command = ["evaluate", run, "--source", source, "--reference", reference, "--beam-size", 1]
@@ -607,9 +675,41 @@ def test_every_run_translates_by_itself_and_output_is_the_runs(tmp_path, monkeyp
             capsys, "evaluate", "one", "two", "--source", source, "--reference", reference
         )
         assert [json.loads(line)["exact_match"] for line in out.splitlines()] == right
+    both = "one", "two", "--source", source, "--reference", one, two
+    _, out, _ = main(capsys, "evaluate", *both)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(each["exact_match"], each["references"]) for each in found] == [(1, 2), (1, 2)]
     output, others = tmp_path / "output", ["--hypotheses", two, "--output", tmp_path / "output"]
     main(capsys, "evaluate", "one", "--source", source, "--reference", one, *others)
     assert output.read_text(encoding="utf-8") == "a b one\nc one\n"
+
+
+# Fails if: a hypothesis is scored with another source; lists or ranks are mixed up.
+def test_n_best_lists_are_ranked_by_another_score(run, uncompiled, tmp_path, monkeypatch, capsys):
+    source = write(tmp_path / "source", ["ba de", "", "do do"])
+    lines = ["2 ||| do be ||| 5 ||| 0-1", "0 ||| ba ||| 2", "2 ||| do ||| 7", "0 ||| de de ||| 1.5"]
+    translator = load_translator(run, "last")
+    texts = [("do do", "do be"), ("ba de", "ba"), ("do do", "do"), ("ba de", "de de")]
+    for mean in ([], ["--mean"]):
+        scored = translator.score(texts)
+        scores = [total / count if mean else total for total, count in scored]
+        [a, b, c, d] = (f"{score:.6f}" for score in scores)
+        lists = [
+            [(b, f"0 ||| ba ||| {b}"), (d, f"0 ||| de de ||| {d}")],
+            [(a, f"2 ||| do be ||| {a} ||| 0-1"), (c, f"2 ||| do ||| {c}")],
+        ]
+        expected = [
+            line for some in lists for _, line in sorted(some, key=lambda each: -float(each[0]))
+        ]
+        command = ["score", run, "--source", source, "--weights", "last", *mean, "--n-best"]
+        status, out, err = main(capsys, *command, write(tmp_path / f"list{len(mean)}", lines))
+        assert status == 0, err
+        assert out.splitlines() == expected
+        pipe(monkeypatch, "".join(f"{line}\n" for line in lines).encode())
+        assert main(capsys, *command, "-")[:2] == (0, out)
+    pipe(monkeypatch, b"0 ||| a ||| 1\n3 ||| a ||| 1\n")
+    status, err = status_and_err(capsys, *command, "-")
+    assert_one_line(status, err, "standard input, line 2: a list of source 3, and --source has 3")
 
 
 def test_scores_are_one_line_a_pair(run, parallel, uncompiled, tmp_path, capsys):
@@ -922,6 +1022,8 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
         (("translate", run, "--weights", "4"), "4"),
         ((*evaluate, "--tokenize", "nope"), "Unknown tokenizer 'nope'"),
         ((*evaluate, "--reference", longer), "need the same number of lines"),
+        ((*evaluate, "--reference", reference, longer), "need the same number of lines"),
+        ((*evaluate, "--reference", reference, reference, "--error-rate"), "one --reference"),
         ((*evaluate, "--hypotheses", longer), "need the same number of lines"),
         ((*evaluate, "--hypotheses", source, source), "is given twice"),
         (("evaluate", run, *evaluate[1:]), "is given twice"),
@@ -934,6 +1036,8 @@ def test_reading_a_run_says_in_one_line_what_is_wrong(run, parallel, tmp_path, m
         (("evaluate", run, "--reference", reference), "give --source FILE"),
         (score, "Nothing to score"),
         ((*score, "--tsv", source), "Give either --tsv, or"),
+        ((*score, "--n-best", source), "line 1: expected number ||| hypothesis ||| score"),
+        ((*score, "--n-best", source, "--tokens"), "neither --target nor --tokens"),
         ((*score, "--target", longer), "need the same number of lines"),
         ((*evaluate, "--reference", tmp_path / "absent"), "no such file"),
         (("average", run, "--last", 3), "has 2 checkpoints"),
@@ -1056,10 +1160,11 @@ OPTIONS = {
     "keep-checkpoints average stop-early patience checkpoint-on-signal log-every",
     "translate": "beam-size length-penalty batch-size engine quantization weights ensemble n-best "
     "prefix prefixes terminology min-length max-length no-repeat-ngram repetition-penalty suppress "
-    "sample temperature top-k top-p seed",
+    "sample temperature top-k top-p seed input output tokens-per-batch alignments alignment-layer "
+    "alignment-heads token-scores json",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size engine quantization weights ensemble",
-    "score": "source target tsv source-column target-column mean tokens batch-size weights "
+    "score": "n-best source target tsv source-column target-column mean tokens batch-size weights "
     "ensemble",
     "average": "last",
     "quantize": "to run-dir weights",

@@ -32,6 +32,53 @@ REFERENCES = [
 ]
 
 
+OTHERS = [
+    "A man is riding a brown horse.",
+    "Two dogs run along the beach.",
+    "어제 나는 친구와 영화를 봤다.",
+    "No one is here.",
+    "A child's kite flew away.",
+]
+
+
+# Fails if: only the first or the last set counts; their order matters.
+@pytest.mark.parametrize("tokenize", ["13a", "char"])
+def test_scores_against_several_references_are_sacrebleus(tokenize):
+    from sacrebleu.metrics import BLEU, CHRF
+
+    sets = [REFERENCES, OTHERS]
+    found = evaluation.evaluate(HYPOTHESES, REFERENCES, tokenize, more_references=[OTHERS])
+    bleu = BLEU(tokenize=tokenize)
+    expected = bleu.corpus_score(HYPOTHESES, sets).score
+    assert found["bleu"] == round(expected, 4) and found["references"] == 2
+    assert found["bleu_signature"] == str(bleu.get_signature()) and "nrefs:2" in str(
+        bleu.get_signature()
+    )
+    for name, order in (("chrf", 0), ("chrf++", 2)):
+        assert found[name] == round(CHRF(word_order=order).corpus_score(HYPOTHESES, sets).score, 4)
+    swapped = evaluation.evaluate(HYPOTHESES, OTHERS, tokenize, more_references=[REFERENCES])
+    assert swapped["bleu"] == found["bleu"]
+    alone = [evaluation.evaluate(HYPOTHESES, each, tokenize) for each in sets]
+    assert found["bleu"] > max(each["bleu"] for each in alone) and "references" not in alone[0]
+    assert evaluation.evaluate(OTHERS, REFERENCES, more_references=[OTHERS])["exact_match"] == 1
+    systems = {"ours": HYPOTHESES, "theirs": OTHERS}
+    first, second = evaluation.compare(
+        systems, REFERENCES, tokenize, n_samples=9, more_references=[OTHERS]
+    )
+    assert first["bleu"] == found["bleu"] and second["exact_match"] == 1
+    assert "nrefs:2" in first["bleu_signature"]
+
+
+def test_several_references_that_do_not_fit_are_refused():
+    for options, message in (
+        ({"more_references": [OTHERS[1:]]}, "5 hypotheses and 4 references"),
+        ({"more_references": OTHERS}, "expected a list of lists"),
+        ({"more_references": [OTHERS], "error_rates": True}, "one set of references, got 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluation.evaluate(HYPOTHESES, REFERENCES, **options)
+
+
 # Fails if: hypotheses and references are swapped.
 @pytest.mark.parametrize("tokenize", ["13a", "char", "none", "intl"])
 def test_scores_and_signatures_are_those_of_sacrebleus_command_line(tokenize, tmp_path):

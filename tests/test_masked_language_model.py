@@ -278,6 +278,24 @@ def test_masks_are_a_pure_function_of_seed_and_update():
     assert len(set(drawn)) == 10
 
 
+# Fails if: the rows of zeros that fill up a batch draw random numbers too.
+@pytest.mark.parametrize("shapes", ["dynamic", "static"])
+def test_devices_change_no_mask(shapes):
+    one, many = (
+        data.MaskedPlan(corpus(), Words(), 211, shapes=shapes, devices=devices)
+        for devices in (1, 3)
+    )
+    filled = 0
+    for update in range(one.batches_per_epoch):
+        (a, labels, weights), (b, *rest) = one.batches(update)[0], many.batches(update)[0]
+        pairs = [(a[name], b[name]) for name in a] + list(zip((labels, weights), rest, strict=True))
+        real = [each["token_ids"].any(axis=1) for each in (a, b)]
+        for x, y in pairs:
+            np.testing.assert_array_equal(x[real[0]], y[real[1]])
+        filled += len(rest[0]) - len(labels)
+    assert filled
+
+
 def test_evaluation_hides_the_same_tokens_in_each_pass():
     plan, encoded = data.MaskedPlan(corpus(), Words(), 211), corpus(101, seed=2)
     dataset = plan.evaluation(encoded)

@@ -16,11 +16,12 @@ from uncompiled import search_uncompiled
 import keras_transformer as kt
 from keras_transformer import visualization
 from keras_transformer.cli import main
+from keras_transformer.decoding.alignment import over_words
 from keras_transformer.models import Transformer
 from keras_transformer.text import train_tokenizer
 from keras_transformer.text.seen import Seen
 from keras_transformer.visualization import page, shapes, tree
-from keras_transformer.visualization.words import over_words, words_of
+from keras_transformer.visualization.words import words_of
 
 TEXT = "나는 집에 간다"
 # For cases that need no second backend, which would compile every shape of every operation.

@@ -175,6 +175,41 @@ def test_order_and_batches_do_not_matter(translator, beam_of_3):
 
 
 # Fails if: a search that ran out of room counts as ended.
+# Fails if: rows are not rounded up as they are compiled; the widest row counts for none.
+@given(
+    st.lists(st.sampled_from(shapes.COARSE_LENGTHS), max_size=300),
+    st.integers(1, 300),
+    st.none() | st.integers(1, 9000),
+)
+def test_batches_hold_every_row_once_within_the_budget(widths, batch_size, budget):
+    widths.sort(reverse=True)
+    found = [widths[some] for some in shapes.batches(widths, batch_size, budget)]
+    assert [width for batch in found for width in batch] == widths
+    for batch in found:
+        assert 1 <= len(batch) <= batch_size
+        positions = shapes.rows_for(len(batch)) * batch[0]
+        assert budget is None or positions <= budget or len(batch) == 1
+    if budget is None:
+        assert all(len(batch) == batch_size for batch in found[:-1])
+
+
+# Fails if: the translator ignores the budget, or mixes up the sentences of other batches.
+def test_a_budget_of_tokens_changes_no_translation(translator, beam_of_3, monkeypatch):
+    rows, arrays = [], translator.batch
+
+    def watched(sources, lengths):
+        found = arrays(sources, lengths)
+        rows.append(found[0].shape)
+        return found
+
+    monkeypatch.setattr(translator, "batch", watched)
+    found = translator.n_best(TEXTS, 3, beam_size=3, tokens_per_batch=64)
+    same_hypotheses(found, beam_of_3)
+    assert len(rows) > 1 and all(count * width <= 64 for count, width in rows)
+    with pytest.raises(ValueError, match="tokens_per_batch is an integer and at least 1"):
+        translator.translate(["a"], tokens_per_batch=0)
+
+
 def test_room_for_fewer_tokens_changes_nothing(translator, beam_of_3, monkeypatch):
     monkeypatch.setattr("keras_transformer.decoding.shapes.ROOM", 12)
     found = translator.n_best(TEXTS, 3, beam_size=3, batch_size=4)

@@ -3,6 +3,7 @@
   keras-transformer evaluate runs/en-de --source test.en --reference test.de
   keras-transformer evaluate runs/base runs/big --source test.en --reference test.de
   keras-transformer evaluate --hypotheses ours.de theirs.de --reference test.de
+  keras-transformer evaluate runs/en-de --source test.en --reference first.de second.de
 
 prints BLEU, chrF and chrF++ with their sacreBLEU signatures, the share of exact matches, and the
 search's settings. References are scored as they are, against detokenised hypotheses. If the files
@@ -33,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("run", nargs="*", metavar="RUN", help="folders of runs")
     parser.add_argument("--source", metavar="FILE", help="one sentence per line, for the runs")
-    parser.add_argument("--reference", required=True, metavar="FILE", help="one line per source")
+    parser.add_argument(
+        "--reference",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="one line per source; several files are several references for each",
+    )
     parser.add_argument(
         "--hypotheses",
         nargs="+",
@@ -64,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Translates for each run, and prints one JSON line of scores per run or file."""
     from keras_transformer import data, evaluation
-    from keras_transformer.evaluation.lines import checked
+    from keras_transformer.evaluation.lines import checked_with_more
     from keras_transformer.files import refuse_existing, write_new_file
 
     _check(args)
@@ -74,12 +81,13 @@ def run(args: argparse.Namespace) -> None:
     evaluation.bleu(["a"], ["a"], tokenize=args.tokenize)
     files = {}
     for file in args.hypotheses:
-        pairs = data.read_parallel(file, args.reference)
+        pairs = data.read_parallel(file, args.reference[0])
         files[file] = [hypothesis for hypothesis, _ in pairs], {"hypotheses": file}
     if args.run:
-        pairs = data.read_parallel(args.source, args.reference)
+        pairs = data.read_parallel(args.source, args.reference[0])
     sources, references = zip(*pairs, strict=True)
-    checked(references, references)
+    more = [_aligned(args.reference[0], file) for file in args.reference[1:]]
+    checked_with_more(references, references, more)
     translators = {run: translator_of(run, args) for run in args.run}
     runs = {run: _translate(args, run, each, sources) for run, each in translators.items()}
     systems = runs | files  # name -> (hypotheses, settings)
@@ -92,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
         "tokenize": args.tokenize,
         "lowercase": args.lowercase,
         "error_rates": args.error_rate,
+        "more_references": more,
     }
     if len(systems) == 1:
         [only] = hypotheses.values()
@@ -101,6 +110,13 @@ def run(args: argparse.Namespace) -> None:
     for scores, (_, settings) in zip(results, systems.values(), strict=True):
         print(json.dumps({**scores, **settings}, ensure_ascii=False))
     _say_end(args, sources)
+
+
+def _aligned(first, file):
+    """Returns the lines of a file that has as many as the first."""
+    from keras_transformer import data
+
+    return [line for _, line in data.read_parallel(first, file)]
 
 
 def _say_end(args, sources):
@@ -123,6 +139,8 @@ def _translate(args, run, translator, sources):
 
 
 def _check(args):
+    if args.error_rate and len(args.reference) > 1:
+        raise ValueError("--error-rate is defined for one --reference: give one, or leave it out.")
     names = args.run + args.hypotheses
     if not names:
         raise ValueError("Nothing to evaluate: name a RUN, or files by --hypotheses.")

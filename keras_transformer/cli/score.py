@@ -2,12 +2,17 @@
 
   keras-transformer score runs/en-de --source a.en --target a.de > scores.tsv
   keras-transformer score runs/en-de --tsv pairs.tsv --mean
+  keras-transformer translate runs/en-de --n-best 8 --beam-size 8 < a.en |
+    keras-transformer score runs/big --source a.en --n-best -
 
 To filter parallel text, or to rank translations from elsewhere. Each pair gives one line, in the
 same order: log-probability TAB tokens. The log-probability of the target given the source is in
 nats, at most 0, summed over the target's tokens with the end; tokens is their number. There is no
 length penalty. An empty side is only its end token; training never sees such pairs, so their scores
 say little.
+
+With --n-best the hypotheses of each list are ranked anew by this log-probability, which replaces
+the score of each; further fields stay with their hypothesis.
 
 At the end stderr gets nats per token and perplexity of all pairs without an empty side. For the
 validation text, the former is what training calls nats_per_token."""
@@ -16,6 +21,9 @@ import argparse
 import itertools
 import math
 import sys
+
+from keras_transformer.cli import n_best
+from keras_transformer.cli.written import scored_tokens
 
 # Pairs scored between two writes: enough to sort by length, few enough to show progress.
 PAIRS_AT_ONCE = 10_000
@@ -29,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="FILE", help="one sentence per line")
     parser.add_argument("--target", metavar="FILE", help="its translations, line by line")
     parser.add_argument("--tsv", metavar="FILE", help="instead of these two: both in one TSV file")
+    parser.add_argument(
+        "--n-best",
+        metavar="FILE",
+        help="instead of --target: lists of number ||| hypothesis ||| score to rank; - is stdin",
+    )
     parser.add_argument("--source-column", type=count, default=0, help="of the TSV, from 0")
     parser.add_argument("--target-column", type=count, default=1, help="of the TSV, from 0")
     parser.add_argument(
@@ -50,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
     from keras_transformer.cli.options import named, translator_of
     from keras_transformer.progress import say, work
 
-    pairs = _read(args)
+    entries, pairs = _read(args)
+    totals: list[float] = []
     translator = translator_of(args.run, args)
     nats, tokens, empty = 0.0, 0, 0
     size = _characters(pairs)
@@ -65,12 +79,18 @@ def run(args: argparse.Namespace) -> None:
                     "that are no numbers: choose others by --weights."
                 )
             for (source, target), each in zip(some, found, strict=True):
-                print("\t".join(_columns(args, translator.target_tokenizer, target, each)))
+                if entries:
+                    totals.append(_total(args, each))
+                else:
+                    print("\t".join(_columns(args, translator.target_tokenizer, target, each)))
                 if source.strip() and target.strip():
                     nats, tokens = nats - math.fsum(each), tokens + len(each)
                 else:
                     empty += 1
             sys.stdout.flush()
+        for line in n_best.ranked(entries, totals):
+            print(line)
+        sys.stdout.flush()
     summary = f"{len(pairs) - empty:,} pairs, {tokens:,} target tokens"
     if tokens:
         mean = nats / tokens
@@ -78,34 +98,44 @@ def run(args: argparse.Namespace) -> None:
     if empty:
         summary += f"; left out: {empty:,} with an empty side"
     say(f"{summary} (weights: {named(translator.weights)})")
-    say_next({"Worst first": "paste SCORES F F | sort -g | head"})
+    if not args.n_best:
+        say_next({"Worst first": "paste SCORES F F | sort -g | head"})
 
 
 def _read(args):
+    """Returns the entries of n-best lists, if there are any, and the pairs to score."""
     from keras_transformer import data
     from keras_transformer.cli.options import refuse_ignored
 
-    if args.tsv and (args.source or args.target):
-        raise ValueError("Give either --tsv, or --source and --target.")
+    if args.tsv and (args.source or args.target or args.n_best):
+        raise ValueError("Give either --tsv, or --source and --target or --n-best.")
     if args.tsv:
-        return data.read_tsv(args.tsv, args.source_column, args.target_column)
+        return [], data.read_tsv(args.tsv, args.source_column, args.target_column)
     refuse_ignored(args, ("source_column", "target_column"), "--tsv")
+    if args.n_best and args.source:
+        if args.target or args.tokens:
+            raise ValueError("--n-best takes neither --target nor --tokens: leave them out.")
+        sources = data.read_lines(args.source)
+        entries = n_best.read(args.n_best, len(sources))
+        return entries, [(sources[entry.number], entry.text) for entry in entries]
     if not (args.source and args.target):
-        raise ValueError("Nothing to score: give --source and --target, or --tsv.")
-    return data.read_parallel(args.source, args.target)
+        raise ValueError(
+            "Nothing to score: give --source, and --target or --n-best; or give --tsv."
+        )
+    return [], data.read_parallel(args.source, args.target)
+
+
+def _total(args, log_probabilities):
+    total = math.fsum(log_probabilities)
+    return total / len(log_probabilities) if args.mean else total
 
 
 def _columns(args, tokenizer, target, log_probabilities):
-    total, count = math.fsum(log_probabilities), len(log_probabilities)
-    columns = [f"{total / count if args.mean else total:.6f}", str(count)]
-    return [*columns, _tokens(tokenizer, target, log_probabilities)] if args.tokens else columns
-
-
-def _tokens(tokenizer, target, log_probabilities):
-    pieces = tokenizer.pieces(target if target.strip() else "")
-    pieces = [*pieces, tokenizer.id_to_piece(tokenizer.end_id)]
-    pairs = zip(pieces, log_probabilities, strict=True)
-    return " ".join(f"{piece}:{log_probability:.4f}" for piece, log_probability in pairs)
+    columns = [f"{_total(args, log_probabilities):.6f}", str(len(log_probabilities))]
+    if args.tokens:
+        ids = tokenizer.encode(target if target.strip() else "")
+        columns.append(scored_tokens(tokenizer, ids, log_probabilities))
+    return columns
 
 
 def _characters(pairs):

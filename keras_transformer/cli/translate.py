@@ -8,17 +8,23 @@ arrive, so a slow pipe gets its answers without waiting for the end.
 
   keras-transformer translate runs/en-de --prefix "Sehr geehrte" --no-repeat-ngram 3 < letters.txt
   keras-transformer translate runs/en-de --sample --top-p 0.9 --n-best 5 < source.txt
+  keras-transformer translate runs/en-de --input source.txt --output found.jsonl --json
 
 With --n-best above 1 each line gives up to N lines, best first: number ||| hypothesis ||| score.
-Numbers start at 0; the score is the log-probability in nats divided by the length penalty."""
+Numbers start at 0; the score is the log-probability in nats divided by the length penalty. What
+--alignments and --token-scores ask for follows, in this order. --json writes an object for each
+line instead: the best translation with its score, tokens, token_scores and alignments, and n_best,
+a list of such objects."""
 
 import argparse
+import io
 import os
 import stat
 import sys
 import time
 from typing import Any
 
+from keras_transformer.cli import written
 from keras_transformer.cli.options import (
     add_content_arguments,
     add_search_arguments,
@@ -35,53 +41,90 @@ LINES_AT_ONCE = 2048
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--input", metavar="FILE", help="instead of stdin; .gz and .zst too")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="instead of stdout: a new file, which is written whole or not at all",
+    )
     add_search_arguments(parser)
+    parser.add_argument(
+        "--tokens-per-batch",
+        type=positive,
+        metavar="N",
+        help="source tokens at once, padding counted: bounds the memory of long lines",
+    )
     parser.add_argument("--n-best", type=positive, default=1, help="hypotheses for each line")
     add_content_arguments(parser)
+    written.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Translates the lines of stdin as they arrive."""
+    """Translates the lines of stdin as they arrive, or those of a file."""
     from keras_transformer.cli.ends import beside_results, say_next, verb
-    from keras_transformer.data.lines import arriving_lines
+    from keras_transformer.files import refuse_existing, write_new_file
     from keras_transformer.progress import say, work
 
-    if args.n_best > args.beam_size and not args.sample:
-        raise ValueError(
-            f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
-        )
-    content, beside = content_of(args), _beside(args)
+    _check(args)
+    if args.output:  # fail now rather than after translating
+        refuse_existing(args.output)
+    options, beside = {**content_of(args), **_limit(args)}, _beside(args)
+    chunks, total, unit = _input(args)
     translator = translator_of(args.run, args)
-    out = sys.stdout
+    search = args.n_best, args.beam_size, args.length_penalty, args.batch_size
+    out: Any = io.StringIO() if args.output else sys.stdout
     number, seconds, first = 0, 0.0, None
-    total = _bytes_left(sys.stdin.buffer)
-    unit = "lines" if total is None else "bytes"
     with beside_results(), work("translating", total, unit, ends=False) as done:
-        for lines, size in arriving_lines(sys.stdin.buffer, LINES_AT_ONCE):
+        for lines, size in chunks:
             begin = time.perf_counter()
             first = first or next((line for line in lines if line.strip()), None)
-            search = args.n_best, args.beam_size, args.length_penalty, args.batch_size
             begins, terms = _of_lines(args, beside, number, len(lines))
-            with done.part(len(lines) if total is None else size):
+            with done.part(size):
                 found = translator.n_best(
-                    lines, *search, prefix=begins, terminology=terms, **content
+                    lines, *search, prefix=begins, terminology=terms, **options
                 )
-            for hypotheses in found:
-                lines = [hypothesis.text.replace("\n", " ") for hypothesis in hypotheses]
-                if args.n_best > 1:
-                    scored = zip(lines, hypotheses, strict=True)
-                    lines = [f"{number} ||| {line} ||| {one.score:.6f}" for line, one in scored]
-                # One line in, one line out, also where the options allow no translation.
-                out.writelines(f"{line}\n" for line in lines or [""])
-                number += 1
+                texts = list(written.lines_of(translator, args, lines, found, number))
+            out.writelines(f"{text}\n" for some in texts for text in some)
+            number += len(lines)
             out.flush()
             seconds += time.perf_counter() - begin
+    if args.output:
+        write_new_file(args.output, out.getvalue())
     say(
         f"{number:,} line(s) in {seconds:.1f} s (weights: {named(translator.weights)}), with the "
         f"compilation of {translator.compiled_shapes} shape(s)"
     )
     if first is not None:
         say_next({"Look at one": verb("show", args.run, first)})
+
+
+def _check(args):
+    if args.n_best > args.beam_size and not args.sample:
+        raise ValueError(
+            f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
+        )
+    written.check(args)
+
+
+def _limit(args):
+    return {"tokens_per_batch": args.tokens_per_batch} if args.tokens_per_batch else {}
+
+
+def _input(args):
+    """Returns lists of lines with their sizes, the sum of the sizes or None, and their unit."""
+    from keras_transformer.data import read_lines
+    from keras_transformer.data.lines import arriving_lines
+
+    if args.input is not None:
+        lines = read_lines(args.input)
+        starts = range(0, len(lines), LINES_AT_ONCE)
+        chunks = (lines[start : start + LINES_AT_ONCE] for start in starts)
+        return ((some, len(some)) for some in chunks), len(lines), "lines"
+    arriving = arriving_lines(sys.stdin.buffer, LINES_AT_ONCE)
+    total = _bytes_left(sys.stdin.buffer)
+    if total is None:
+        return ((some, len(some)) for some, _ in arriving), None, "lines"
+    return arriving, total, "bytes"
 
 
 def _beside(args):

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_transformer.data.batches import BatchPlan
 from keras_transformer.data.labelled_texts import EncodedTexts
+from keras_transformer.data.rows import filled_up_to
 
 # The shares of the chosen tokens that become the mask, and a random token. The rest stays.
 MASKED, RANDOM = 0.8, 0.1
@@ -134,10 +135,10 @@ class MaskedPlan(BatchPlan):
     def _arrays(self, encoded, members, shape, weight, draw):
         rng = np.random.default_rng([self.seed, *draw])
         width = int(predicted_count(shape[1] - 2, self.share))  # all but start and end
-        token_ids = encoded.rows(members, shape[:2])
-        masked, positions, labels = mask_tokens(
-            token_ids, self._mask_id, self._ordinary_ids, width, rng, self.share
-        )
+        # Only the texts' own rows draw numbers, so that `devices` changes no mask.
+        token_ids = encoded.rows(members, (len(members), shape[1]))
+        hidden = mask_tokens(token_ids, self._mask_id, self._ordinary_ids, width, rng, self.share)
+        masked, positions, labels = filled_up_to(shape[0], *hidden)
         weights = (labels != 0).astype(np.float32) * np.float32(weight)
         return {"token_ids": masked, "masked_positions": positions}, labels, weights
 

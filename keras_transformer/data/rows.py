@@ -16,8 +16,12 @@ def check_devices(devices: int) -> None:
 
 def filled_up(devices: int, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     """Adds rows of zeros, so that the devices get equally many rows, and members to within one."""
+    return filled_up_to(-(-len(arrays[0]) // devices) * devices, *arrays)
+
+
+def filled_up_to(rows: int, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Adds rows of zeros, spread evenly, until there are `rows`."""
     count = len(arrays[0])
-    rows = -(-count // devices) * devices
     if rows == count:
         return arrays
     places, filled = spread(count, rows), []

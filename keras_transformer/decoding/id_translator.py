@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer import arguments
-from keras_transformer.decoding import search, shapes
+from keras_transformer.decoding import scoring, search, shapes
 from keras_transformer.decoding.constrained import constrained_search
 from keras_transformer.decoding.next_token import IMPOSSIBLE
 from keras_transformer.decoding.sampling import choose
@@ -210,6 +210,13 @@ class IdTranslator:
             source_ids[row, : len(ids) + 1] = [*ids, self.tokenizer.end_id]
             max_lengths[row] = self._longest_target(len(ids))
         return source_ids, max_lengths
+
+    def arrays_of(self, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[Any, Any]:
+        """Pairs of ids -> source ids [B, S] and target ids [B, 1 + S], in a shape to compile."""
+        longest = max(len(side) for pair in pairs for side in pair) + 1
+        width = self._width(longest, sides=("source_embedding", "target_embedding"))
+        rows = shapes.rows_for(len(pairs))
+        return scoring.arrays(pairs, rows, width, self.tokenizer, self.target_tokenizer)
 
     def _width(self, longest, lengths=shapes.SOURCE_LENGTHS, sides=("source_embedding",)):
         return shapes.width_for(longest, self.learned_positions(*sides), lengths)

@@ -1,7 +1,7 @@
 """The shapes that a `Translator` compiles for: few of them, with little padding."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_transformer.ops.compilation import runs_on_processor
@@ -22,6 +22,27 @@ REPAYS_FROM = 1e12
 def rows_for(count: int) -> int:
     """Returns how many rows a batch of `count` sentences has."""
     return next((rows for rows in ROWS if rows >= count), count)
+
+
+def batches(
+    widths: Sequence[int], batch_size: int, tokens_per_batch: int | None = None
+) -> Iterator[slice]:
+    """Yields the ranges of the batches of rows with these widths, the widest first.
+
+    Args:
+        widths: The width of each row, in falling order.
+        batch_size: The greatest number of rows.
+        tokens_per_batch: The greatest number of rows, rounded up as they are compiled, times their
+            width. A wider row is alone. None sets no limit.
+    """
+    first = 0
+    while first < len(widths):
+        count = batch_size
+        if tokens_per_batch is not None:
+            fitting = max(1, tokens_per_batch // widths[first])
+            count = min(count, max(rows for rows in ROWS if rows <= fitting))
+        yield slice(first, first + count)
+        first += count
 
 
 def width_for(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_transformer import arguments, progress
-from keras_transformer.decoding import scoring, shapes
+from keras_transformer.decoding import alignment, scoring, shapes
 from keras_transformer.decoding.id_translator import Draw, IdTranslator, Item, Wanted
 from keras_transformer.decoding.next_token import SearchOptions
 from keras_transformer.ops.capabilities import calls_at_once
@@ -81,6 +81,7 @@ class Translator(IdTranslator):
         length_penalty: float | str = 0.6,
         batch_size: int = 64,
         *,
+        tokens_per_batch: int | None = None,
         prefix: Any = None,
         terminology: Any = None,
         **options: Any,
@@ -93,6 +94,9 @@ class Translator(IdTranslator):
             length_penalty: Alpha of the GNMT penalty, 0.6 in the paper, or `"average"` for the
                 log-probability per token.
             batch_size: The greatest number of sentences that are translated at once.
+            tokens_per_batch: The greatest number of source tokens that are translated at once,
+                padding counted, so that long sentences come in smaller batches. Each takes the
+                memory of `beam_size` hypotheses. A longer sentence is translated alone.
             prefix: How the translations begin: a string for all, or a list with one for each text,
                 where None is none. Lists of ids of the target's vocabulary are prefixes too.
             terminology: For each text a list of phrases that its translation must hold, as the
@@ -107,6 +111,7 @@ class Translator(IdTranslator):
             beam_size,
             length_penalty,
             batch_size,
+            tokens_per_batch=tokens_per_batch,
             prefix=prefix,
             terminology=terminology,
             **options,
@@ -121,6 +126,7 @@ class Translator(IdTranslator):
         length_penalty: float | str = 0.6,
         batch_size: int = 64,
         *,
+        tokens_per_batch: int | None = None,
         prefix: Any = None,
         terminology: Any = None,
         **options: Any,
@@ -138,6 +144,9 @@ class Translator(IdTranslator):
         advice = "1 is greedy search; the paper has 4."
         beam_size = arguments.whole_number("beam_size", beam_size, advice=advice)
         batch_size = arguments.whole_number("batch_size", batch_size, advice=BATCH_SIZE)
+        if tokens_per_batch is not None:
+            advice = "None sets no limit."
+            arguments.whole_number("tokens_per_batch", tokens_per_batch, advice=advice)
         advice = f"A beam of {beam_size} has between 1 and {beam_size} results"
         n = arguments.whole_number("n", n, advice=f"{advice}.")
         length_penalty = arguments.length_penalty(length_penalty)
@@ -163,7 +172,8 @@ class Translator(IdTranslator):
                 for number, item in enumerate(items)
                 for draw in range(draws)
             ]
-        results = self._translated(items, wanted, batch_size, lambda i: texts[i // draws])
+        limits = batch_size, tokens_per_batch
+        results = self._translated(items, wanted, limits, lambda i: texts[i // draws])
         if sampling is None:
             return results
         return [_different(results[i : i + n]) for i in range(0, len(results), n)]
@@ -195,7 +205,7 @@ class Translator(IdTranslator):
         texts = (arguments.strings(each or [], "terminology") for each in terminology)
         return [[ids for ids in encode(each) if ids] for each in texts]
 
-    def _translated(self, items, wanted, batch_size, text_of):
+    def _translated(self, items, wanted, limits, text_of):
         """Returns the hypotheses of each item. `text_of` gives the text of an item's number."""
         results: list[Any] = [
             None if item.source else [Hypothesis("", [], 0.0)] * wanted.n for item in items
@@ -220,14 +230,11 @@ class Translator(IdTranslator):
                 # Longest first: the largest shape comes at once, and a batch has similar lengths.
                 left.sort(key=lambda i: -len(items[i].source))
                 # Terminology takes another search, which others do not pay for.
-                kinds = [
-                    [i for i in left if bool(items[i].phrases) is kind] for kind in (False, True)
-                ]
-                batches = [
-                    kind[i : i + batch_size]
-                    for kind in kinds
-                    for i in range(0, len(kind), batch_size)
-                ]
+                batches = []
+                for kind in _split(left, lambda i: bool(items[i].phrases)):
+                    lengths = [len(items[i].source) + 1 for i in kind]
+                    widths = [self._width(length, shapes.COARSE_LENGTHS) for length in lengths]
+                    batches += [kind[some] for some in shapes.batches(widths, *limits)]
                 found = _side_by_side(search, batches, whole)
                 left = [i for unfinished in found for i in unfinished]
         if left:
@@ -322,15 +329,47 @@ class Translator(IdTranslator):
         with progress.work("scoring", total, "target tokens") as done:
             for chosen in scoring.in_batches(ids, batch_size):
                 batch = [ids[i] for i in chosen]
-                longest = max(len(side) for pair in batch for side in pair) + 1
-                width = self._width(longest, sides=("source_embedding", "target_embedding"))
-                rows = shapes.rows_for(len(batch))
-                arrays = scoring.arrays(batch, rows, width, self.tokenizer, self.target_tokenizer)
-                scored = ops.convert_to_numpy(score(*arrays))
+                scored = ops.convert_to_numpy(score(*self.arrays_of(batch)))
                 for i, row in zip(chosen, scored[: len(chosen)], strict=True):
                     found[i] = row[: len(ids[i][1]) + 1].tolist()
                     done(len(found[i]))
         return found
+
+    def align(
+        self,
+        pairs: Iterable[Any],
+        batch_size: int = 64,
+        *,
+        layer: int = alignment.LAYER,
+        heads: Sequence[int] | None = None,
+    ) -> list[alignment.Links]:
+        """Returns which words of a source and of its translation belong together.
+
+        Each word of the translation is linked to the source word that it attends to most, in a
+        teacher-forced pass. Words are those between spaces. The links are a guess of the model's:
+        docs/lab-notebook.md says how often it is right.
+
+        Args:
+            pairs, batch_size: As in `score`.
+            layer: The decoder's layer whose cross-attention is read, negative from the end.
+            heads: The heads to read, from 0. None takes the mean of all.
+
+        Returns:
+            For each pair a list of (source word, target word), counted from 0. It is empty if a
+            side is blank.
+
+        Raises:
+            ValueError: As in `score`, or if the model has no such layer or head.
+
+        Example:
+
+        ```python
+        translator.align([("나는 집에 간다", "I go home")])  # [[(0, 0), (1, 2), (2, 1)]], trained
+        ```
+        """
+        batch_size = arguments.whole_number("batch_size", batch_size, advice=BATCH_SIZE)
+        ids = scoring.encode_pairs(pairs, self.encode_sources, self.target_tokenizer)
+        return alignment.align_ids(self, ids, layer, heads, batch_size)
 
 
 def _split(numbers, condition):

@@ -24,6 +24,19 @@ def checked(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[list[
     return sides
 
 
+def checked_with_more(
+    hypotheses: Sequence[str], references: Sequence[str], more: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Returns the hypotheses, and a list of all sets of references, each as `checked` does."""
+    if more and isinstance(more[0], str):
+        raise ValueError(
+            "`more_references` is a list of strings: expected a list of lists, each with one "
+            "reference per hypothesis. For one more set pass [references]."
+        )
+    sides = [checked(hypotheses, each) for each in (references, *more)]
+    return sides[0][0], [each for _, each in sides]
+
+
 def _nfc_lines(lines, name):
     if isinstance(lines, str):
         raise ValueError(

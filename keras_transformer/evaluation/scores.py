@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_transformer.evaluation.error_rate import line_error_rate, token_error_rate
-from keras_transformer.evaluation.lines import checked
+from keras_transformer.evaluation.lines import checked_with_more
 
 _EXTRAS = {"ko-mecab": "keras-transformer-kit[ko]", "ja-mecab": "sacrebleu[ja]"}
 
@@ -33,6 +33,7 @@ def bleu(
     references: Sequence[str],
     tokenize: str = "13a",
     lowercase: bool = False,
+    more_references: Sequence[Sequence[str]] = (),
 ) -> Score:
     """Returns corpus BLEU (Papineni et al., 2002), the score of the paper's Table 2.
 
@@ -47,6 +48,8 @@ def bleu(
             `"ko-mecab"` (needs the `ko` extra) or `"char"` Korean, and `"none"` text that has been
             tokenized already.
         lowercase: Whether to ignore case.
+        more_references: Further sets of references, each with one per hypothesis. An n-gram counts
+            if any reference of its sentence has it.
 
     Raises:
         ValueError: If the lists differ in length, hold no text or anything but strings, or the
@@ -58,12 +61,17 @@ def bleu(
     >>> print(f"{score.value:.1f}")
     51.2
     """
-    hypotheses, references = checked(hypotheses, references)
-    score, signature = _corpus_bleu(hypotheses, references, tokenize, lowercase)
+    hypotheses, sets = checked_with_more(hypotheses, references, more_references)
+    score, signature = _corpus_bleu(hypotheses, sets, tokenize, lowercase)
     return Score(score.score, signature)
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str], word_order: int = 0) -> Score:
+def chrf(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    word_order: int = 0,
+    more_references: Sequence[Sequence[str]] = (),
+) -> Score:
     """Returns corpus chrF (Popović, 2015), the F2-score of character n-grams, n = 1 to 6.
 
     It needs no tokenizer, so it is the steadier score for Korean and other languages with long
@@ -72,6 +80,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], word_order: int =
     Args:
         hypotheses, references: As in `bleu`.
         word_order: The longest word n-gram that counts as well. 2 gives chrF++.
+        more_references: As in `bleu`. The best reference of each sentence counts.
 
     Raises:
         ValueError: If the lists differ in length, or hold no text or anything but strings.
@@ -81,9 +90,9 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], word_order: int =
     >>> round(chrf(["말이 달린다."], ["말이 달린다."]).value)
     100
     """
-    hypotheses, references = checked(hypotheses, references)
+    hypotheses, sets = checked_with_more(hypotheses, references, more_references)
     metric = chrf_metric(word_order)
-    score = metric.corpus_score(hypotheses, [references])
+    score = metric.corpus_score(hypotheses, sets)
     return Score(score.score, str(metric.get_signature()))
 
 
@@ -93,6 +102,7 @@ def evaluate(
     tokenize: str = "13a",
     lowercase: bool = False,
     error_rates: bool = False,
+    more_references: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
     """Returns all scores of a system on a test set, as a dictionary that makes one line of JSON.
 
@@ -100,29 +110,36 @@ def evaluate(
     space; chrF++ and `exact_match` do.
 
     Args:
-        hypotheses, references, tokenize, lowercase: As in `bleu`.
-        error_rates: Whether to add `line_error_rate` and `token_error_rate`, in percent.
+        hypotheses, references, tokenize, lowercase, more_references: As in `bleu`.
+        error_rates: Whether to add `line_error_rate` and `token_error_rate`, in percent. They are
+            defined for one set of references.
 
     Returns:
         A dictionary of strings and plain numbers, rounded to 4 decimals: `bleu`, `chrf` and
         `chrf++` (0 to 100) with `bleu_signature`, `chrf_signature` and `chrf++_signature`;
-        `exact_match`, the share of hypotheses (0 to 1) that equal their reference, spaces at the
+        `exact_match`, the share of hypotheses (0 to 1) that equal a reference, spaces at the
         edges aside; `length_ratio`, hypothesis tokens / reference tokens under `tokenize`; and
-        `sentences`, their number.
+        `sentences`, their number; and `references`, the number of sets, if there are several.
 
     Raises:
-        ValueError: As in `bleu`.
+        ValueError: As in `bleu`, or if error rates are asked for with several sets of references.
 
     Example:
 
     >>> evaluate(["a b c d e"], ["a b c d e"])["exact_match"]
     1.0
     """
-    hypotheses, references = checked(hypotheses, references)
-    bleu_score, bleu_signature = _corpus_bleu(hypotheses, references, tokenize, lowercase)
-    chrf_score = chrf(hypotheses, references)
-    chrf_plus_plus = chrf(hypotheses, references, word_order=2)
-    matches = sum(h.strip() == r.strip() for h, r in zip(hypotheses, references, strict=True))
+    if error_rates and more_references:
+        raise ValueError(
+            f"Error rates are defined for one set of references, got {1 + len(more_references)}: "
+            "give one, or leave them out."
+        )
+    hypotheses, sets = checked_with_more(hypotheses, references, more_references)
+    bleu_score, bleu_signature = _corpus_bleu(hypotheses, sets, tokenize, lowercase)
+    chrf_score = chrf(hypotheses, sets[0], more_references=sets[1:])
+    chrf_plus_plus = chrf(hypotheses, sets[0], word_order=2, more_references=sets[1:])
+    rows = zip(hypotheses, *sets, strict=True)
+    matches = sum(h.strip() in [each.strip() for each in right] for h, *right in rows)
     scores = {
         "bleu": round(bleu_score.score, 4),
         "bleu_signature": bleu_signature,
@@ -134,6 +151,8 @@ def evaluate(
         "length_ratio": round(bleu_score.ratio, 4),
         "sentences": len(references),
     }
+    if more_references:
+        scores["references"] = len(sets)
     if error_rates:
         scores["line_error_rate"] = round(line_error_rate(hypotheses, references), 4)
         scores["token_error_rate"] = round(token_error_rate(hypotheses, references), 4)
@@ -175,8 +194,8 @@ def bleu_metric(tokenize: str, lowercase: bool = False) -> Any:
         ) from error
 
 
-def _corpus_bleu(hypotheses, references, tokenize, lowercase=False):
+def _corpus_bleu(hypotheses, sets, tokenize, lowercase=False):
     """sacreBLEU's own score object and the signature of checked lists."""
     metric = bleu_metric(tokenize, lowercase)
-    score = metric.corpus_score(hypotheses, [references])
+    score = metric.corpus_score(hypotheses, sets)
     return score, str(metric.get_signature())

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_transformer import progress
-from keras_transformer.evaluation.lines import checked
+from keras_transformer.evaluation.lines import checked_with_more
 from keras_transformer.evaluation.scores import bleu_metric, chrf_metric, evaluate
 
 
@@ -15,6 +15,7 @@ def compare(
     lowercase: bool = False,
     error_rates: bool = False,
     n_samples: int = 1000,
+    more_references: Sequence[Sequence[str]] = (),
 ) -> list[dict[str, Any]]:
     """Scores several systems on one test set and compares them with the first.
 
@@ -26,6 +27,7 @@ def compare(
         systems: `{name: hypotheses}`, the baseline first.
         references, tokenize, lowercase, error_rates: As in `evaluate`.
         n_samples: How many times the test set is drawn.
+        more_references: As in `bleu`.
 
     Returns:
         The dictionary of `evaluate` for each system, in order. It also has `system`, the name, and
@@ -57,7 +59,7 @@ def compare(
     checked_systems: list[tuple[str, Any]] = []
     for name, hypotheses in systems.items():
         try:
-            lines, checked_references = checked(hypotheses, references)
+            lines, sets = checked_with_more(hypotheses, references, more_references)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         checked_systems.append((name, lines))
@@ -69,9 +71,7 @@ def compare(
     }
     samples: dict[str, list[tuple[str, Any]]] = {}
     for key, metric in metrics.items():
-        test = PairedTest(
-            checked_systems, {key: metric}, [checked_references], "bs", n_samples=n_samples
-        )
+        test = PairedTest(checked_systems, {key: metric}, sets, "bs", n_samples=n_samples)
         with progress.work(f"comparing by {key}"):
             signatures, columns = test()
         # The columns are the systems' names and one score, under sacreBLEU's name (chrF2++).
@@ -79,7 +79,7 @@ def compare(
         samples[key] = [(str(signature), sample) for sample in column]
     results = []
     for number, (name, lines) in enumerate(checked_systems):
-        scores = evaluate(lines, checked_references, tokenize, lowercase, error_rates)
+        scores = evaluate(lines, sets[0], tokenize, lowercase, error_rates, sets[1:])
         result = {"system": name, **scores}
         if number:
             result["baseline"] = baseline

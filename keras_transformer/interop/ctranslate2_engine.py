@@ -77,7 +77,7 @@ class CTranslate2Translator(Translator):
     def learned_positions(self, *embeddings: str) -> int | None:
         return self._learned
 
-    def _translated(self, items, wanted, batch_size, text_of):
+    def _translated(self, items, wanted, limits, text_of):
         results: list[Any] = [
             None if item.source else [Hypothesis("", [], 0.0)] * wanted.n for item in items
         ]
@@ -85,11 +85,14 @@ class CTranslate2Translator(Translator):
         options = self._options_of(wanted)
         if any(item.phrases for item in items):
             raise ValueError("The engine ctranslate2 has no terminology: use the default engine.")
+        batch_size, tokens = limits
+        if tokens is not None:
+            batch_size, options["batch_type"] = tokens, "tokens"
         total = sum(len(item.source) for item in items)
         with progress.work("translating", total, "source tokens") as done:
             for chosen in _chunks(sorted(left, key=lambda i: -len(items[i].source))):
                 some = [items[i] for i in chosen]
-                limits = [self._limit(item, wanted.max_length) - 1 for item in some]
+                longest = [self._limit(item, wanted.max_length) - 1 for item in some]
                 found = self._for(len(left)).translate_batch(
                     [self._pieces(self.tokenizer, item.source) for item in some],
                     [self._pieces(self.target_tokenizer, item.prefix) for item in some],
@@ -98,11 +101,11 @@ class CTranslate2Translator(Translator):
                     num_hypotheses=wanted.beam_size,
                     length_penalty=_alpha(wanted),
                     max_input_length=0,
-                    max_decoding_length=max(limits),
+                    max_decoding_length=max(longest),
                     return_scores=True,
                     **options,
                 )
-                for i, one, limit in zip(chosen, found, limits, strict=True):
+                for i, one, limit in zip(chosen, found, longest, strict=True):
                     results[i] = self._ranked(one, wanted, limit)
                 done(sum(len(item.source) for item in some))
         return results

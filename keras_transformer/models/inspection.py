@@ -34,6 +34,14 @@ class Inspection(keras.Model):
         weights["cross"][-1, 0]  # [H, 2, 3]: the last layer, the first pair
         ```
         """
+        tensors = self.attention_tensors(source_ids, target_ids)
+        return {
+            kind: np.stack([ops.convert_to_numpy(ops.cast(w, "float32")) for w in layers])
+            for kind, layers in tensors.items()
+        }
+
+    def attention_tensors(self, source_ids: Any, target_ids: Any) -> dict[str, list[Tensor]]:
+        """Like `attention_weights`, as tensors, one per layer: to be compiled."""
         source_ids, target_ids = (ops.cast(ids, "int32") for ids in (source_ids, target_ids))
         mask = padding_mask(source_ids)
         memory, encoder = self.encoder(
@@ -46,10 +54,7 @@ class Inspection(keras.Model):
             memory_mask=mask,
             return_attention_weights=True,
         )
-        return {
-            kind: np.stack([ops.convert_to_numpy(ops.cast(w, "float32")) for w in layers])
-            for kind, layers in (("encoder", encoder), ("decoder", decoder), ("cross", cross))
-        }
+        return {"encoder": encoder, "decoder": decoder, "cross": cross}
 
     def feature_extractor(self) -> keras.Model:
         """Returns the encoder as a model that shares the weights: source ids -> [B, S, D].

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 from keras_transformer import visualization
 from keras_transformer.decoding import Translator
+from keras_transformer.decoding.alignment import over_words
 from keras_transformer.ops.capabilities import calls_at_once
 from keras_transformer.serving.batching import Batcher, QueueFull
 from keras_transformer.serving.counters import Counters
 from keras_transformer.serving.limits import Limits
 from keras_transformer.serving.requests import Explanation, Refusal, Search, Translation
 from keras_transformer.visualization.page import page_data
-from keras_transformer.visualization.words import over_words, words_of
+from keras_transformer.visualization.words import words_of
 
 
 class Searching(NamedTuple):

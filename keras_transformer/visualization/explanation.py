@@ -8,9 +8,10 @@ from keras import ops
 
 from keras_transformer import arguments
 from keras_transformer.decoding import Translator
+from keras_transformer.decoding.alignment import over_words
 from keras_transformer.visualization.shapes import tensor_shapes
 from keras_transformer.visualization.tree import beam_tree
-from keras_transformer.visualization.words import over_words, words_of
+from keras_transformer.visualization.words import words_of
 
 # Candidates shown at each step.
 CANDIDATES = 5

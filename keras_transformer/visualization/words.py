@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 MARK = "▁"  # SentencePiece's mark of a space
 
 
@@ -28,24 +26,3 @@ def words_of(pieces: Sequence[str]) -> tuple[list[str], list[int]]:
         words[-1] += piece
         numbers.append(len(words) - 1)
     return [word.replace(MARK, " ").strip() or MARK for word in words], numbers
-
-
-def over_words(weights: np.ndarray, queries: Sequence[int], keys: Sequence[int]) -> np.ndarray:
-    """Returns the attention between words, from that between pieces.
-
-    ```
-    a(word, word') = mean over the query's pieces of (sum over the key's pieces of a(piece, piece'))
-    ```
-
-    So every row still sums to 1.
-
-    Args:
-        weights: Attention [..., T, S].
-        queries: For each of the T pieces the number of its word, from `words_of`.
-        keys: The same for the S pieces.
-
-    Returns:
-        Attention [..., words of the queries, words of the keys].
-    """
-    of_query, of_key = (np.eye(max(numbers) + 1)[numbers] for numbers in (queries, keys))
-    return np.einsum("...ts,tq,sk->...qk", weights, of_query / of_query.sum(axis=0), of_key)
