@@ -1,6 +1,7 @@
 """Tests of the rows of the paper's Table 3: their sizes, their counts, and how to select them."""
 
 import re
+import types
 from pathlib import Path
 
 import keras
@@ -146,7 +147,12 @@ def test_arguments_can_be_overridden_and_unknown_presets_are_errors():
 def settings_of(monkeypatch, *options):
     """Returns the settings with which the command would train."""
     kept = []
-    monkeypatch.setattr(training, "train", kept.append)
+
+    def train(settings):
+        kept.append(settings)
+        return types.SimpleNamespace(writes=True)
+
+    monkeypatch.setattr(training, "train", train)
     assert cli.main(["train", "--run-dir", "run", *options]) == 0
     return training.with_smoothing(kept[0])
 

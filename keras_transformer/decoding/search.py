@@ -286,7 +286,7 @@ def beam_search(
     return ops.where(real, state.finished_ids, pad_id), state.finished_scores, state.done
 
 
-def written(ids, tokens, index):
+def written(ids: Tensor, tokens: Tensor, index: Tensor) -> Tensor:
     """`ids` [..., length] with `tokens` [...] at position `index`."""
     here = ops.equal(ops.arange(ops.shape(ids)[-1], dtype="int32"), index)
     return ops.where(here, tokens[..., None], ids)
@@ -298,6 +298,6 @@ def _first(there):
     return ops.where(ops.any(there, axis=1), first, -1)
 
 
-def pick(ids, choices):
+def pick(ids: Tensor, choices: Tensor) -> Tensor:
     """Hypotheses [B, M, length] chosen by [B, K] -> [B, K, length]."""
     return ops.take_along_axis(ids, ops.cast(choices, "int32")[:, :, None], axis=1)
