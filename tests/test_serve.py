@@ -23,6 +23,7 @@ from uncompiled import search_in_one_shape, search_uncompiled
 
 import keras_transformer as kt
 from keras_transformer import cli, visualization
+from keras_transformer.decoding import alignment
 from keras_transformer.models import Transformer
 from keras_transformer.serving import Limits
 from keras_transformer.serving.batching import Batcher, QueueFull
@@ -213,7 +214,7 @@ def test_an_explanation_has_the_weights_of_every_head(translator, model, port):
     assert choosing.shape == (2, 2, 4, len(found["source_words"]))
     np.testing.assert_allclose(choosing.sum(-1), 1, atol=1e-3)
     # The end is a word of one piece: it is chosen by the last step of the decoder.
-    last = visualization.words.over_words(
+    last = alignment.over_words(
         expected.weights["cross"][:, :, -1:],
         [0],
         visualization.words.words_of(expected.source_pieces)[1],
