@@ -60,7 +60,7 @@ class Corpus:
                 yield from part.read()
 
     def once(self) -> Iterator[Pair]:
-        """Yields every pair once, whatever the weights."""
+        """Yields every pair once and ignores the weights."""
         for part in self.parts:
             yield from part.read()
 

@@ -105,7 +105,7 @@ class OnDisk:
                 _checksum(self._folder / name, size) == crc
                 for name, (size, crc) in zip(_COLUMNS, self._sums, strict=True)
             )
-        except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
             return False
 
     def add(self, sides: Sequence[Flat]) -> None:
@@ -158,7 +158,7 @@ def save(encoded: EncodedPairs, path: Path, key: str) -> None:
 
 
 def read(path: Path, key: str | None = None) -> EncodedPairs | None:
-    """Reads a cache, or returns None if there is none, or one with another `key`.
+    """Reads a cache. Returns None if the file is missing or has another `key`.
 
     Raises:
         ValueError: If the file is damaged or of another kind.

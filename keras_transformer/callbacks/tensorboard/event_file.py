@@ -16,7 +16,7 @@ class EventFile:
     A run on JAX or PyTorch should do neither.
 
     Args:
-        log_dir: The folder, which is made if there is none. None writes nothing anywhere.
+        log_dir: The folder, which is made if there is none. With None nothing is written.
         first_step: TensorBoard drops what earlier files of the folder have from this step on.
     """
 
