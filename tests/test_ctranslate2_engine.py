@@ -85,12 +85,13 @@ def test_options_are_those_of_our_search(translator, engine, options):
 
 
 def test_what_it_lacks_is_refused(run, engine):
-    for options in (
-        {"sampling": Sampling()},
-        {"repetition_penalty": 1.2},
-        {"adjust": [lambda log_probs, ids, index, rows: log_probs]},
+    for options, says in (
+        ({"sampling": Sampling()}, "sampling as here"),
+        ({"repetition_penalty": 1.2}, "repetition_penalty as here"),
+        ({"adjust": [lambda log_probs, ids, index, rows: log_probs]}, "functions of your own"),
+        ({"terminology": [["s"]], "repetition_penalty": 2.0}, "terminology and no repetition_.*"),
     ):
-        with pytest.raises(ValueError, match="The engine ctranslate2 has no sampling"):
+        with pytest.raises(ValueError, match=f"The engine ctranslate2 has no {says}: leave"):
             engine.translate(["abc"], **options)
     for given, says in (
         (([run, run],), "has no ensembles"),
@@ -98,7 +99,7 @@ def test_what_it_lacks_is_refused(run, engine):
     ):
         with pytest.raises(ValueError, match=says):
             kt.load_translator(*given, engine="ctranslate2")
-    with pytest.raises(ValueError, match="engine is one of keras, ctranslate2; got 'fast'"):
+    with pytest.raises(ValueError, match="engine is one of keras, ctranslate2, auto; got 'fast'"):
         kt.load_translator(run, engine="fast")
     with pytest.raises(ValueError, match="has an effect only with engine='ctranslate2'"):
         kt.load_translator(run, quantization="int8")
@@ -127,3 +128,39 @@ def test_a_run_is_converted_once(run, engine, cache, translator, monkeypatch, tm
     kt.load_translator(tmp_path / "other", engine="ctranslate2")
     assert len(converted) == 2 and len(list((cache / "ctranslate2").iterdir())) == 3
     assert before == sorted(path.name for path in run.rglob("*"))  # nothing is written there
+
+
+# Fails if: it never takes CTranslate2, refuses what only our engine can do, or has no models.
+def test_auto_does_everything(run, cache, translator, monkeypatch, capsys):
+    auto = kt.load_translator(run, engine="auto")
+    plain = auto.n_best(TEXTS, 2)
+    assert plain == kt.load_translator(run, engine="ctranslate2").n_best(TEXTS, 2)
+    assert auto.compiled_shapes == 0
+    draws = {"sampling": Sampling(seed=3)}
+    assert auto.translate(TEXTS, **draws) == translator.translate(TEXTS, **draws)
+    assert auto.compiled_shapes > 0 and auto.weights == "average"
+    pairs = [(text, "stu vw") for text in TEXTS]
+    assert auto.align(pairs) == translator.align(pairs)
+    ensemble = kt.load_translator([run, run], engine="auto")
+    assert ensemble.translate(TEXTS, 1) == translator.translate(TEXTS, 1)
+    monkeypatch.setattr(interop, "to_ctranslate2", None)
+    monkeypatch.setattr("keras_transformer.runs.engines.installed", lambda: False)
+    assert type(kt.load_translator(run, engine="auto")) is kt.Translator
+
+
+# Fails if: a model that CTranslate2 lacks is an error, or a wrong path is not.
+def test_auto_takes_our_engine_for_a_model_that_ctranslate2_lacks(
+    run, cache, translator, monkeypatch, capsys
+):
+    def refuse(*given):
+        raise ValueError("CTranslate2 has no activation 'elu'.")
+
+    monkeypatch.setattr(interop, "to_ctranslate2", refuse)
+    monkeypatch.setenv("KERAS_TRANSFORMER_CACHE", str(cache / "empty"))
+    found = kt.load_translator(run, engine="auto")
+    assert (
+        "translating with Keras, because: CTranslate2 has no activation" in capsys.readouterr().err
+    )
+    assert found.translate(TEXTS, 1) == translator.translate(TEXTS, 1)
+    with pytest.raises(FileNotFoundError):
+        kt.load_translator(run / "nowhere", engine="auto")

@@ -62,10 +62,10 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=64, help="sentences at once")
     parser.add_argument(
         "--engine",
-        choices=("keras", "ctranslate2"),
+        choices=("keras", "ctranslate2", "auto"),
         default="keras",
         help="ctranslate2: translate by that engine, which is often faster on CPUs; the run is "
-        "converted once",
+        "converted once. auto: by that where it is installed and can do what is asked",
     )
     parser.add_argument(
         "--quantization",

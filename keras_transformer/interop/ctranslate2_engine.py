@@ -1,6 +1,7 @@
 """Translating with CTranslate2 through the interface of `Translator`."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from keras import ops
 
 from keras_transformer import arguments, progress
 from keras_transformer.decoding.id_translator import penalty_of
-from keras_transformer.decoding.next_token import MinLength, NoRepeat, Suppress
+from keras_transformer.decoding.next_token import MinLength, NoRepeat, RepetitionPenalty, Suppress
 from keras_transformer.decoding.scoring import encode_pairs
 from keras_transformer.decoding.translator import Hypothesis, Translator
 from keras_transformer.text import Seen
@@ -31,11 +32,14 @@ class CTranslate2Translator(Translator):
         folder: The folder.
         tokenizer, target_tokenizer, seen: See `Translator`.
         learned_positions: How many positions the model has learned, or None.
+        other: Returns the same translator by our own engine, always the same one. It is asked for
+            what CTranslate2 lacks, which is otherwise refused.
         **options: More arguments of `ctranslate2.Translator`, such as `device="cuda"`.
 
     Raises:
-        ValueError: For an option that CTranslate2 lacks: `sampling`, `repetition_penalty` (theirs
-            changes logits, not log-probabilities), or functions of your own.
+        ValueError: Without `other`, for an option that CTranslate2 lacks: `terminology`,
+            `sampling`, `repetition_penalty` (theirs changes logits, not log-probabilities), or
+            functions of your own.
 
     Example:
 
@@ -52,12 +56,14 @@ class CTranslate2Translator(Translator):
         *,
         seen: Seen | None = None,
         learned_positions: int | None = None,
+        other: Callable[[], Translator] | None = None,
         **options: Any,
     ) -> None:
         import ctranslate2
 
         self.tokenizer, self.target_tokenizer = tokenizer, target_tokenizer or tokenizer
-        self.seen, self.weights, self.models = seen, None, []
+        self.seen, self.weights = seen, None
+        self._other = other
         self._said: set[str] = set()
         self._searches: dict[Any, Any] = {}
         self._learned = learned_positions
@@ -74,17 +80,35 @@ class CTranslate2Translator(Translator):
         self._engine = engine
         engine((1, cores()))
 
+    @property
+    def models(self) -> list[Any]:  # type: ignore[override]
+        """Our own models, if `other` was given; CTranslate2 shows nothing of its own."""
+        other = self.other
+        return [] if other is None else other.models
+
+    @property
+    def other(self) -> Translator | None:
+        """The translator by our own engine, if it was given."""
+        return self._other and self._other()
+
     def learned_positions(self, *embeddings: str) -> int | None:
         return self._learned
 
     def _translated(self, items, wanted, limits, text_of):
+        lacking = _lacks(items, wanted)
+        if lacking:
+            if self.other is not None:
+                self._searches = self.other._searches  # for `compiled_shapes`
+                return self.other._translated(items, wanted, limits, text_of)
+            raise ValueError(
+                f"The engine ctranslate2 has no {' and no '.join(lacking)}: leave it out, or use "
+                "the default engine."
+            )
         results: list[Any] = [
             None if item.source else [Hypothesis("", [], 0.0)] * wanted.n for item in items
         ]
         left = [i for i, item in enumerate(items) if item.source]
         options = self._options_of(wanted)
-        if any(item.phrases for item in items):
-            raise ValueError("The engine ctranslate2 has no terminology: use the default engine.")
         batch_size, tokens = limits
         if tokens is not None:
             batch_size, options["batch_type"] = tokens, "tokens"
@@ -130,7 +154,6 @@ class CTranslate2Translator(Translator):
         found: dict[str, Any] = {"min_decoding_length": 0}
         if wanted.beam_size > 1:
             found["patience"] = PATIENCE
-        others = [] if wanted.draw is None else [wanted.draw]
         for each in wanted.adjust:
             if isinstance(each, MinLength):
                 found["min_decoding_length"] = each.tokens
@@ -139,13 +162,6 @@ class CTranslate2Translator(Translator):
             elif isinstance(each, Suppress):
                 pieces = [self._pieces(self.target_tokenizer, ids) for ids in each.sequences]
                 found["suppress_sequences"] = pieces
-            else:
-                others.append(each)
-        if others:
-            raise ValueError(
-                "The engine ctranslate2 has no sampling and no repetition_penalty as here, and "
-                "takes no functions of your own: leave them out, or use the default engine."
-            )
         return found
 
     @staticmethod
@@ -162,6 +178,15 @@ class CTranslate2Translator(Translator):
             max_input_length=0,
         )
         return [list(one.log_probs) for one in found]
+
+
+def _lacks(items, wanted):
+    """What a search was asked for that CTranslate2 cannot do, in words."""
+    found = ["terminology"] if any(item.phrases for item in items) else []
+    found += ["sampling as here"] if wanted.draw is not None else []
+    kinds = {type(each) for each in wanted.adjust} - {MinLength, NoRepeat, Suppress}
+    found += ["repetition_penalty as here"] if RepetitionPenalty in kinds else []
+    return found + (["functions of your own"] if kinds - {RepetitionPenalty} else [])
 
 
 def _alpha(wanted):

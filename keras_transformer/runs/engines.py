@@ -6,6 +6,7 @@ so other weights make another one. The cache may be deleted at any time.
 """
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,11 @@ def cache() -> Path:
     """The folder of the cache: `~/.cache/keras_transformer`, unless the environment names one."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get(FOLDER) or Path(base) / "keras_transformer")
+
+
+def installed() -> bool:
+    """Whether CTranslate2 is installed."""
+    return importlib.util.find_spec("ctranslate2") is not None
 
 
 def converted(

@@ -1,15 +1,18 @@
 """From run directories on disk to a `Translator`."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_transformer import progress
 from keras_transformer.decoding import Translator
+from keras_transformer.ops.compilation import runs_on_processor
 from keras_transformer.runs import engines
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Seen, Tokenizer
 
-ENGINES = "keras", "ctranslate2"
+ENGINES = "keras", "ctranslate2", "auto"
 SHARED, SIDES = "tokenizer.model", ("source.model", "target.model")
 
 
@@ -29,7 +32,9 @@ def load_translator(
             of the result says which. A list makes an ensemble of them (of each run).
         engine: `"keras"`, or `"ctranslate2"` for the searches of CTranslate2 on CPUs, for a single
             `Transformer`. It is converted once and kept in the cache of the user (see
-            `engines.py`). It has no sampling and takes no functions of your own.
+            `engines.py`). It has no sampling and takes no functions of your own. `"auto"` takes
+            CTranslate2 for what it can do, where it is installed and no GPU is visible, and our own
+            engine for the rest.
         quantization: Of CTranslate2's weights, such as `"int8"`.
 
     Raises:
@@ -46,8 +51,9 @@ def load_translator(
     runs, wanted = _listed(run), _listed(weights)
     if engine not in ENGINES:
         raise ValueError(f"engine is one of {', '.join(ENGINES)}; got {engine!r}. Choose one.")
+    single = len(runs) == len(wanted) == 1
     if engine == "ctranslate2":
-        if len(runs) > 1 or len(wanted) > 1:
+        if not single:
             raise ValueError("The engine ctranslate2 has no ensembles: give one run and weights.")
         return _with_ctranslate2(runs[0], wanted[0], quantization)
     if quantization != "float32":
@@ -55,6 +61,11 @@ def load_translator(
             f"quantization={quantization!r} has an effect only with engine='ctranslate2'. A run "
             "with integers is made by kt.runs.quantize."
         )
+    if engine == "auto" and single and engines.installed() and runs_on_processor():
+        try:
+            return _with_ctranslate2(runs[0], wanted[0], quantization, alone=False)
+        except ValueError as error:
+            progress.say(f"translating with Keras, because: {error}")
     directories = [RunDirectory.open(each) for each in runs]
     # Before the tokenizers, because it says so if a run was never trained.
     models = [directory.load_model(each) for directory in directories for each in wanted]
@@ -73,17 +84,21 @@ def load_translator(
     return translator
 
 
-def _with_ctranslate2(run, weights, quantization):
+def _with_ctranslate2(run, weights, quantization, alone=True):
+    """With `alone` what CTranslate2 lacks is refused; otherwise our own engine does it."""
     from keras_transformer.interop.ctranslate2_engine import CTranslate2Translator
 
     directory = RunDirectory.open(run)
-    folder = engines.converted(
-        directory, weights, quantization, lambda: load_translator(run, weights)
-    )
+    load = functools.cache(functools.partial(load_translator, run, weights))
+    folder = engines.converted(directory, weights, quantization, load)
     tokenizers = load_tokenizers(directory.path)
-    seen = Seen.load(directory.path, tokenizers[0].vocabulary_size)
-    learned = engines.learned_positions(directory)
-    found = CTranslate2Translator(folder, *tokenizers, seen=seen, learned_positions=learned)
+    found = CTranslate2Translator(
+        folder,
+        *tokenizers,
+        seen=Seen.load(directory.path, tokenizers[0].vocabulary_size),
+        learned_positions=engines.learned_positions(directory),
+        other=None if alone else load,
+    )
     found.weights = weights or directory.default_weights()
     return found
 
