@@ -68,6 +68,11 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         "converted once. auto: by that where it is installed and can do what is asked",
     )
     parser.add_argument(
+        "--compile-cache",
+        action="store_true",
+        help="keep what is compiled in the user's cache, so that the next start need not compile",
+    )
+    parser.add_argument(
         "--quantization",
         metavar="TYPE",
         help="the type of the weights in ctranslate2, such as int8; float32 by default",

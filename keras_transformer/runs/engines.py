@@ -1,29 +1,18 @@
-"""Runs converted for other engines, and where they are kept.
+"""Runs converted for other engines, which are kept in the user's cache.
 
-They are in a cache of the user, not in the run: a run may come from a stranger or be read-only, and
-an engine trusts the files that it reads. Each is named by the SHA-256 of all that it is made from,
-so other weights make another one. The cache may be deleted at any time.
+Each is named by the SHA-256 of all that it is made from, so other weights make another one.
 """
 
 import hashlib
 import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from keras_transformer import progress
 from keras_transformer.files import json_sha256, read_json
-from keras_transformer.runs import identity
+from keras_transformer.runs import cache, identity
 from keras_transformer.runs.run_directory import RunDirectory
-
-FOLDER = "KERAS_TRANSFORMER_CACHE"  # names another folder for the cache
-
-
-def cache() -> Path:
-    """The folder of the cache: `~/.cache/keras_transformer`, unless the environment names one."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(FOLDER) or Path(base) / "keras_transformer")
 
 
 def installed() -> bool:
@@ -60,7 +49,8 @@ def converted(
     with open(run.weights_file(weights), "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     parts = {**identity.of(run.path), "weights": digest, "quantization": quantization}
-    folder = cache() / "ctranslate2" / json_sha256(parts | {"version": ctranslate2.__version__})
+    name = json_sha256(parts | {"version": ctranslate2.__version__})
+    folder = cache.folder() / "ctranslate2" / name
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
