@@ -31,6 +31,7 @@ HERE = Path(__file__).parent / "decoding"
 # Per contestant: its file, its part of the config, and the model format that it needs.
 CONTESTANTS = {
     "keras_transformer": ("keras_transformer_translate", {}, None),
+    "keras_transformer_auto": ("keras_transformer_auto", {}, "ctranslate2_float32"),
     "keras_transformer_int8": ("keras_transformer_translate", {"weights": "int8"}, None),
     "ctranslate2": ("ctranslate2_translate", {"weights": "float32"}, "ctranslate2_float32"),
     "ctranslate2_int8": ("ctranslate2_translate", {"weights": "int8"}, "ctranslate2_int8"),

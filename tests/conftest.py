@@ -29,7 +29,9 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # No test writes into the user's own cache.
-os.environ.setdefault("KERAS_TRANSFORMER_CACHE", tempfile.mkdtemp(prefix="keras_transformer-cache-"))
+os.environ.setdefault(
+    "KERAS_TRANSFORMER_CACHE", tempfile.mkdtemp(prefix="keras_transformer-cache-")
+)
 # Tests start subprocesses, and on a GPU the first process would otherwise take all of its memory.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -90,7 +90,12 @@ def test_one_shrunk_contest(tiny, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("package", "others", "search", "measurements"),
     [
-        ("ctranslate2", ["ctranslate2", "ctranslate2_int8"], "beam", ["latency", "throughput"]),
+        (
+            "ctranslate2",
+            ["keras_transformer_auto", "ctranslate2", "ctranslate2_int8"],
+            "beam",
+            ["latency", "throughput"],
+        ),
         (
             "transformers",
             ["huggingface", *sorted(decode.LOOPS)],

@@ -28,5 +28,8 @@ class Digits:
     def id_to_piece(self, id):
         return str(id)
 
+    def piece_to_id(self, piece):
+        return int(piece)
+
     def save(self, path):
         """Does nothing, because there is no SentencePiece model."""
