@@ -245,13 +245,14 @@ def test_a_search_that_shrinks_finds_the_same(
 
 # Fails if: accelerators shrink too; only the number of sentences counts.
 def test_many_alike_repay_more_compilation(translator, monkeypatch):
-    weights = sum(np.size(each) for each in translator.models[0].get_weights())
-    monkeypatch.setattr("keras_transformer.decoding.shapes.REPAYS_FROM", 1000 * 8 * weights)
+    size = sum(np.size(each) for each in translator.models[0].get_weights())
+    assert size == shapes.count_weights(translator.models)
+    monkeypatch.setattr("keras_transformer.decoding.shapes.REPAYS_FROM", 1000 * 8 * size)
     monkeypatch.setattr("keras_transformer.decoding.shapes.runs_on_processor", lambda: True)
-    assert shapes.repays(translator.models, 1000, 8)
-    assert not shapes.repays(translator.models, 999, 8)
+    assert shapes.repays(size, 1000, 8)
+    assert not shapes.repays(size, 999, 8)
     monkeypatch.setattr("keras_transformer.decoding.shapes.runs_on_processor", lambda: False)
-    assert not shapes.repays(translator.models, 1000, 8)
+    assert not shapes.repays(size, 1000, 8)
 
 
 # Fails if: the coarse widths are never used, or always used; earlier calls are forgotten; beams do

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -126,6 +127,10 @@ class IdTranslator:
         self._searches: dict[Any, Any] = {}  # compiled functions
         self._asked: collections.Counter[int] = collections.Counter()  # sentences of each width
 
+    @functools.cached_property
+    def _size(self):
+        return shapes.count_weights(self.models)
+
     def _search(self, items, wanted, whole):
         """Returns up to `n` pairs for each item: target ids without the end, and their score.
 
@@ -134,7 +139,7 @@ class IdTranslator:
         """
         wanted = _with_banks(wanted, items)
         width = self._width(max(len(item.source) for item in items) + 1)
-        repays = shapes.repays(self.models, self._asked[width] * wanted.beam_size, width)
+        repays = shapes.repays(self._size, self._asked[width] * wanted.beam_size, width)
         coarse = compiles_functions() and not repays
         lengths = shapes.COARSE_LENGTHS if coarse else shapes.SOURCE_LENGTHS
         source_ids, limits = self.batch([item.source for item in items], lengths)

@@ -74,10 +74,17 @@ def room_for(width: int) -> int:
     return max(ROOM, width + width // 2)
 
 
-def repays(models: Sequence[Any], sequences: int, width: int) -> bool:
+def repays(weights: int, sequences: int, width: int) -> bool:
     """Whether so many sequences of one width make extra compilation pay off (`REPAYS_FROM`).
 
     The multiplications are estimated as if a target were as long as its source.
+
+    Args:
+        weights: How many weights the models have.
     """
-    weights = sum(math.prod(weight.shape) for model in models for weight in model.weights)
     return sequences * width * weights >= REPAYS_FROM and runs_on_processor()
+
+
+def count_weights(models: Sequence[Any]) -> int:
+    """Returns how many weights the models have together."""
+    return sum(math.prod(weight.shape) for model in models for weight in model.weights)

@@ -1,5 +1,6 @@
 """Translating with CTranslate2 through the interface of `Translator`."""
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -136,11 +137,11 @@ class CTranslate2Translator(Translator):
 
     def _ranked(self, found, wanted, limit):
         """The best n hypotheses by our own length penalty, of at most `limit` tokens."""
-        penalty, hypotheses, alpha = penalty_of(wanted.length_penalty), [], _alpha(wanted)
+        hypotheses, alpha = [], _alpha(wanted)
         for pieces, score in zip(found.hypotheses, found.scores, strict=True):
             ids = [self.target_tokenizer.piece_to_id(piece) for piece in pieces[:limit]]
             length = len(pieces) + 1  # with the end
-            divisor = float(ops.convert_to_numpy(penalty(np.array(length))))
+            divisor = _penalties(wanted.length_penalty, 1 << length.bit_length())[length]
             text = self.target_tokenizer.decode(ids)
             hypotheses.append(Hypothesis(text, ids, score * length**alpha / divisor))
         return sorted(hypotheses, key=lambda one: -one.score)[: wanted.n]
@@ -187,6 +188,13 @@ def _lacks(items, wanted):
     kinds = {type(each) for each in wanted.adjust} - {MinLength, NoRepeat, Suppress}
     found += ["repetition_penalty as here"] if RepetitionPenalty in kinds else []
     return found + (["functions of your own"] if kinds - {RepetitionPenalty} else [])
+
+
+@functools.lru_cache(maxsize=64)
+def _penalties(length_penalty, count):
+    """Our length penalty of the lengths below `count`. Keras takes a millisecond for each."""
+    lengths = np.maximum(np.arange(count), 1)
+    return ops.convert_to_numpy(penalty_of(length_penalty)(lengths)).tolist()
 
 
 def _alpha(wanted):
