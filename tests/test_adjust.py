@@ -295,15 +295,32 @@ def test_options_out_of_range_are_refused(translator, options, says):
             Sampling(**wrong)
 
 
-# Fails if: equal options are compiled again, or an unused option changes the search.
+# Fails if: equal options are compiled again, or an unused option changes the search; a number is a
+# constant of what is compiled, so that the first one is used ever after, or another is compiled.
 def test_equal_options_share_one_search(translator):
     translator.translate(["a b"], 2)
     before = translator.compiled_shapes
     translator.translate(["a b"], 2, min_length=0, suppress=[], repetition_penalty=1.0, adjust=[])
     assert translator.compiled_shapes == before
-    for _ in range(2):
-        translator.translate(["a b"], 2, no_repeat_ngram=3, prefix="x")
-        translator.translate(["c d"], 2, no_repeat_ngram=3, prefix="y")
-    if keras.backend.backend() != "torch":
-        assert translator.compiled_shapes == before + 1
+    compiles = keras.backend.backend() != "torch"
+    options = {"no_repeat_ngram": 3, "repetition_penalty": 1e4}
+    [[free]] = translator.n_best(["a b"], 1, 2, prefix="y", min_length=9, **options)
+    barred = free.ids[len(translator.tokenizer.encode("y"))]
+    before = translator.compiled_shapes
+    for begin, least, id, factor in (("x", 4, barred + 1, 1.01), ("y", 9, barred, 1e4)):
+        numbers = {"min_length": least, "max_length": least + 2, "repetition_penalty": factor}
+        options |= {"prefix": begin, "adjust": [Suppress(((id,),))]} | numbers
+        [[found]] = translator.n_best(["a b"], 1, 2, **options)
+        assert found.text.startswith(begin) and least <= len(found.ids) <= least + 2
+    assert barred in free.ids and barred not in found.ids
+    assert len(set(found.ids)) == len(found.ids)  # at the second factor repetitions cost too much
+    assert translator.compiled_shapes == before + compiles
+    greedy = translator.translate(TEXTS, 1)
+    before = translator.compiled_shapes
+    [cold, hot] = (
+        translator.translate(TEXTS, sampling=Sampling(temperature, top_p=top_p, seed=seed))
+        for temperature, top_p, seed in ((1e-4, 0.9, 1), (9.0, 0.99, 2))
+    )
+    assert cold == greedy != hot
+    assert translator.compiled_shapes == before + compiles
     assert SearchOptions(suppress=["a"]) == SearchOptions(suppress=("a",))

@@ -3,8 +3,8 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -12,7 +12,7 @@ from keras import ops
 from keras_transformer import arguments
 from keras_transformer.decoding import scoring, search, shapes
 from keras_transformer.decoding.constrained import constrained_search
-from keras_transformer.decoding.next_token import IMPOSSIBLE
+from keras_transformer.decoding.next_token import IMPOSSIBLE, Inputs
 from keras_transformer.decoding.sampling import choose
 from keras_transformer.decoding.uncached import searchable
 from keras_transformer.ops import Tensor, beams
@@ -43,18 +43,43 @@ class Wanted(NamedTuple):
     adjust: tuple = ()
     draw: Any = None
 
+    def apart(self) -> tuple["Wanted", list[np.ndarray]]:
+        """What a search is compiled for, and the arrays of the numbers that are its inputs."""
+        arrays: list[np.ndarray] = []
+
+        def apart(part):
+            if not isinstance(part, Inputs):
+                return part
+            part, more = part.apart()
+            arrays.extend(more)
+            return part
+
+        parts = {"adjust": tuple(map(apart, self.adjust)), "draw": apart(self.draw)}
+        return self._replace(max_length=None, **parts), arrays  # `limits` have max_length
+
+    def joined(self, arrays: Sequence[Any]) -> "Wanted":
+        """Undoes `apart`, with these arrays."""
+        left = iter(arrays)
+
+        def joined(part):
+            return part.joined(left) if isinstance(part, Inputs) else part
+
+        return self._replace(adjust=tuple(map(joined, self.adjust)), draw=joined(self.draw))
+
 
 @dataclasses.dataclass(frozen=True)
-class Draw:
+class Draw(Inputs):
     """Draws each token with the numbers of `rows["uniforms"]` [R, length]; see `choose`."""
 
+    INPUTS: ClassVar = {"temperature": "float32", "top_p": "float32"}
     temperature: float
     top_k: int | None
     top_p: float | None
 
     def __call__(self, log_probs: Tensor, index: Tensor, rows: dict[str, Tensor]) -> Tensor:
         uniforms = ops.take(rows["uniforms"], index, axis=1)
-        return choose(log_probs, uniforms, self.temperature, top_k=self.top_k, top_p=self.top_p)
+        scores = log_probs / self.temperature
+        return choose(scores, uniforms, top_k=self.top_k, top_p=self.top_p)
 
 
 def _rows_of(items, wanted, rows, length):
@@ -62,7 +87,7 @@ def _rows_of(items, wanted, rows, length):
     found = {}
     longest = max(len(item.prefix) for item in items)
     if longest:
-        found["prefix"] = np.full((rows, -(-longest // 8) * 8), -1, "int32")
+        found["prefix"] = np.full((rows, max(8, 1 << (longest - 1).bit_length())), -1, "int32")
         for row, item in enumerate(items):
             found["prefix"][row, : len(item.prefix)] = item.prefix
     if any(item.phrases for item in items):
@@ -155,26 +180,51 @@ class IdTranslator:
         length = longest if whole else min(longest, shapes.room_for(width))
         shrink_to = rows // 4 if rows >= 16 and repays else None
         extra = _rows_of(items, wanted, rows, length)
+        wanted, inputs = wanted.apart()
 
         def run(source_ids, limits, *arrays):
+            full, arrays = wanted.joined(arrays), arrays[len(inputs) :]
             return self.search_ids(
                 source_ids,
                 limits,
                 length,
                 *wanted[:3],
-                adjust=wanted.adjust,
+                adjust=full.adjust,
                 rows={"source_ids": source_ids, **dict(zip(extra, arrays, strict=True))},
-                draw=wanted.draw,
+                draw=full.draw,
                 shrink_to=shrink_to,
             )
 
         compiled = self._compiled((wanted, length, shrink_to, *extra), run)
-        arrays = compiled(source_ids, limits, *extra.values())
+        arrays = compiled(source_ids, limits, *inputs, *extra.values())
         ids, scores, done = map(ops.convert_to_numpy, arrays)
         return [
             self._finished(ids[row, : wanted.n], scores[row, : wanted.n]) if done[row] else None
             for row in range(len(items))
         ]
+
+    def kind_of(self, items: Sequence[Item], wanted: Wanted) -> Hashable:
+        """What decides, beside lengths and numbers of sentences, which search is compiled.
+
+        It is None where nothing is compiled.
+        """
+        if not compiles_functions():
+            return None
+        shared, inputs = _with_banks(wanted, items).apart()
+        rows = _rows_of(items, wanted, len(items), 1)
+        shapes_of = {name: array.shape[1:] for name, array in rows.items()}
+        return shared, tuple(each.shape for each in inputs), tuple(shapes_of.items())
+
+    def compile_search(self, wanted: Wanted, width: int, rows: int) -> None:
+        """Compiles a search for `rows` sources of up to `width` tokens, their ends included."""
+        item = Item([self.tokenizer.end_id] * (width - 1), [])
+        self._search([item] * rows, wanted._replace(max_length=1), whole=False)
+
+    def check(self, items: Sequence[Item], wanted: Wanted) -> None:
+        """Raises a ValueError if a search cannot give what is wanted."""
+        for item in items:
+            if item.source and (item.prefix or item.phrases):
+                self._limit(item, wanted.max_length)
 
     def _limit(self, item, max_length):
         """The greatest length of a target, with its end."""

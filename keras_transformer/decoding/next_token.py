@@ -11,13 +11,15 @@ is compiled into the loop of the search:
   adjustments of this module need.
 
 What is returned as `IMPOSSIBLE` is never chosen. Two adjustments that are equal share one compiled
-search, so those that have options are frozen dataclasses.
+search, so those that have options are frozen dataclasses. Those of this module share one also if
+they differ in numbers that are `Inputs`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Self
 
+import numpy as np
 from keras import ops
 
 from keras_transformer import arguments
@@ -72,37 +74,77 @@ def _at(prefix, index):
 
 
 @dataclasses.dataclass(frozen=True)
-class MinLength:
+class Inputs:
+    """A part of a search whose numbers are inputs of the compiled function.
+
+    A new value of such a number compiles nothing. `INPUTS` has the names of the fields and their
+    dtypes. A field that is None is no input.
+    """
+
+    INPUTS: ClassVar[dict[str, str]] = {}
+
+    def apart(self) -> tuple[Self, list[np.ndarray]]:
+        """Returns itself with the dtypes of its inputs for their values, and these as arrays."""
+        dtypes = self._dtypes()
+        arrays = [self._array(name).astype(dtype) for name, dtype in dtypes.items()]
+        return dataclasses.replace(self, **dtypes), arrays
+
+    def joined(self, arrays: Iterator[Any]) -> Self:
+        """Returns itself with the next of `arrays` as its inputs; undoes `apart`."""
+        return dataclasses.replace(self, **{name: next(arrays) for name in self._dtypes()})
+
+    def _dtypes(self):
+        return {n: dtype for n, dtype in self.INPUTS.items() if getattr(self, n) is not None}
+
+    def _array(self, name):
+        return np.asarray(getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class MinLength(Inputs):
     """Bars the end before there are `tokens` tokens."""
 
+    INPUTS: ClassVar = {"tokens": "int32"}
     tokens: int
     end_id: int
 
     def __call__(self, log_probs: Tensor, ids: Tensor, index: Tensor, rows: dict) -> Tensor:
         is_end = ops.equal(ops.arange(log_probs.shape[-1], dtype="int32"), self.end_id)[None]
-        return ops.where(ops.logical_and(is_end, index < self.tokens), IMPOSSIBLE, log_probs)
+        return ops.where(
+            ops.logical_and(is_end, ops.less(index, self.tokens)), IMPOSSIBLE, log_probs
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class Suppress:
+class Suppress(Inputs):
     """Bars sequences of ids: the last id of each, where the others stand before it.
 
     Args:
         sequences: Tuples of ids, at least one in each.
     """
 
+    INPUTS: ClassVar = {"sequences": "int32"}
     sequences: tuple[tuple[int, ...], ...]
 
+    def _array(self, name):
+        """The sequences as [C, L], ends aligned, -1 where there is no id, in a shape of few."""
+        longest = -(-max(map(len, self.sequences)) // 4) * 4
+        rows = max(4, 1 << (len(self.sequences) - 1).bit_length())
+        table = np.full((rows, longest), -1)
+        for row, ids in zip(table, self.sequences, strict=False):
+            row[-len(ids) :] = ids
+        return table
+
     def __call__(self, log_probs: Tensor, ids: Tensor, index: Tensor, rows: dict) -> Tensor:
-        tokens = ops.arange(log_probs.shape[-1], dtype="int32")[None]  # [1, V]
-        before = newest(ids, index, max(map(len, self.sequences)) - 1)
-        for *beginning, last in self.sequences:
-            fits = ops.equal(tokens, last)
-            if beginning:
-                found = ops.equal(before[:, -len(beginning) :], beginning)
-                fits = ops.logical_and(fits, ops.all(found, axis=1)[:, None])
-            log_probs = ops.where(fits, IMPOSSIBLE, log_probs)
-        return log_probs
+        table = self.sequences
+        if isinstance(table, tuple):  # not an input of a compiled function
+            table = ops.convert_to_tensor(self._array("sequences"), "int32")
+        before = newest(ids, index, table.shape[1] - 1)[:, None]  # [R, 1, L - 1]
+        beginning, last = table[None, :, :-1], table[None, :, -1]
+        fits = ops.all(ops.logical_or(ops.equal(before, beginning), beginning < 0), axis=2)
+        # What does not fit bars id 0, which is padding and never chosen.
+        barred = ops.where(ops.logical_and(fits, last >= 0), last, 0)  # [R, C]
+        return _written(log_probs, barred, ops.full_like(barred, IMPOSSIBLE, dtype="float32"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,13 +172,14 @@ class NoRepeat:
 
 
 @dataclasses.dataclass(frozen=True)
-class RepetitionPenalty:
+class RepetitionPenalty(Inputs):
     """Multiplies the log-probability of tokens that the hypothesis has (Keskar et al., 2019).
 
     Args:
         factor: Above 1 makes them less probable.
     """
 
+    INPUTS: ClassVar = {"factor": "float32"}
     factor: float
 
     def __call__(self, log_probs: Tensor, ids: Tensor, index: Tensor, rows: dict) -> Tensor:
@@ -258,7 +301,8 @@ class SearchOptions:
             found.append(MinLength(self.min_length, end_id))
         if self.suppress:
             words = tokenizer.encode(list(self.suppress))
-            found.append(Suppress(tuple(tuple(ids) for ids in words if ids)))
+            if sequences := tuple(tuple(ids) for ids in words if ids):
+                found.append(Suppress(sequences))
         if self.no_repeat_ngram:
             found.append(NoRepeat(self.no_repeat_ngram, end_id))
         if self.repetition_penalty != 1:

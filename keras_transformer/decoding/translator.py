@@ -141,12 +141,44 @@ class Translator(IdTranslator):
                 anything but strings, or the model's probabilities are not finite.
         """
         texts = arguments.strings(texts, "translate")
-        advice = "1 is greedy search; the paper has 4."
-        beam_size = arguments.whole_number("beam_size", beam_size, advice=advice)
         batch_size = arguments.whole_number("batch_size", batch_size, advice=BATCH_SIZE)
         if tokens_per_batch is not None:
             advice = "None sets no limit."
             arguments.whole_number("tokens_per_batch", tokens_per_batch, advice=advice)
+        items, wanted = self.asked(
+            texts,
+            n,
+            beam_size,
+            length_penalty,
+            prefix=prefix,
+            terminology=terminology,
+            **options,
+        )
+        limits, draws = (batch_size, tokens_per_batch), n if wanted.draw else 1
+        results = self._translated(items, wanted, limits, lambda i: texts[i // draws])
+        if wanted.draw is None:
+            return results
+        return [_different(results[i : i + n]) for i in range(0, len(results), n)]
+
+    def asked(
+        self,
+        texts: Sequence[str],
+        n: int,
+        beam_size: int = 4,
+        length_penalty: float | str = 0.6,
+        *,
+        prefix: Any = None,
+        terminology: Any = None,
+        **options: Any,
+    ) -> tuple[list[Item], Wanted]:
+        """Checks the arguments of `n_best`, and returns what it searches for, without searching.
+
+        Raises:
+            ValueError: If `n_best` would refuse these arguments.
+        """
+        texts = arguments.strings(texts, "translate")
+        advice = "1 is greedy search; the paper has 4."
+        beam_size = arguments.whole_number("beam_size", beam_size, advice=advice)
         advice = f"A beam of {beam_size} has between 1 and {beam_size} results"
         n = arguments.whole_number("n", n, advice=f"{advice}.")
         length_penalty = arguments.length_penalty(length_penalty)
@@ -163,20 +195,18 @@ class Translator(IdTranslator):
         adjust = chosen.adjustments(self.target_tokenizer)
         wanted = Wanted(n, beam_size, length_penalty, chosen.max_length, adjust)
         items = list(map(Item, sources, prefixes, phrases))
-        draws = 1
         if sampling is not None:
-            draws, one = n, (sampling.temperature, sampling.top_k, sampling.top_p)
-            wanted = wanted._replace(n=1, beam_size=1, draw=Draw(*one))
+            draw = Draw(sampling.temperature, sampling.top_k, sampling.top_p)
+            if sampling.temperature == 0:  # nothing can be divided by it
+                draw = Draw(1.0, 1, None)
+            wanted = wanted._replace(n=1, beam_size=1, draw=draw)
             items = [
-                item._replace(random=(sampling.seed, number, draw))
+                item._replace(random=(sampling.seed, number, turn))
                 for number, item in enumerate(items)
-                for draw in range(draws)
+                for turn in range(n)
             ]
-        limits = batch_size, tokens_per_batch
-        results = self._translated(items, wanted, limits, lambda i: texts[i // draws])
-        if sampling is None:
-            return results
-        return [_different(results[i : i + n]) for i in range(0, len(results), n)]
+        self.check(items, wanted)
+        return items, wanted
 
     def _prefixes(self, prefix, count):
         """The ids with which each target begins."""

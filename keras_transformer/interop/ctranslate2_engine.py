@@ -2,14 +2,14 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from keras_transformer import arguments, progress
-from keras_transformer.decoding.id_translator import penalty_of
+from keras_transformer.decoding.id_translator import Item, Wanted, penalty_of
 from keras_transformer.decoding.next_token import MinLength, NoRepeat, RepetitionPenalty, Suppress
 from keras_transformer.decoding.scoring import encode_pairs
 from keras_transformer.decoding.translator import Hypothesis, Translator
@@ -95,16 +95,26 @@ class CTranslate2Translator(Translator):
     def learned_positions(self, *embeddings: str) -> int | None:
         return self._learned
 
-    def _translated(self, items, wanted, limits, text_of):
+    def kind_of(self, items: Sequence[Item], wanted: Wanted) -> Hashable:
+        other = self.other if _lacks(items, wanted) else None
+        return None if other is None else other.kind_of(items, wanted)
+
+    def compile_search(self, wanted: Wanted, width: int, rows: int) -> None:
+        """Does nothing: this engine compiles no searches."""
+
+    def check(self, items: Sequence[Item], wanted: Wanted) -> None:
+        super().check(items, wanted)
         lacking = _lacks(items, wanted)
-        if lacking:
-            if self.other is not None:
-                self._searches = self.other._searches  # for `compiled_shapes`
-                return self.other._translated(items, wanted, limits, text_of)
+        if lacking and self._other is None:
             raise ValueError(
                 f"The engine ctranslate2 has no {' and no '.join(lacking)}: leave it out, or use "
                 "the default engine."
             )
+
+    def _translated(self, items, wanted, limits, text_of):
+        if _lacks(items, wanted) and self.other is not None:
+            self._searches = self.other._searches  # for `compiled_shapes`
+            return self.other._translated(items, wanted, limits, text_of)
         results: list[Any] = [
             None if item.source else [Hypothesis("", [], 0.0)] * wanted.n for item in items
         ]
