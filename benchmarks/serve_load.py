@@ -4,7 +4,7 @@
     python benchmarks/serve_load.py http://127.0.0.1:8000 --clients 64 < source.txt
 
 Every client sends one sentence after the other on a connection of its own. The first lines warm the
-server up, because it compiles a search for each new shape. Prints one JSON line.
+server up for their lengths, because it compiles a search for each new shape. Prints one JSON line.
 """
 
 import argparse

@@ -273,6 +273,18 @@ def test_options_of_a_translator(translator):
     assert seen and set(map(str, seen)) == {"(['source_ids'], True)"}
 
 
+# Fails if: another shape is compiled than that of the texts, or their width and rows are mixed up.
+def test_a_search_is_compiled_in_advance(translator):
+    fresh = kt.Translator(translator.models, translator.tokenizer)
+    fresh.EXTRA_LENGTH = translator.EXTRA_LENGTH
+    _, wanted = fresh.asked([], 1, 2)
+    fresh.compile_search(wanted, 16, 4)
+    compiled = fresh.compiled_shapes
+    assert compiled == (keras.backend.backend() != "torch")
+    fresh.translate(["a b", "c d u"], 2)
+    assert fresh.compiled_shapes == compiled
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -57,6 +57,25 @@ def test_it_finds_what_our_search_finds(translator, engine, penalty):
     assert engine.weights == "average"
 
 
+# Fails if: what the engine lacks is an error of the server, or fails only after waiting.
+def test_the_server_answers_with_it(engine):
+    pytest.importorskip("uvicorn", reason="needs the extra serve")
+    from test_serve import answer, ask, served
+
+    with served(engine, warm_up=True) as (port, _):
+        found = answer(port, "/translate", {"texts": TEXTS, "min_length": 2, "token_scores": True})
+        expected = engine.translate(TEXTS, 2, min_length=2)
+        assert [each["translation"] for each in found["translations"]] == expected
+        for path, more, status, says in (
+            ("/translate", {"sampling": {}}, 400, b"has no sampling"),
+            ("/translate", {"terminology": ["a"]}, 400, b"has no terminology"),
+            ("/translate", {"alignments": True}, 501, b"runs the engine ctranslate2"),
+            ("/explain", {}, 501, b"runs the engine ctranslate2"),
+        ):
+            found = ask(port, path, {"text": TEXTS[0], **more})
+            assert found[0] == status and says in found[2]
+
+
 def test_pairs_have_our_scores(translator, engine):
     pairs = [(text, "stu vw"[: 1 + i]) for i, text in enumerate(TEXTS)]
     for ours, theirs in zip(*(t.score(pairs) for t in (translator, engine)), strict=True):

@@ -23,7 +23,7 @@ from uncompiled import search_in_one_shape, search_uncompiled
 
 import keras_transformer as kt
 from keras_transformer import cli, visualization
-from keras_transformer.decoding import alignment
+from keras_transformer.decoding import Sampling, alignment
 from keras_transformer.models import Transformer
 from keras_transformer.serving import Limits
 from keras_transformer.serving.batching import Batcher, QueueFull
@@ -89,9 +89,9 @@ def translator(model, tokenizer):
 
 
 @contextlib.contextmanager
-def served(translator, **limits):
+def served(translator, warm_up=False, **limits):
     """Serves a translator from a thread; yields the port and what ends the server."""
-    application = kt.serving.app(translator, Limits(**limits), beam_size=2)
+    application = kt.serving.app(translator, Limits(**limits), beam_size=2, warm_up=warm_up)
     server = uvicorn.Server(
         uvicorn.Config(application, log_config=None, log_level="critical", lifespan="on")
     )
@@ -199,6 +199,66 @@ def test_an_answer_has_what_the_translator_found(translator, port):
     assert found["translation"] == single[0].text and "n_best" not in found
 
 
+# Fails if: an option is not passed on, or is that of another text; requests with other options
+# share a batch, or those with equal ones do not; draws depend on the requests beside.
+@ONE_BACKEND
+def test_every_option_of_the_translator_may_be_asked_for(translator):
+    texts, drawn = WORDS[:2], {"temperature": 2.0, "top_k": 99, "top_p": 0.99, "seed": 3}
+    numbers = {"min_length": 3, "no_repeat_ngram": 1, "repetition_penalty": 1.5}
+    asked = [
+        {"prefix": ["I", None], "n_best": 2, **numbers},
+        {"prefix": "you", "n_best": 2, **numbers},
+        {"terminology": [["home"], None], "suppress": ["love"], "max_length": 4},
+        {"sampling": drawn, "n_best": 3, "max_length": 2},
+    ]
+
+    def expected(n_best=1, sampling=None, **options):
+        sampling = Sampling(**sampling) if sampling else None
+        found = translator.n_best(texts, n_best, 2, sampling=sampling, **options)
+        return [[each.text for each in hypotheses] for hypotheses in found]
+
+    wanted, plain = [expected(**options) for options in asked], expected()
+    assert all([some[:1] for some in each] != plain for each in wanted)
+    with served(translator) as (port, _), ThreadPoolExecutor(16) as pool:
+        translator.calls.clear()
+        translator.go.clear()
+        try:
+            first = pool.submit(answer, port, "/translate", {"texts": [""]})
+            wait_until(lambda: translator.calls)
+            bodies = [{"texts": texts, **options} for options in asked]
+            found = [pool.submit(answer, port, "/translate", body) for body in bodies * 2]
+            wait_until(lambda: waiting(port) == 2 * len(bodies) * len(texts))
+        finally:
+            translator.go.set()
+        assert first.result()
+        for each, expected_ in zip(found, wanted * 2, strict=True):
+            for one, some in zip(each.result()["translations"], expected_, strict=True):
+                best = [hypothesis["translation"] for hypothesis in one.get("n_best", [one])]
+                assert best == some and one["translation"] == some[0]
+    # Those with a prefix are of one kind. Those with samples are alone.
+    sizes = sorted(len(call) // len(texts) for call in translator.calls[1:])
+    assert sizes == [1, 1, 2, 4]
+
+
+@ONE_BACKEND
+def test_scores_and_alignments_come_with_each_hypothesis(translator, port):
+    texts = ["나는 집에 간다", ""]
+    hypotheses = translator.n_best(texts, 2, 2)
+    beside = {"alignments": True, "token_scores": True}
+    body = {"texts": texts, "n_best": 2, **beside}
+    for each, some in zip(
+        answer(port, "/translate", body)["translations"], hypotheses, strict=True
+    ):
+        for one, hypothesis in zip(each["n_best"], some, strict=True):
+            pair = [(texts[0] if some[0].text else "", hypothesis.ids)]
+            assert one["alignments"] == [list(link) for link in translator.align(pair)[0]]
+            [scores] = translator.token_log_probabilities(pair)
+            np.testing.assert_allclose(one["token_scores"], scores, atol=1e-4)
+            pieces = [translator.tokenizer.id_to_piece(id) for id in hypothesis.ids]
+            assert one["tokens"] == [*pieces, "</s>"]
+        assert each["n_best"][0].items() <= each.items()
+
+
 # Fails if: the rows of `choosing` are those of what the decoder read.
 @ONE_BACKEND
 def test_an_explanation_has_the_weights_of_every_head(translator, model, port):
@@ -266,6 +326,33 @@ REFUSED = [
     ("/translate", {"text": "a", "beam_size": 17}, 400, "at most 16 here, got 17"),
     ("/translate", {"text": "a", "beam_size": True}, 400, "got True"),
     ("/translate", {"text": "a", "n_best": 3}, 400, "n_best=3 and beam_size=2"),
+    ("/translate", {"text": "a", "min_length": "3"}, 400, "min_length is an integer"),
+    ("/translate", {"text": "a", "max_length": 61}, 400, "max_length is at most 60 here, got 61"),
+    (
+        "/translate",
+        {"text": "a", "max_length": 2, "min_length": 3},
+        400,
+        "max_length is an integer",
+    ),
+    ("/translate", {"text": "a", "no_repeat_ngram": 11}, 400, "no_repeat_ngram is at most 10"),
+    ("/translate", {"text": "a", "repetition_penalty": 101}, 400, "penalty is at most 100 here"),
+    ("/translate", {"text": "a", "suppress": "b"}, 400, "suppress takes a list of strings"),
+    ("/translate", {"text": "a", "suppress": ["b"] * 101}, 400, "at most 100 words here, got 101"),
+    ("/translate", {"text": "a", "adjust": []}, 400, 'Unknown field "adjust"'),
+    ("/translate", {"text": "a", "sampling": True}, 400, "with some of temperature, top_k, top_p"),
+    ("/translate", {"text": "a", "sampling": {"k": 1}}, 400, '"sampling" is an object'),
+    ("/translate", {"text": "a", "sampling": {"top_p": 2}}, 400, "top_p is above 0 and at most 1"),
+    ("/translate", {"text": "a", "sampling": {"temperature": 1e-9}}, 400, "is at least 0.01 here"),
+    ("/translate", {"text": "a", "sampling": {}, "n_best": 17}, 400, "n_best is at most 16 here"),
+    ("/translate", {"text": "a", "sampling": {}, "terminology": ["b"]}, 400, "needs a beam"),
+    ("/translate", {"text": "a", "prefix": ["b"]}, 400, "\"prefix\" is ['b'], which is no string"),
+    ("/translate", {"texts": ["a"], "prefix": ["b", "c"]}, 400, "got 2 for 1 texts"),
+    ("/translate", {"text": "a", "prefix": LONG}, 413, "A prefix has"),
+    ("/translate", {"text": "a", "prefix": "b c", "max_length": 1}, 400, "do not fit into 1"),
+    ("/translate", {"texts": ["a"], "terminology": ["b"]}, 400, "terminology takes a list"),
+    ("/translate", {"texts": ["a"], "terminology": []}, 400, "got [] for 1 texts"),
+    ("/translate", {"text": "a", "terminology": [LONG[:99]]}, 413, "Ask for fewer phrases"),
+    ("/translate", {"text": "a", "alignments": 1}, 400, '"alignments" is true or false, got 1'),
     ("/translate", {"text": "a", "length_penalty": -1}, 400, "length_penalty is a number"),
     ("/translate", b'{"text": "a", "length_penalty": NaN}', 400, "length_penalty is a number"),
     ("/translate", {"text": "a", "length_penalty": 10**400}, 400, "too large"),
@@ -316,12 +403,65 @@ def test_a_body_is_not_read_beyond_its_limit(port):
 
 @ONE_BACKEND
 def test_few_kinds_of_searches_are_compiled(translator):
-    with served(translator, searches=3) as (port, _):  # the default, with one and several results
-        assert answer(port, "/translate", {"text": "a", "length_penalty": 0.5})
-        status, _, text = ask(port, "/translate", {"text": "a", "length_penalty": 0.4})
+    # Blank texts, which need no search. The default is kept with one and with several results.
+    with served(translator, searches=3) as (port, _):
+        assert answer(port, "/translate", {"text": "", "length_penalty": 0.5})
+        status, _, text = ask(port, "/translate", {"text": "", "length_penalty": 0.4})
         assert status == 400
-        assert "pairs: (2, 0.5), (2, 0.6)." in json.loads(text)["error"]
-        assert answer(port, "/translate", {"text": "a", "length_penalty": 0.5})
+        usual = "beam_size=2, length_penalty=0.6; beam_size=2, length_penalty=0.6, n_best."
+        assert f"these: beam_size=2, length_penalty=0.5; {usual}" in json.loads(text)["error"]
+        for length in (1, 2, 3):
+            body = {"text": "", "length_penalty": 0.5, "max_length": length}
+            assert answer(port, "/translate", body)
+    with served(translator, searches=3) as (port, _):
+        for number in (1, 2, 3):
+            numbers = {"min_length": number, "suppress": ["a"] * number, "repetition_penalty": 2.0}
+            assert answer(port, "/translate", {"text": "", **numbers})
+        for more, says in (
+            ({"no_repeat_ngram": 1}, "A search with beam_size=2, length_penalty=0.6, no_repeat_ng"),
+            ({"prefix": "a"}, "A search with beam_size=2, length_penalty=0.6, prefix would be"),
+            ({"sampling": {"top_k": 3}}, "A search with length_penalty=0.6, sampling, top_k=3 "),
+        ):
+            status, _, text = ask(port, "/translate", {"text": "", **more})
+            assert status == 400 and says in json.loads(text)["error"]
+    assert "min_length, repetition_penalty, suppress" in json.loads(text)["error"]
+
+
+# Fails if: the server says that it is ready too early; requests are lost meanwhile; the end waits
+# for all shapes.
+@ONE_BACKEND
+def test_the_usual_shapes_are_compiled_before_the_first_request(translator, monkeypatch, capsys):
+    compiled, go = [], threading.Event()
+
+    def compile_search(wanted, width, rows):
+        compiled.append((width, rows))
+        assert go.wait(30)
+
+    monkeypatch.setattr(translator, "compile_search", compile_search)
+    for ends_early in (False, True):
+        compiled.clear()
+        go.clear()
+        translator.calls.clear()
+        limits = {"batch_size": 4, "queue": 1, "sentences": 1}
+        with served(translator, warm_up=True, **limits) as (port, end), ThreadPoolExecutor(1) as p:
+            wait_until(lambda: compiled)
+            status, _, text = ask(port, "/health")
+            assert (status, json.loads(text)["status"]) == (503, "warming up")
+            if ends_early:
+                end()
+                wait_until(lambda: not accepts(port))
+                time.sleep(0.1)  # until the rest is cancelled
+                go.set()
+                continue
+            asked = p.submit(answer, port, "/translate", {"text": ""})
+            wait_until(lambda: waiting(port) == 1)
+            assert not translator.calls
+            go.set()
+            assert asked.result()["translation"] == ""
+            assert ask(port, "/health")[0] == 200
+        assert compiled == [(16, 64), (32, 64)]  # `quick_search` has one number of rows
+    assert compiled == [(16, 64)]
+    assert capsys.readouterr().err.count("ready: compiled") == 1
 
 
 # Fails if: requests whose time is over are translated; the queue counts them; Retry-After lacks.
@@ -492,7 +632,8 @@ def test_what_cannot_be_served_is_one_line(run, capsys, monkeypatch):
 @ONE_BACKEND
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_command_after_what_it_accepted(run, number, status):
-    command = [sys.executable, "-m", "keras_transformer", "serve", str(run), "--port=0"]
+    command = [sys.executable, "-m", "keras_transformer", "serve", str(run)]
+    command += ["--port=0", "--no-warm-up"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with process, ThreadPoolExecutor(1) as pool:
         line = next(line for line in process.stderr if line.startswith("serving at"))

@@ -56,6 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=positive, default=511, help="in a sentence; more get status 413"
     )
+    parser.add_argument(
+        "--max-searches",
+        type=positive,
+        default=16,
+        help="different searches, each of which is compiled and kept; more get status 400",
+    )
+    parser.add_argument(
+        "--warm-up",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compile the usual search before the first request; until then /health has status 503",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -70,8 +82,10 @@ def run(args: argparse.Namespace) -> None:
         body_bytes=args.max_bytes,
         sentences=args.max_sentences,
         tokens=args.max_tokens,
+        searches=args.max_searches,
         beam_size=max(args.beam_size, serving.Limits.beam_size),
     )
     translator = translator_of(args.run, args)
     say(f"loaded {args.run} (weights: {named(translator.weights)})")
-    serving.serve(translator, args.host, args.port, limits, args.beam_size, args.length_penalty)
+    search = args.beam_size, args.length_penalty
+    serving.serve(translator, args.host, args.port, limits, *search, args.warm_up)

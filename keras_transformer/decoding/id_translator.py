@@ -217,6 +217,7 @@ class IdTranslator:
 
     def compile_search(self, wanted: Wanted, width: int, rows: int) -> None:
         """Compiles a search for `rows` sources of up to `width` tokens, their ends included."""
+        width = min(width, self.learned_positions("source_embedding") or width)
         item = Item([self.tokenizer.end_id] * (width - 1), [])
         self._search([item] * rows, wanted._replace(max_length=1), whole=False)
 

@@ -1,8 +1,8 @@
 """A translator as an HTTP server: the verb `serve`, and the same as an ASGI application.
 
 `batching` joins requests that wait into one call of the translator. `requests` reads and checks
-what clients send. `service` answers, `endpoints` speaks HTTP. Only `endpoints` needs Starlette,
-which the extra `serve` installs.
+what clients send, and `admission` refuses what would be too much. `service` answers, `endpoints`
+speaks HTTP. Only `endpoints` needs Starlette, which the extra `serve` installs.
 """
 
 from keras_transformer.serving.limits import Limits

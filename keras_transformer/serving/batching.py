@@ -16,10 +16,10 @@ class QueueFull(Exception):
 
 
 class Job(NamedTuple):
-    """Texts of one request that wait for their results."""
+    """Texts, or what else is worked on, of one request that wait for their results."""
 
     kind: Hashable
-    texts: list[str]
+    texts: list[Any]
     future: Future
 
 
@@ -27,7 +27,8 @@ class Batcher:
     """Calls `work(kind, texts)` in one thread, for several requests of the same kind at once.
 
     The oldest request is always next. All that wait and have its kind join it, up to `most` texts.
-    So a lone request is answered without delay, and batches grow as requests come faster.
+    So a lone request is answered without delay, and batches grow as requests come faster. A text
+    may be an object of any type.
 
     Args:
         work: A function from a kind and a list of texts to a list of results, one per text.
@@ -45,7 +46,7 @@ class Batcher:
     """
 
     def __init__(
-        self, work: Callable[[Any, list[str]], list[Any]], most: int = 64, queue: int = 1024
+        self, work: Callable[[Any, list[Any]], list[Any]], most: int = 64, queue: int = 1024
     ) -> None:
         self.work = work
         self.most = most
@@ -71,7 +72,7 @@ class Batcher:
         with self._changed:
             return self._count()
 
-    def submit(self, kind: Hashable, texts: list[str]) -> Future:
+    def submit(self, kind: Hashable, texts: list[Any]) -> Future:
         """Adds a request to the queue, and returns the future of its list of results.
 
         A future that is cancelled before its turn costs nothing.

@@ -25,14 +25,14 @@ from keras_transformer.visualization.page import with_pictures
 PATHS = ("POST /translate", "POST /explain", "GET /health", "GET /metrics", "GET /")
 
 
-def application(service: Service) -> "Counted":
+def application(service: Service, warm_up: bool) -> "Counted":
     """Returns the server of a service. Its batches are computed while its lifespan lasts."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        service.batcher.start()
+        service.start(warm_up)
         yield
-        await asyncio.to_thread(service.batcher.close)
+        await asyncio.to_thread(service.close)
 
     handlers = Handlers(service)
     routes = [
@@ -75,15 +75,14 @@ class Handlers:
         return JSONResponse(await service.explain(asked))
 
     async def health(self, request: Request) -> Response:
-        batcher, weights = self.service.batcher, self.service.translator.weights
-        alive = batcher.alive
+        state = self.service.state
         found = {
-            "status": "ok" if alive else "ending",
+            "status": state,
             "version": __version__,
-            "weights": weights,
-            "waiting": batcher.waiting,
+            "weights": self.service.translator.weights,
+            "waiting": self.service.batcher.waiting,
         }
-        return JSONResponse(found, 200 if alive else 503)
+        return JSONResponse(found, 200 if state == "ok" else 503)
 
     async def metrics(self, request: Request) -> Response:
         text = self.service.counters.text(queue_sentences=self.service.batcher.waiting)

@@ -18,9 +18,15 @@ class Limits:
         sentences: The greatest number of sentences of one request.
         tokens: The greatest number of tokens of a sentence, without the end.
         explained_tokens: The same for `/explain`, whose answer grows with the square of the length.
-        beam_size: The greatest beam that a request may ask for.
-        searches: How many different searches (beam, length penalty, one or several results)
-            requests may ask for. Each is compiled, and kept while the server runs.
+        phrase_tokens: The greatest number of tokens of the phrases that one translation must hold.
+            Each widens the beam by one.
+        suppressed: The greatest number of words that are not written.
+        ngram: The greatest `no_repeat_ngram`.
+        beam_size: The greatest beam, and the greatest number of samples, that a request may ask
+            for.
+        searches: How many different searches requests may ask for. Each is compiled, and kept
+            while the server runs. Searches are the same if they differ in `min_length`,
+            `max_length`, `repetition_penalty`, `suppress`, `temperature`, `top_p` or `seed` only.
 
     Raises:
         ValueError: If a limit is not positive, or the queue cannot hold a single request.
@@ -33,6 +39,9 @@ class Limits:
     sentences: int = 256
     tokens: int = 511
     explained_tokens: int = 100
+    phrase_tokens: int = 32
+    suppressed: int = 100
+    ngram: int = 10
     beam_size: int = 16
     searches: int = 16
 

@@ -23,6 +23,7 @@ def app(
     limits: Limits | None = None,
     beam_size: int = 4,
     length_penalty: float | str = 0.6,
+    warm_up: bool = True,
 ) -> Any:
     """Returns the server of a translator as an ASGI application, for a server of your own.
 
@@ -33,6 +34,9 @@ def app(
         translator: A `Translator`.
         limits: What is accepted; `Limits()` unless given.
         beam_size, length_penalty: As in `Translator.translate`, for requests that do not say.
+        warm_up: Whether to compile the usual search before the first request: for sentences of up
+            to 31 tokens, one or several at once. Requests wait meanwhile, and `GET /health` has
+            the status 503.
 
     Raises:
         ValueError: If Starlette is not installed.
@@ -43,7 +47,7 @@ def app(
     application = kt.serving.app(kt.load_translator("runs/en-de"))
     ```
     """
-    return _application(_service(translator, limits, beam_size, length_penalty))
+    return _application(_service(translator, limits, beam_size, length_penalty), warm_up)
 
 
 def serve(
@@ -53,6 +57,7 @@ def serve(
     limits: Limits | None = None,
     beam_size: int = 4,
     length_penalty: float | str = 0.6,
+    warm_up: bool = True,
 ) -> None:
     """Serves a translator over HTTP until SIGTERM or Ctrl-C; see `app`.
 
@@ -64,7 +69,7 @@ def serve(
         host: The address to listen at. Unless given, only this machine can connect: anyone who can
             connect can translate.
         port: The port to listen at; 0 is any free one.
-        limits, beam_size, length_penalty: As in `app`.
+        limits, beam_size, length_penalty, warm_up: As in `app`.
 
     Raises:
         ValueError: If Starlette or uvicorn is not installed.
@@ -76,7 +81,7 @@ def serve(
         raise ValueError(MISSING) from error
     service = _service(translator, limits, beam_size, length_penalty)
     config = uvicorn.Config(
-        _application(service),
+        _application(service, warm_up),
         log_config=None,  # uvicorn's own would close the handlers of others, such as absl's
         log_level="warning",
         access_log=False,
@@ -98,12 +103,12 @@ def _service(translator, limits, beam_size, length_penalty):
     return Service(translator, limits or Limits(), Search(beam_size, length_penalty))
 
 
-def _application(service):
+def _application(service, warm_up):
     try:
         from keras_transformer.serving.endpoints import application
     except ModuleNotFoundError as error:
         raise ValueError(MISSING) from error
-    return application(service)
+    return application(service, warm_up)
 
 
 def _listening(host, port):

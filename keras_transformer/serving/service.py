@@ -1,16 +1,22 @@
 """What a server answers, without HTTP: translations and explanations as the types of JSON."""
 
 import asyncio
+import itertools
+import time
+from collections.abc import Hashable
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from keras_transformer import visualization
-from keras_transformer.decoding import Translator
+from keras_transformer.decoding import Translator, shapes
 from keras_transformer.decoding.alignment import over_words
 from keras_transformer.ops.capabilities import calls_at_once
+from keras_transformer.progress import say
+from keras_transformer.serving.admission import Admission, keywords_of
 from keras_transformer.serving.batching import Batcher, QueueFull
 from keras_transformer.serving.counters import Counters
 from keras_transformer.serving.limits import Limits
-from keras_transformer.serving.requests import Explanation, Refusal, Search, Translation
+from keras_transformer.serving.requests import Explanation, Refusal, Search, Sentence, Translation
 from keras_transformer.visualization.page import page_data
 from keras_transformer.visualization.words import words_of
 
@@ -18,16 +24,28 @@ from keras_transformer.visualization.words import words_of
 class Searching(NamedTuple):
     """The kind of a batch of translations: requests that share it are translated together."""
 
-    beam_size: int
-    length_penalty: float | str
-    many: bool  # whether all results of the beam are wanted
+    search: Search
+    beside: tuple[str, ...]
+    compiled: Hashable  # see `IdTranslator.kind_of`
+    alone: int | None  # differs between requests that must not share a batch
 
 
 class Explaining(NamedTuple):
     """The kind of a batch of explanations."""
 
     target: str | None
-    search: Searching
+    search: Search
+
+
+class Warming(NamedTuple):
+    """The kind of a job that has no text, and compiles the usual search for one shape."""
+
+    width: int
+    rows: int
+
+
+# The widths of sources that `warm_up` compiles for: sentences of up to 31 tokens.
+WIDTHS = shapes.COARSE_LENGTHS[:2]
 
 
 class Service:
@@ -47,7 +65,50 @@ class Service:
         # So many that all cores have a batch.
         most = limits.batch_size * calls_at_once()
         self.batcher = Batcher(self._work, most, limits.queue)
-        self._searches = {_searching(defaults), _searching(defaults)._replace(many=True)}
+        self.admission = Admission(translator, limits)
+        self._alone = itertools.count()
+        self._warming: list[Future] = []
+        for count in sorted({1, defaults.beam_size})[: limits.searches]:
+            usual = defaults._replace(n_best=count), [Sentence("")]
+            self.admission.admit(self.admission.kind_of(*usual), *usual)
+
+    @property
+    def state(self) -> str:
+        """What the service does: "warming up", "ok" or "ending"."""
+        if not self.batcher.alive:
+            return "ending"
+        return "ok" if all(each.done() for each in self._warming) else "warming up"
+
+    def start(self, warm_up: bool) -> None:
+        """Starts the thread that translates. With `warm_up` it first compiles the usual shapes.
+
+        These are the search of the defaults for sentences of up to 31 tokens, one or several at
+        once.
+        """
+        begin = time.perf_counter()
+
+        def said(last):
+            if last.cancelled():
+                return
+            if error := last.exception():
+                say(f"warning: the usual search was not compiled in advance: {error}")
+            count, seconds = self.translator.compiled_shapes, time.perf_counter() - begin
+            say(f"ready: compiled {count} shape(s) in {seconds:.1f} s")
+
+        if warm_up:
+            rows = [r for r in shapes.ROWS if r <= shapes.rows_for(self.limits.batch_size)]
+            # One job for each shape, so that the end need not wait for all.
+            self._warming = [
+                self.batcher.submit(Warming(width, count), []) for width in WIDTHS for count in rows
+            ]
+            self._warming[-1].add_done_callback(said)
+        self.batcher.start()
+
+    def close(self) -> None:
+        """Answers the requests that wait, and ends the thread."""
+        for each in self._warming:
+            each.cancel()
+        self.batcher.close()
 
     async def translate(self, asked: Translation) -> list[dict[str, Any]]:
         """Returns an answer for each text, in order.
@@ -56,19 +117,30 @@ class Service:
             Refusal: If a text is too long, the queue is full, the time is over, or the translator
                 fails.
         """
-        warnings = await asyncio.to_thread(self._read, asked.texts, self.limits.tokens)
-        found = await self._result(self._admitted(asked.search), asked.texts)
+        warnings, compiled = await asyncio.to_thread(self._prepared, asked)
+        search = _whole_beam(asked.search)
+        self.admission.admit(compiled, search, asked.sentences)
+        # Draws depend on a sentence's place in its request.
+        alone = None if search.options.sampling is None else next(self._alone)
+        kind = Searching(search, asked.beside, compiled, alone)
+        found = await self._result(kind, asked.sentences)
         answers = []
         for hypotheses, said in zip(found, warnings, strict=True):
-            best = hypotheses[0]
-            answer = {"translation": best.text, "score": best.score, "warnings": said}
+            # There is none if the options allow none.
+            best = hypotheses[0] if hypotheses else {"translation": "", "score": None}
+            answer = {**best, "warnings": said}
             if asked.search.n_best > 1:
-                answer["n_best"] = [
-                    {"translation": each.text, "score": each.score}
-                    for each in hypotheses[: asked.search.n_best]
-                ]
+                answer["n_best"] = hypotheses[: asked.search.n_best]
             answers.append(answer)
         return answers
+
+    def _prepared(self, asked):
+        """Returns what training never saw of the texts, and what their search is compiled for."""
+        texts = [each.text for each in asked.sentences]
+        warnings = self.admission.remarks(texts, self.limits.tokens)
+        if "alignments" in asked.beside:
+            self.admission.check_attention()
+        return warnings, self.admission.kind_of(_whole_beam(asked.search), asked.sentences)
 
     async def explain(self, asked: Explanation) -> dict[str, Any]:
         """Returns the tokens of a sentence and its translation, and the attention of every head.
@@ -78,53 +150,18 @@ class Service:
                 show.
         """
         models = self.translator.models
-        if len(models) != 1 or not hasattr(models[0], "attention_weights"):
-            what = "an ensemble" if len(models) != 1 else f"a {type(models[0]).__name__}"
-            raise Refusal(501, f"This server runs {what}. Only one Transformer can be explained.")
+        if len(models) > 1:
+            raise Refusal(501, "This server runs an ensemble. Only one model can be explained.")
+        self.admission.check_attention()
         texts, longest = [asked.text], self.limits.explained_tokens
         if not asked.text.strip():
             raise Refusal(400, 'There is nothing to explain: "text" is empty.')
-        await asyncio.to_thread(self._read, texts, longest, asked.target)
-        kind = Explaining(asked.target, self._admitted(asked.search))
-        [found] = await self._result(kind, texts)
+        await asyncio.to_thread(self.admission.remarks, texts, longest, asked.target)
+        usual = asked.search, [Sentence(asked.text)]
+        compiled = await asyncio.to_thread(self.admission.kind_of, *usual)
+        self.admission.admit(compiled, *usual)
+        [found] = await self._result(Explaining(asked.target, asked.search), texts)
         return found
-
-    def _read(self, texts, longest, target=None):
-        """Returns what training never saw of each text. Refuses texts that are too long."""
-        translator = self.translator
-
-        def refuse_long(texts, encoded, side):
-            learned = translator.learned_positions(f"{side}_embedding")
-            most = longest if learned is None else min(longest, learned - 1)
-            for place, (text, ids) in enumerate(zip(texts, encoded, strict=True), start=1):
-                if len(ids) > most:
-                    which = f"{side} text {place} of {len(texts)}" if len(texts) > 1 else side
-                    raise Refusal(
-                        413,
-                        f"The {which} has {len(ids)} tokens, and at most {most} are allowed here. "
-                        f"Split it into sentences. It begins {text[:80]!r}.",
-                    )
-
-        refuse_long(texts, translator.encode_sources(texts), "source")
-        if target is not None:
-            refuse_long([target], translator.target_tokenizer.encode([target]), "target")
-        return [translator.remarks(text) for text in texts]
-
-    def _admitted(self, search):
-        """Returns the kind of a search. Few kinds are accepted, since each is compiled and kept."""
-        kind = _searching(search)
-        if kind not in self._searches and len(self._searches) >= self.limits.searches:
-            known = sorted(
-                {f"({each.beam_size}, {each.length_penalty})" for each in self._searches}
-            )
-            raise Refusal(
-                400,
-                f"beam_size={kind.beam_size} and length_penalty={kind.length_penalty} would be one "
-                f"search more than the {self.limits.searches} that this server keeps. Use one of "
-                f"these pairs: {', '.join(known)}.",
-            )
-        self._searches.add(kind)
-        return kind
 
     async def _result(self, kind, texts):
         """Waits for the results of a request, one per text."""
@@ -151,6 +188,9 @@ class Service:
     def _work(self, kind, texts):
         """Answers a batch, in the thread of the batcher."""
         try:
+            if isinstance(kind, Warming):
+                self._compile(*kind)
+                return []
             if isinstance(kind, Explaining):
                 return [self._explained(text, kind) for text in texts]
             return self._translated(texts, kind)
@@ -158,20 +198,46 @@ class Service:
             self.counters.add(failures_total=1)
             raise
 
-    def _translated(self, texts, kind):
-        beam_size, length_penalty, many = kind
-        n, batch_size = beam_size if many else 1, self.limits.batch_size
-        found = self.translator.n_best(texts, n, beam_size, length_penalty, batch_size)
+    def _compile(self, width, rows):
+        _, wanted = self.translator.asked([], 1, *self.defaults[:2])
+        self.translator.compile_search(wanted, width, rows)
+
+    def _translated(self, sentences, kind):
+        translator, search = self.translator, kind.search
+        batch_size = self.limits.batch_size
+        texts = [each.text for each in sentences]
+        found = translator.n_best(
+            texts, search.n_best, *search[:2], batch_size, **keywords_of(search, sentences)
+        )
         self.counters.add(
             batches_total=1,
             sentences_total=len(texts),
-            source_tokens_total=sum(map(len, self.translator.encode_sources(texts))),
-            target_tokens_total=sum(len(hypotheses[0].ids) for hypotheses in found),
+            source_tokens_total=sum(map(len, translator.encode_sources(texts))),
+            target_tokens_total=sum(len(some[0].ids) for some in found if some),
         )
-        return found
+        answers = [
+            [{"translation": each.text, "score": each.score} for each in some] for some in found
+        ]
+        pairs = [
+            (text, each.ids)
+            for text, hypotheses in zip(texts, found, strict=True)
+            for each in hypotheses
+        ]
+        flat = [answer for some in answers for answer in some]
+        if "token_scores" in kind.beside:
+            scores = translator.token_log_probabilities(pairs, batch_size)
+            tokenizer = translator.target_tokenizer
+            for answer, (_, ids), each in zip(flat, pairs, scores, strict=True):
+                pieces = [tokenizer.id_to_piece(id) for id in (*ids, tokenizer.end_id)]
+                answer |= {"tokens": pieces, "token_scores": each}
+        if "alignments" in kind.beside:
+            links = translator.align(pairs, batch_size)
+            for answer, each in zip(flat, links, strict=True):
+                answer["alignments"] = each
+        return answers
 
     def _explained(self, text, kind):
-        target, (beam_size, length_penalty, _) = kind
+        target, (beam_size, length_penalty, *_) = kind
         found = visualization.explain(
             self.translator, text, target, beam_size, length_penalty, tree=False
         )
@@ -190,5 +256,8 @@ class Service:
         }
 
 
-def _searching(search: Search) -> Searching:
-    return Searching(search.beam_size, search.length_penalty, search.n_best > 1)
+def _whole_beam(search: Search) -> Search:
+    """The same search for every number of several results, which are cut off afterwards."""
+    if search.options.sampling is not None or search.n_best == 1:
+        return search
+    return search._replace(n_best=search.beam_size)
