@@ -17,8 +17,10 @@ tf.data. So build tokenizers in the test or in a function-scoped fixture. A modu
 fixture should return a path to load from.
 """
 
+import fcntl
 import gc
 import os
+import shutil
 import tempfile
 import types
 from pathlib import Path
@@ -50,11 +52,15 @@ def pytest_make_parametrize_id(val, argname):
     return argname if isinstance(val, bytes) else None
 
 
+# Its asserts then show their values, as those of tests do.
+pytest.register_assert_rewrite("command_line")
+
 # The files that take longest, on TensorFlow or JAX. They start first, so that no process is left
 # with them at the end.
 LONGEST = (
-    "test_cli test_recipes test_transformer test_translator test_docs test_models test_benchmarks "
-    "test_docstrings test_export test_testing test_ablate_paper test_layers test_ops"
+    "test_cli_train test_recipes test_transformer test_translator test_docs test_models "
+    "test_benchmarks test_docstrings test_export test_testing test_ablate_paper test_layers "
+    "test_ops test_cli_translate test_cli_evaluate test_cli"
 ).split()
 
 
@@ -104,3 +110,33 @@ def data_dir():
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"KERAS_TRANSFORMER_DATA names {folder!r}, which is not a folder.")
     return Path(folder)
+
+
+def shared(factory, name, make):
+    """Returns the folder `name` of all processes of the session. The first of them makes it."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / name).exists():
+            make(root / name)
+    return root / name
+
+
+@pytest.fixture(scope="session")
+def parallel(tmp_path_factory):
+    """Returns options that name a parallel text: two to four words, and their reversals."""
+    from command_line import write_parallel
+
+    folder = shared(tmp_path_factory, "text", write_parallel)
+    parts = [(part, side) for part in ("train", "valid") for side in ("source", "target")]
+    return [f"--{part}-{side}={folder / f'{part}.{side}'}" for part, side in parts]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, parallel):
+    """Returns a run of 6 updates that was never stopped: a copy of its own for each process."""
+    from command_line import train_run
+
+    made = shared(tmp_path_factory, "run", lambda path: train_run(path, parallel))
+    return shutil.copytree(made, tmp_path_factory.mktemp("runs") / "run")
