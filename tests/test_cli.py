@@ -204,7 +204,7 @@ OPTIONS = {
     "export": "format output quantization beam-size length-penalty weights ensemble",
     "serve": "host port beam-size length-penalty batch-size weights ensemble max-queue "
     "max-seconds max-bytes max-sentences max-tokens max-searches warm-up no-warm-up engine "
-    "quantization",
+    "compile-cache quantization",
 }
 
 

@@ -58,7 +58,7 @@ def test_it_finds_what_our_search_finds(translator, engine, penalty):
 
 
 # Fails if: what the engine lacks is an error of the server, or fails only after waiting.
-def test_the_server_answers_with_it(engine):
+def test_the_server_answers_with_it(run, engine, translator):
     pytest.importorskip("uvicorn", reason="needs the extra serve")
     from test_serve import answer, ask, served
 
@@ -74,6 +74,12 @@ def test_the_server_answers_with_it(engine):
         ):
             found = ask(port, path, {"text": TEXTS[0], **more})
             assert found[0] == status and says in found[2]
+    auto = kt.load_translator(run, engine="auto")
+    pair = [(TEXTS[0], engine.n_best(TEXTS[:1], 1, 2)[0][0].ids)]
+    links = [list(link) for link in translator.align(pair)[0]]
+    with served(auto) as (port, _):
+        found = answer(port, "/translate", {"text": TEXTS[0], "alignments": True})
+        assert found["alignments"] == links
 
 
 def test_pairs_have_our_scores(translator, engine):

@@ -196,7 +196,8 @@ def test_an_answer_has_what_the_translator_found(translator, port):
     assert "never seen in training: 홍차" in found[2]["warnings"][0]
     [single] = translator.n_best(texts[:1], 1, 2)
     found = answer(port, "/translate", {"text": texts[0]})
-    assert found["translation"] == single[0].text and "n_best" not in found
+    assert found["translation"] == single[0].text
+    assert found.keys() == {"translation", "score", "warnings"}
 
 
 # Fails if: an option is not passed on, or is that of another text; requests with other options
@@ -240,6 +241,7 @@ def test_every_option_of_the_translator_may_be_asked_for(translator):
     assert sizes == [1, 1, 2, 4]
 
 
+# Fails if: scores or links are those of another hypothesis, or come unasked.
 @ONE_BACKEND
 def test_scores_and_alignments_come_with_each_hypothesis(translator, port):
     texts = ["나는 집에 간다", ""]
@@ -401,6 +403,8 @@ def test_a_body_is_not_read_beyond_its_limit(port):
         assert response.status == 413 and b"at most 5000 are allowed" in response.read()
 
 
+# Fails if: any number of searches is compiled; a new number counts as one, or another prefix,
+# size or top_k does not.
 @ONE_BACKEND
 def test_few_kinds_of_searches_are_compiled(translator):
     # Blank texts, which need no search. The default is kept with one and with several results.

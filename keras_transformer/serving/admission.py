@@ -55,9 +55,11 @@ class Admission:
             refuse_long([target], translator.target_tokenizer.encode([target]), "target")
         return [translator.remarks(text) for text in texts]
 
-    def check_attention(self) -> None:
-        """Refuses what reads attention weights if the translator has none."""
+    def check_attention(self, one_model: bool = False) -> None:
+        """Refuses what reads attention weights if the translator has none, or of several models."""
         models = self.translator.models
+        if one_model and len(models) > 1:
+            raise Refusal(501, "This server runs an ensemble. Only one model can be explained.")
         if not models or not all(hasattr(each, "attention_weights") for each in models):
             what = f"a {type(models[0]).__name__}" if models else "the engine ctranslate2"
             raise Refusal(

@@ -149,19 +149,19 @@ class Service:
             Refusal: As `translate`, or if the sentence is empty, or the model has no attention to
                 show.
         """
-        models = self.translator.models
-        if len(models) > 1:
-            raise Refusal(501, "This server runs an ensemble. Only one model can be explained.")
-        self.admission.check_attention()
-        texts, longest = [asked.text], self.limits.explained_tokens
+        usual = asked.search, [Sentence(asked.text)]
+        compiled = await asyncio.to_thread(self._prepared_explanation, asked, usual)
+        self.admission.admit(compiled, *usual)
+        [found] = await self._result(Explaining(asked.target, asked.search), [asked.text])
+        return found
+
+    def _prepared_explanation(self, asked, usual):
+        """Returns what the search of a sentence is compiled for, if it can be explained."""
+        self.admission.check_attention(one_model=True)
         if not asked.text.strip():
             raise Refusal(400, 'There is nothing to explain: "text" is empty.')
-        await asyncio.to_thread(self.admission.remarks, texts, longest, asked.target)
-        usual = asked.search, [Sentence(asked.text)]
-        compiled = await asyncio.to_thread(self.admission.kind_of, *usual)
-        self.admission.admit(compiled, *usual)
-        [found] = await self._result(Explaining(asked.target, asked.search), texts)
-        return found
+        self.admission.remarks([asked.text], self.limits.explained_tokens, asked.target)
+        return self.admission.kind_of(*usual)
 
     async def _result(self, kind, texts):
         """Waits for the results of a request, one per text."""
