@@ -25,6 +25,7 @@ from keras_transformer.decoding.next_token import (
     MinLength,
     NoRepeat,
     RepetitionPenalty,
+    Siblings,
     Suppress,
 )
 
@@ -60,6 +61,11 @@ def repetitions_cost(log_probs, ids, row):
     log_probs[list(set(ids))] *= 1.7
 
 
+def lower_ranks_cost(log_probs, ids, row):
+    better = (log_probs[None] > log_probs[:, None]).sum(axis=1)
+    log_probs -= 0.7 * better
+
+
 def begins_as_asked(log_probs, ids, row):
     if len(ids) < len(PREFIXES[row]):
         others = np.arange(VOCABULARY) != PREFIXES[row][len(ids)]
@@ -84,6 +90,7 @@ CASES = {
     "tokens": (NoRepeat(1, END), no_token_twice),
     "longer than the room": (NoRepeat(LENGTH + 1, END), lambda *arguments: None),
     "repetition": (RepetitionPenalty(1.7), repetitions_cost),
+    "siblings": (Siblings(0.7), lower_ranks_cost),
     "prefix": (None, begins_as_asked),
     "own": (own, odd_rows_lack_three),
 }
@@ -261,6 +268,8 @@ def test_options_of_a_translator(translator):
     plain = translator.n_best(["a b"], 1, min_length=9)[0][0]
     word = tokenizer.decode(plain.ids[:1])
     assert word not in translator.translate(["a b"], min_length=9, suppress=[word])[0].split()
+    near, far = (translator.n_best(["a b"], 3, 3, diversity=each)[0] for each in (0, 5.0))
+    assert [each.ids for each in near] != [each.ids for each in far]
     once = translator.n_best(["a b"], 1, min_length=9, no_repeat_ngram=1)[0][0].ids
     assert len(once) == len(set(once)) >= 9
     seen = []
@@ -292,6 +301,8 @@ def test_a_search_is_compiled_in_advance(translator):
         ({"max_length": 3, "min_length": 4}, "max_length is an integer and at least 4, got 3"),
         ({"no_repeat_ngram": 1.5}, "no_repeat_ngram is an integer"),
         ({"repetition_penalty": 0}, "repetition_penalty is above 0, got 0"),
+        ({"diversity": -1}, "diversity is a number and at least 0, got -1"),
+        ({"diversity": 1, "sampling": Sampling()}, "diversity is for a beam"),
         ({"suppress": "word"}, "suppress takes a list of strings, got one string"),
         ({"adjust": ["word"]}, "adjust is a list of functions"),
         ({"sampling": 0.5}, r"sampling is a kt\.decoding\.Sampling, got 0\.5"),

@@ -133,6 +133,14 @@ def add_content_arguments(parser: argparse.ArgumentParser) -> None:
         help="multiplies the log-probability of tokens that are there already",
     )
     group.add_argument(
+        "--diversity",
+        type=parsed(options.Number(float, least=0)),
+        default=0.0,
+        metavar="X",
+        help="makes the hypotheses of --n-best differ: nats for each more probable token that a "
+        "token stands for; 0.5 is a beginning",
+    )
+    group.add_argument(
         "--suppress", nargs="+", default=[], metavar="WORD", help="words that are not written"
     )
     group = parser.add_argument_group("sampling, instead of a beam")
@@ -162,8 +170,8 @@ def content_of(args: argparse.Namespace) -> dict[str, Any]:
 
     if not args.sample:
         refuse_ignored(args, ("temperature", "top_k", "top_p", "seed"), "--sample")
-    names = "min_length", "max_length", "no_repeat_ngram", "repetition_penalty", "suppress"
-    found = {name: getattr(args, name) for name in names}
+    numbers = "min_length", "max_length", "no_repeat_ngram", "repetition_penalty", "diversity"
+    found = {name: getattr(args, name) for name in (*numbers, "suppress")}
     if args.sample:
         found["sampling"] = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     return found

@@ -188,6 +188,33 @@ class RepetitionPenalty(Inputs):
         return _written(log_probs, ids, self.factor * ops.take_along_axis(log_probs, ids, axis=1))
 
 
+@dataclasses.dataclass(frozen=True)
+class Siblings(Inputs):
+    """Lowers a token by its rank among those that may follow the hypothesis (Li et al., 2016).
+
+    ```
+    log p(token) - penalty * (number of more probable tokens, at most RANKS)
+    ```
+
+    So a beam holds fewer continuations of one hypothesis, and its results differ more
+    (https://arxiv.org/abs/1611.08562, with ranks from 0). Greedy search does not change.
+
+    Args:
+        penalty: In nats for each rank.
+    """
+
+    RANKS: ClassVar = 16
+    INPUTS: ClassVar = {"penalty": "float32"}
+    penalty: float
+
+    def __call__(self, log_probs: Tensor, ids: Tensor, index: Tensor, rows: dict) -> Tensor:
+        highest, _ = ops.top_k(log_probs, min(self.RANKS, log_probs.shape[-1]))
+        rank = ops.zeros_like(log_probs)
+        for place in range(highest.shape[-1]):
+            rank = rank + ops.cast(log_probs < highest[:, place : place + 1], log_probs.dtype)
+        return log_probs - self.penalty * rank
+
+
 def newest(ids: Tensor, index: Tensor, count: int) -> Tensor:
     """The last `count` of the first `index` ids [R, length], -1 for missing ones: [R, count]."""
     places = index - count + ops.arange(count, dtype="int32")
@@ -249,6 +276,8 @@ class SearchOptions:
         no_repeat_ngram: No sequence of so many tokens occurs twice. 0 allows all.
         repetition_penalty: Multiplies the log-probability of tokens that the translation already
             has. 1 changes nothing, 1.2 is usual.
+        diversity: Makes the results of a beam differ: lowers a token by so many nats for each more
+            probable one that may stand in its place. 0 changes nothing, 0.5 is a beginning.
         suppress: Words that are not written, in the spelling given. They are barred as the
             vocabulary writes them: other pieces can spell a word too, which is rare.
         sampling: A `Sampling`, instead of a beam. `n_best` then draws n times and returns the
@@ -273,6 +302,7 @@ class SearchOptions:
     max_length: int | None = None
     no_repeat_ngram: int = 0
     repetition_penalty: float = 1.0
+    diversity: float = 0.0
     suppress: tuple[str, ...] = ()
     sampling: Sampling | None = None
     adjust: tuple[Adjust, ...] = ()
@@ -286,12 +316,15 @@ class SearchOptions:
         arguments.real_number("repetition_penalty", self.repetition_penalty)
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty is above 0, got {self.repetition_penalty}.")
+        arguments.real_number("diversity", self.diversity)
         object.__setattr__(self, "suppress", tuple(arguments.strings(self.suppress, "suppress")))
         object.__setattr__(self, "adjust", tuple(self.adjust))
         if not all(map(callable, self.adjust)):
             raise ValueError(f"adjust is a list of functions, got {self.adjust}.")
         if self.sampling is not None and not isinstance(self.sampling, Sampling):
             raise ValueError(f"sampling is a kt.decoding.Sampling, got {self.sampling!r}.")
+        if self.sampling is not None and self.diversity:
+            raise ValueError("diversity is for a beam: leave it out, or sampling.")
 
     def adjustments(self, tokenizer: Any) -> tuple[Adjust, ...]:
         """The functions that do this, with the target's tokenizer, or None if there is none."""
@@ -307,4 +340,6 @@ class SearchOptions:
             found.append(NoRepeat(self.no_repeat_ngram, end_id))
         if self.repetition_penalty != 1:
             found.append(RepetitionPenalty(self.repetition_penalty))
+        if self.diversity:
+            found.append(Siblings(self.diversity))
         return (*found, *self.adjust)

@@ -10,7 +10,13 @@ from keras import ops
 
 from keras_transformer import arguments, progress
 from keras_transformer.decoding.id_translator import Item, Wanted, penalty_of
-from keras_transformer.decoding.next_token import MinLength, NoRepeat, RepetitionPenalty, Suppress
+from keras_transformer.decoding.next_token import (
+    MinLength,
+    NoRepeat,
+    RepetitionPenalty,
+    Siblings,
+    Suppress,
+)
 from keras_transformer.decoding.scoring import encode_pairs
 from keras_transformer.decoding.translator import Hypothesis, Translator
 from keras_transformer.text import Seen
@@ -21,6 +27,8 @@ MANY = 128
 # How much longer than until `beam_size` hypotheses have finished a beam is searched. Without it
 # CTranslate2 ends earlier than this package.
 PATIENCE = 1.5
+# What it has not, or differently.
+OTHERS = {RepetitionPenalty: "repetition_penalty as here", Siblings: "diversity"}
 
 
 class CTranslate2Translator(Translator):
@@ -39,8 +47,8 @@ class CTranslate2Translator(Translator):
 
     Raises:
         ValueError: Without `other`, for an option that CTranslate2 lacks: `terminology`,
-            `sampling`, `repetition_penalty` (theirs changes logits, not log-probabilities), or
-            functions of your own.
+            `sampling`, `diversity`, `repetition_penalty` (theirs changes logits, not
+            log-probabilities), or functions of your own.
 
     Example:
 
@@ -195,9 +203,10 @@ def _lacks(items, wanted):
     """What a search was asked for that CTranslate2 cannot do, in words."""
     found = ["terminology"] if any(item.phrases for item in items) else []
     found += ["sampling as here"] if wanted.draw is not None else []
-    kinds = {type(each) for each in wanted.adjust} - {MinLength, NoRepeat, Suppress}
-    found += ["repetition_penalty as here"] if RepetitionPenalty in kinds else []
-    return found + (["functions of your own"] if kinds - {RepetitionPenalty} else [])
+    for each in wanted.adjust:
+        if type(each) not in (MinLength, NoRepeat, Suppress):
+            found.append(OTHERS.get(type(each), "functions of your own"))
+    return found
 
 
 @functools.lru_cache(maxsize=64)

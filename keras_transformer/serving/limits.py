@@ -26,7 +26,8 @@ class Limits:
             for.
         searches: How many different searches requests may ask for. Each is compiled, and kept
             while the server runs. Searches are the same if they differ in `min_length`,
-            `max_length`, `repetition_penalty`, `suppress`, `temperature`, `top_p` or `seed` only.
+            `max_length`, `repetition_penalty`, `diversity`, `suppress`, `temperature`, `top_p` or
+            `seed` only.
 
     Raises:
         ValueError: If a limit is not positive, or the queue cannot hold a single request.

@@ -61,7 +61,7 @@ OF_TEXTS = ("prefix", "terminology")
 BESIDE = ("alignments", "token_scores")
 # Beyond these float32 overflows. 0 is a temperature too.
 LEAST = {"temperature": 0.01, "repetition_penalty": 0.01}
-MOST = {"temperature": 100, "repetition_penalty": 100, "seed": 2**53}
+MOST = {"temperature": 100, "repetition_penalty": 100, "diversity": 100, "seed": 2**53}
 
 
 def read_translation(body: bytes, limits: Limits, defaults: Search) -> Translation:
