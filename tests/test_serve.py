@@ -340,6 +340,7 @@ REFUSED = [
     ("/translate", {"text": "a", "repetition_penalty": 101}, 400, "penalty is at most 100 here"),
     ("/translate", {"text": "a", "suppress": "b"}, 400, "suppress takes a list of strings"),
     ("/translate", {"text": "a", "suppress": ["b"] * 101}, 400, "at most 100 words here, got 101"),
+    ("/translate", {"text": "a", "suppress": [LONG[:99]]}, 413, "A word of suppress has"),
     ("/translate", {"text": "a", "adjust": []}, 400, 'Unknown field "adjust"'),
     ("/translate", {"text": "a", "sampling": True}, 400, "with some of temperature, top_k, top_p"),
     ("/translate", {"text": "a", "sampling": {"k": 1}}, 400, '"sampling" is an object'),

@@ -86,6 +86,13 @@ class Admission:
                 f"The terminology of a text has {most} tokens, and at most {limits.phrase_tokens} "
                 "are allowed here. Ask for fewer phrases.",
             )
+        barred = max(map(len, encode(list(search.options.suppress))), default=0)
+        if barred > limits.phrase_tokens:
+            raise Refusal(
+                413,
+                f"A word of suppress has {barred} tokens, and at most {limits.phrase_tokens} are "
+                "allowed here. Leave it out.",
+            )
         try:
             items, wanted = translator.asked(
                 [each.text for each in sentences],

@@ -18,8 +18,8 @@ class Limits:
         sentences: The greatest number of sentences of one request.
         tokens: The greatest number of tokens of a sentence, without the end.
         explained_tokens: The same for `/explain`, whose answer grows with the square of the length.
-        phrase_tokens: The greatest number of tokens of the phrases that one translation must hold.
-            Each widens the beam by one.
+        phrase_tokens: The greatest number of tokens of the phrases that one translation must hold,
+            where each token widens the beam by one, and of a word that is not written.
         suppressed: The greatest number of words that are not written.
         ngram: The greatest `no_repeat_ngram`.
         beam_size: The greatest beam, and the greatest number of samples, that a request may ask
