@@ -173,6 +173,37 @@ def test_scores_are_one_line_a_pair(run, parallel, uncompiled, tmp_path, capsys)
         assert sum(map(float, values)) == pytest.approx(total, abs=1e-3)
 
 
+# Fails if: a side or the sources of lists are not read from stdin; two files may be stdin; an empty
+# stdin is no error; an error names it as "-".
+def test_pairs_are_read_from_a_pipe(run, parallel, uncompiled, monkeypatch, tmp_path, capsys):
+    source, target = (path_of(parallel, f"valid-{side}") for side in ("source", "target"))
+    read = [open(path, "rb").read() for path in (source, target)]
+    rows = zip(*(text.splitlines() for text in read), strict=True)
+    command = "score", run, "--weights", "last"
+    _, expected, _ = main(capsys, *command, "--source", source, "--target", target)
+    for text, options in (
+        (read[0], ["--source", "-", "--target", target]),
+        (read[1], ["--source", source, "--target", "-"]),
+        (b"".join(b"%s\t%s\n" % row for row in rows), ["--tsv", "-"]),
+    ):
+        pipe(monkeypatch, text)
+        assert main(capsys, *command, *options)[:2] == (0, expected)
+    entries = [f"{number} ||| a ||| 0" for number in range(4)]
+    options = "--n-best", write(tmp_path / "lists", entries), "--source"
+    _, expected, _ = main(capsys, *command, *options, source)
+    pipe(monkeypatch, read[0])
+    assert main(capsys, *command, *options, "-")[:2] == (0, expected)
+    for text, options, says in (
+        (b"a", ["--source", "-", "--target", "-"], "Only one file can be -"),
+        (b"a", ["--source", "-", "--n-best", "-"], "Only one file can be -"),
+        (b"", ["--tsv", "-"], "standard input is empty"),
+        (b"a\tb\nc\n", ["--tsv", "-"], "standard input, line 2: found 1 tab-separated column"),
+        (b"a\n", ["--source", "-", "--target", target], "but standard input has 1 and"),
+    ):
+        pipe(monkeypatch, text)
+        assert_one_line(*status_and_err(capsys, *command, *options), says)
+
+
 def test_pairs_with_an_empty_side_are_scored_but_not_counted(
     run, uncompiled, tmp_path, capsys, monkeypatch
 ):

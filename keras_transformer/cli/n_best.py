@@ -1,6 +1,5 @@
 """N-best lists as text: `number ||| hypothesis ||| score`, and further fields."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,16 +20,11 @@ def read(path: str, count: int) -> list[Entry]:
     Raises:
         ValueError: If a line has no number and hypothesis, or there is no such source.
     """
-    from keras_transformer.data import read_lines
-    from keras_transformer.data.lines import arriving_lines
+    from keras_transformer.data.lines import STDIN, given_lines
 
-    if path == "-":
-        arriving = arriving_lines(sys.stdin.buffer, 2048)
-        lines = [line for some, _ in arriving for line in some]
-    else:
-        lines = read_lines(path)
-    place = "standard input" if path == "-" else path
-    return [_entry(line, f"{place}, line {i}", count) for i, line in enumerate(lines, start=1)]
+    place = "standard input" if path == STDIN else path
+    lines = enumerate(given_lines(path), start=1)
+    return [_entry(line, f"{place}, line {number}", count) for number, line in lines]
 
 
 def _entry(line, place, count):

@@ -2,14 +2,15 @@
 
   keras-transformer score runs/en-de --source a.en --target a.de > scores.tsv
   keras-transformer score runs/en-de --tsv pairs.tsv --mean
+  zcat web.tsv.gz | keras-transformer score runs/en-de --tsv - > scores.tsv
   keras-transformer translate runs/en-de --n-best 8 --beam-size 8 < a.en |
     keras-transformer score runs/big --source a.en --n-best -
 
-To filter parallel text, or to rank translations from elsewhere. Each pair gives one line, in the
-same order: log-probability TAB tokens. The log-probability of the target given the source is in
-nats, at most 0, summed over the target's tokens with the end; tokens is their number. There is no
-length penalty. An empty side is only its end token; training never sees such pairs, so their scores
-say little.
+To filter parallel text, or to rank translations from elsewhere. One file may be -, standard input.
+Each pair gives one line, in the same order: log-probability TAB tokens. The log-probability of the
+target given the source is in nats, at most 0, summed over the target's tokens with the end; tokens
+is their number. There is no length penalty. An empty side is only its end token; training never
+sees such pairs, so their scores say little.
 
 With --n-best the hypotheses of each list are ranked anew by this log-probability, which replaces
 the score of each; further fields stay with their hypothesis.
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--n-best",
         metavar="FILE",
-        help="instead of --target: lists of number ||| hypothesis ||| score to rank; - is stdin",
+        help="instead of --target: lists of number ||| hypothesis ||| score to rank",
     )
     parser.add_argument("--source-column", type=count, default=0, help="of the TSV, from 0")
     parser.add_argument("--target-column", type=count, default=1, help="of the TSV, from 0")
@@ -106,7 +107,10 @@ def _read(args):
     """Returns the entries of n-best lists, if there are any, and the pairs to score."""
     from keras_transformer import data
     from keras_transformer.cli.options import refuse_ignored
+    from keras_transformer.data.lines import STDIN, given_lines
 
+    if [args.source, args.target, args.n_best].count(STDIN) > 1:
+        raise ValueError("Only one file can be -, standard input: give the others by name.")
     if args.tsv and (args.source or args.target or args.n_best):
         raise ValueError("Give either --tsv, or --source and --target or --n-best.")
     if args.tsv:
@@ -115,7 +119,7 @@ def _read(args):
     if args.n_best and args.source:
         if args.target or args.tokens:
             raise ValueError("--n-best takes neither --target nor --tokens: leave them out.")
-        sources = data.read_lines(args.source)
+        sources = list(given_lines(args.source))
         entries = n_best.read(args.n_best, len(sources))
         return entries, [(sources[entry.number], entry.text) for entry in entries]
     if not (args.source and args.target):

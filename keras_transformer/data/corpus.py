@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_transformer.data.lines import open_text, stream_lines
+from keras_transformer.data.lines import STDIN, given_lines, open_text, stream_lines
 
 # From so many pairs, or bytes of files, a corpus is encoded by several processes and kept piece by
 # piece. Starting a process costs as much time as encoding some 10,000 pairs.
@@ -121,7 +121,7 @@ def open_corpus(
             Hugging Face, a `tf.data.Dataset`. Files are a path, a pattern such as
             `"web-*.tsv.gz"`, or a list of those. ":3" behind a path is a weight: each pass holds
             its pairs three times. Files that end with ".gz" or ".zst" are unpacked as they are
-            read.
+            read. "-" is standard input, once.
         target: The files with the translations, as many as of `source` and in their order.
         source_column, target_column: Of TSV files, numbers from 0. Of other objects the index or
             the name of a field; "translation.de" is a field inside a field.
@@ -198,8 +198,9 @@ def _files(paths):
 
 def _lines(path):
     """Returns a function that yields the lines of a file anew, and whether it reads the file."""
-    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe, which is read only once
-        kept = list(stream_lines(path))
+    pipe = path.exists() and not (path.is_file() or path.is_dir())
+    if pipe or str(path) == STDIN:  # read only once
+        kept = list(given_lines(path))
         return lambda: iter(kept), False
     open_text(path).close()  # says now what is missing
     return lambda: stream_lines(path), True
@@ -234,7 +235,12 @@ def _aligned(sources, targets):
 def _parallel(source, target, weight):
     (sources, read_anew), (targets, both_anew) = _lines(source), _lines(target)
     files = (source, target) if read_anew and both_anew else ()
-    return Part(lambda: _zipped(source, target, sources(), targets()), weight, files)
+    names = _named(source), _named(target)
+    return Part(lambda: _zipped(*names, sources(), targets()), weight, files)
+
+
+def _named(path):
+    return "standard input" if str(path) == STDIN else path
 
 
 def _listed(files):
@@ -260,7 +266,7 @@ def _tsv(path, weight, *columns):
         raise ValueError(f"{path}: columns of a TSV file are numbers from 0, got {columns}.")
     lines, read_anew = _lines(path)
     files = (path,) if read_anew else ()
-    return Part(lambda: _columns_of(path, lines(), *columns), weight, files, columns)
+    return Part(lambda: _columns_of(_named(path), lines(), *columns), weight, files, columns)
 
 
 def _columns_of(path, lines, source_column, target_column):

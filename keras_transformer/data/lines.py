@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MARK = "\ufeff"
+STDIN = "-"  # as a path
 # The first bytes of packed files, and the programs that unpack them.
 PACKED = {
     b"\x1f\x8b": "gzip (unpack it: gunzip, zcat)",
@@ -56,6 +57,25 @@ def stream_lines(path: str | os.PathLike) -> Iterator[str]:
         ValueError: As `read_lines` does, when the fault is reached.
     """
     return _decoded(open_text(Path(path)), Path(path))
+
+
+def given_lines(path: str | os.PathLike) -> Iterator[str]:
+    """Yields the lines of a file, or of standard input if `path` is "-".
+
+    Raises:
+        FileNotFoundError, ValueError: As `stream_lines`. Standard input is empty, too, if all of it
+            was read before.
+    """
+    if str(path) != STDIN:
+        yield from stream_lines(path)
+        return
+    lines = None
+    for lines, _ in arriving_lines(sys.stdin.buffer, 2048):
+        yield from lines
+    if lines is None:
+        raise ValueError(
+            "standard input is empty, or was read already. Give UTF-8 text, and only one - for it."
+        )
 
 
 def _decoded(file, path):

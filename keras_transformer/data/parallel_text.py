@@ -18,7 +18,7 @@ def read_parallel(
 
     Args:
         source_path: UTF-8 text, one sentence per line; unpacked if the name ends with ".gz" or
-            ".zst".
+            ".zst". "-" is standard input.
         target_path: The same for the targets.
 
     Raises:
@@ -83,8 +83,7 @@ def read_tsv(
     A tab always separates (there is no quoting); lines are split as in `read_parallel`.
 
     Args:
-        path: UTF-8 text; unpacked if the name ends with ".gz" or
-            ".zst".
+        path: UTF-8 text; unpacked if the name ends with ".gz" or ".zst". "-" is standard input.
         source_column: Column of the source, from 0.
         target_column: Column of the target, from 0.
 
