@@ -193,7 +193,7 @@ OPTIONS = {
     "translate": "beam-size length-penalty batch-size engine quantization weights ensemble n-best "
     "prefix prefixes terminology min-length max-length no-repeat-ngram repetition-penalty suppress "
     "sample temperature top-k top-p seed input output tokens-per-batch alignments alignment-layer "
-    "alignment-heads token-scores json",
+    "alignment-heads token-scores json split source-language tags",
     "evaluate": "source reference hypotheses tokenize lowercase error-rate output beam-size "
     "length-penalty batch-size engine quantization weights ensemble",
     "score": "n-best source target tsv source-column target-column mean tokens batch-size weights "

@@ -9,6 +9,7 @@ from command_line import assert_one_line, main, pipe, status_and_err, write
 from keras_transformer.cli import translate as translate_verb
 from keras_transformer.decoding import Sampling
 from keras_transformer.decoding.alignment import pharaoh
+from keras_transformer.decoding.tags import take_out
 from keras_transformer.decoding.translator import Translator
 from keras_transformer.runs import load_translator
 
@@ -130,7 +131,47 @@ def test_alignments_and_scores_come_with_translations(run, uncompiled, monkeypat
         assert len(each["tokens"]) == len(each["token_scores"])
     assert all(one["n_best"][0].items() <= one.items() for one in objects)
     status, err = status_and_err(capsys, "translate", run, "--alignment-layer", 0)
-    assert_one_line(status, err, "--alignment-layer has an effect only with --alignments or --json")
+    assert_one_line(status, err, "--alignment-layer has an effect only with --alignments, ")
+
+
+# Fails if: an option is not passed on or not refused; links are written only beside --tags.
+def test_documents_and_tags_are_translated(run, uncompiled, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sentencex", reason="sentencex is not installed")
+    split = "--split=sentences", "--source-language=en"
+    lines = ["Ba de.  Do <b>be</b> do.", "", "<br/>do {n} be"]
+    pipe(monkeypatch, "".join(f"{line}\n" for line in lines).encode())
+    flags = "--beam-size=2", "--min-length=3", "--no-repeat-ngram=1"
+    command = "translate", run, *flags
+    status, out, err = main(capsys, *command, *split, "--tags", "--alignments")
+    assert status == 0, err
+    found = [line.split(" ||| ") for line in out.split("\n")]
+    translator = load_translator(run)
+    sentences = ["Ba de.", "Do be do.", "do be"]
+    options = {"beam_size": 2, "min_length": 3, "no_repeat_ngram": 1}
+    first, second, third = translator.translate(sentences, **options)
+    assert first and second and third
+    assert [take_out(line).text for line, *_ in found] == [f"{first} {second}", "", third, ""]
+    for item in ("<b>", "</b>"):
+        assert found[0][0].count(item) == 1
+    assert found[2][0].count("<br/>") == found[2][0].count("{n}") == 1
+    links = translator.align([(sentences[1], second)])[0]
+    words = len(first.split())
+    assert found[0][1].endswith(pharaoh([(2 + a, words + b) for a, b in links]))
+    assert found[1] == ["", ""]
+    source = write(tmp_path / "source", lines)
+    assert main(capsys, *command, "--input", source, *split, "--tags", "--alignments")[1] == out
+    pipe(monkeypatch, b"Ba de.  Do be do.\n\n")
+    expected = f"{first}  {second} ||| {found[0][1]}\n ||| \n"
+    assert main(capsys, *command, *split, "--alignments")[1] == expected
+    for options, says in (
+        (["--split=sentences"], "--split sentences needs --source-language CODE"),
+        (["--source-language=en"], "--source-language has an effect only with --split sentences"),
+        ([*split, "--prefix=a"], "--prefix does not go with --split"),
+        ([*split, "--n-best=2"], "--n-best does not go with --split"),
+        (["--tags", "--json"], "--json does not go with --tags"),
+        (["--tags", "--engine=ctranslate2"], "which ctranslate2 does not give"),
+    ):
+        assert_one_line(*status_and_err(capsys, *command, *options), says)
 
 
 # Fails if: the file is read or written otherwise than a pipe; a failure leaves a file behind.

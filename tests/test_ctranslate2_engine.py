@@ -109,6 +109,17 @@ def test_options_are_those_of_our_search(translator, engine, options):
     assert ours == theirs != plain
 
 
+# Fails if: the sentences of a document lose their place.
+def test_documents_are_translated_sentence_by_sentence(engine):
+    pytest.importorskip("sentencex", reason="sentencex is not installed")
+    first, second = engine.translate(["Abc de.", "Fedcba."], beam_size=1, min_length=2)
+    options = {"split": "en", "beam_size": 1, "min_length": 2}
+    found = kt.decoding.translate_structured(engine, ["Abc de.  Fedcba.", ""], **options)
+    assert first and second and found == [(f"{first}  {second}", None), ("", None)]
+    with pytest.raises(ValueError, match="CTranslate2 gives no attention to align by"):
+        kt.decoding.translate_structured(engine, ["abc"], tags=True)
+
+
 def test_what_it_lacks_is_refused(run, engine):
     for options, says in (
         ({"sampling": Sampling()}, "sampling as here"),

@@ -76,6 +76,7 @@ def policy():
 
 # The packages of extras that a page's code imports.
 NEEDS = {
+    "docs/howto/decoding.md": ("sentencex",),
     "docs/howto/exporting.md": ("tf2onnx", "onnxruntime", "ai_edge_litert"),
     "docs/howto/serve.md": ("starlette",),
 }

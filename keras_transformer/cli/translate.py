@@ -14,7 +14,12 @@ With --n-best above 1 each line gives up to N lines, best first: number ||| hypo
 Numbers start at 0; the score is the log-probability in nats divided by the length penalty. What
 --alignments and --token-scores ask for follows, in this order. --json writes an object for each
 line instead: the best translation with its score, tokens, token_scores and alignments, and n_best,
-a list of such objects."""
+a list of such objects.
+
+  keras-transformer translate runs/en-de --split sentences --source-language en < documents.txt
+  keras-transformer translate runs/en-de --tags < page.html
+
+--split sentences translates each line sentence by sentence. --tags keeps tags and placeholders."""
 
 import argparse
 import io
@@ -24,7 +29,7 @@ import sys
 import time
 from typing import Any
 
-from keras_transformer.cli import written
+from keras_transformer.cli import structured, written
 from keras_transformer.cli.options import (
     add_content_arguments,
     add_search_arguments,
@@ -56,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--n-best", type=positive, default=1, help="hypotheses for each line")
     add_content_arguments(parser)
+    structured.add_arguments(parser)
     written.add_arguments(parser)
 
 
@@ -79,12 +85,14 @@ def run(args: argparse.Namespace) -> None:
             begin = time.perf_counter()
             first = first or next((line for line in lines if line.strip()), None)
             begins, terms = _of_lines(args, beside, number, len(lines))
+            content = {"prefix": begins, "terminology": terms, **options}
             with done.part(size):
-                found = translator.n_best(
-                    lines, *search, prefix=begins, terminology=terms, **options
-                )
-                texts = list(written.lines_of(translator, args, lines, found, number))
-            out.writelines(f"{text}\n" for some in texts for text in some)
+                if structured.asked(args):
+                    texts = list(structured.lines_of(translator, args, lines, content))
+                else:
+                    found = translator.n_best(lines, *search, **content)
+                    texts = list(written.lines_of(translator, args, lines, found, number))
+            out.writelines(f"{text}\n" for text in texts)
             number += len(lines)
             out.flush()
             seconds += time.perf_counter() - begin
@@ -104,6 +112,7 @@ def _check(args):
             f"--n-best {args.n_best} is more than --beam-size {args.beam_size}: raise the latter."
         )
     written.check(args)
+    structured.check(args)
 
 
 def _limit(args):

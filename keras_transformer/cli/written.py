@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Refuses options that have no effect beside the others."""
-    if not (args.alignments or args.json):
-        needed = "--alignments or --json"
+    if not (args.alignments or args.json or args.tags):
+        needed = "--alignments, --json or --tags"
         refuse_ignored(args, ("alignment_layer", "alignment_heads"), needed)
 
 
@@ -52,7 +52,7 @@ def lines_of(
     sources: Sequence[str],
     found: Sequence[Sequence[Any]],
     first: int,
-) -> Iterator[list[str]]:
+) -> Iterator[str]:
     """Yields the lines that say what was found for each source.
 
     Args:
@@ -76,10 +76,10 @@ def lines_of(
     for number, (source, hypotheses) in enumerate(zip(sources, found, strict=True), start=first):
         entries = [(each, scores and next(scores), links and next(links)) for each in hypotheses]
         if args.json:
-            yield [_json(translator, number, source, entries)]
+            yield _json(translator, number, source, entries)
         else:
             # One line in, one line out, also where the options allow no translation.
-            yield [_line(translator, args, number, *each) for each in entries] or [""]
+            yield from [_line(translator, args, number, *each) for each in entries] or [""]
 
 
 def _line(translator, args, number, hypothesis, scores, links):

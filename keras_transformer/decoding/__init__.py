@@ -13,6 +13,7 @@ from keras_transformer.decoding.search import (
     gnmt_penalty,
     greedy_search,
 )
+from keras_transformer.decoding.structured import Structured, translate_structured
 from keras_transformer.decoding.translator import Hypothesis, Translator
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Sampler",
     "Sampling",
     "SearchOptions",
+    "Structured",
     "Translator",
     "average_penalty",
     "beam_search",
@@ -28,4 +30,5 @@ __all__ = [
     "gnmt_penalty",
     "greedy_search",
     "sample",
+    "translate_structured",
 ]

@@ -160,7 +160,7 @@ class Seen:
             found["long"] = (
                 f"far longer than any sentence of training: {len(ids)} tokens, the longest there "
                 f"had {self.longest} {where}; the translation may be cut short. Translate sentence "
-                "by sentence."
+                "by sentence, as `translate --split sentences` does."
             )
         if "invisible" not in but and plain != text and ids != tokenizer.encode(text):
             new = sorted(invisible_in(text) - self.invisible)
