@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 
+import keras
+import pytest
+
 from keras_transformer import cli
 from keras_transformer.runs import cache
 
@@ -15,53 +18,70 @@ from keras_transformer.ops.compilation import compile_with_weights
 assert compile_with_weights(lambda x: x @ x + 1)(np.ones((9, 9), "float32"))[0, 0] == 10
 print(*sorted(path.name for path in folder.iterdir()))
 """
+on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX keeps compiled code")
 
 
-# Fails if: nothing is kept, or a second process compiles again.
-def test_a_second_process_finds_what_the_first_compiled(tmp_path):
+@pytest.fixture(autouse=True)
+def unset(monkeypatch, tmp_path):
+    """The tests' own cache of compiled code, which comes first otherwise, is turned off."""
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+        before = {name: getattr(jax.config, name) for name in names}
+        jax.config.update(names[0], None)
+        yield
+        for name, value in before.items():
+            jax.config.update(name, value)
+    else:
+        yield
+
+
+# Fails if: nothing is kept, a second process compiles again, or either says something.
+@on_jax
+def test_a_second_process_finds_what_the_first_compiled():
     kept = []
-    # The tests' own cache of compiled code comes first otherwise.
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     for _ in range(2):
-        run = subprocess.run(
-            [sys.executable, "-c", CODE],
-            env={**environment, cache.FOLDER: str(tmp_path)},
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stderr
+        run = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
+        assert (run.returncode, run.stderr) == (0, "")
         kept.append(run.stdout.split())
     assert kept[0] and kept[0] == kept[1]
 
 
 # Fails if: code for another processor, version or flag is in the same folder, or a setting is lost.
-def test_it_is_for_one_machine_and_leaves_the_users_settings(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
-    for name in ("TF_XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"):
-        monkeypatch.delenv(name, raising=False)
-    first = cache.keep_compiled()
-    assert os.environ["TF_XLA_FLAGS"] == f"--tf_xla_persistent_cache_directory={first}"
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(first)
-    found = {first, cache.keep_compiled()}
-    assert len(found) == 1 and first.stat().st_mode & 0o077 == 0
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    found.add(cache.keep_compiled())
+@on_jax
+def test_it_is_for_one_machine_and_leaves_the_users_settings(monkeypatch, tmp_path):
+    import jax
+
+    def folder():
+        jax.config.update("jax_compilation_cache_dir", None)
+        found = cache.keep_compiled()
+        assert jax.config.jax_compilation_cache_dir == str(found)
+        assert found.is_relative_to(tmp_path) and found.stat().st_mode & 0o077 == 0
+        return found
+
+    found = {folder(), folder()}
+    assert len(found) == 1
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to=/nowhere")
+    found.add(folder())
     monkeypatch.setattr(cache, "_processor", lambda: ["riscv64", ""])
-    found.add(cache.keep_compiled())
-    monkeypatch.setattr(cache, "_versions", lambda: ["99.0", ""])
-    found.add(cache.keep_compiled())
-    assert len(found) == 4 and all(path.is_dir() for path in found)
-    mine = "--tf_xla_auto_jit=0 --tf_xla_persistent_cache_directory=/mine"
-    monkeypatch.setenv("TF_XLA_FLAGS", mine)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
-    cache.keep_compiled()
-    assert (os.environ["TF_XLA_FLAGS"], os.environ["JAX_COMPILATION_CACHE_DIR"]) == (mine, "/mine")
+    found.add(folder())
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99.0")
+    found.add(folder())
+    assert len(found) == 4
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+    assert cache.keep_compiled() == tmp_path / "mine"
 
 
 # Fails if: the option is not heeded, or everybody's code is kept.
-def test_the_command_keeps_compiled_code_if_asked(monkeypatch, tmp_path):
-    asked = []
+def test_the_command_keeps_compiled_code_if_asked(monkeypatch, tmp_path, capsys):
+    asked, keep = [], cache.keep_compiled
     monkeypatch.setattr(cache, "keep_compiled", lambda: asked.append(1))
     for option in ([], ["--compile-cache"]):
         assert cli.main(["translate", str(tmp_path / "nowhere"), *option]) == 1
     assert len(asked) == 1
+    if keras.backend.backend() != "jax":
+        with pytest.raises(ValueError, match="kept on JAX only, and the backend is"):
+            keep()

@@ -82,12 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = INTERRUPTED if args.verb == "train" else "interrupted"
     try:
         with program(f"keras-transformer {args.verb}", interrupted):
+            with without_notices():
+                import keras  # noqa: F401
             if getattr(args, "compile_cache", False):
                 from keras_transformer.runs.cache import keep_compiled
 
                 keep_compiled()
-            with without_notices():
-                import keras  # noqa: F401
             args.command(args)
     except SystemExit as end:
         if isinstance(end.code, str):

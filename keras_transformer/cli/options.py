@@ -70,7 +70,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile-cache",
         action="store_true",
-        help="keep what is compiled in the user's cache, so that the next start need not compile",
+        help="keep what JAX compiles in the user's cache, so that the next start need not compile",
     )
     parser.add_argument(
         "--quantization",

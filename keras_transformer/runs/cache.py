@@ -9,6 +9,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+import keras
+
 from keras_transformer.files import json_sha256
 
 FOLDER = "KERAS_TRANSFORMER_CACHE"  # names another folder
@@ -21,23 +23,34 @@ def folder() -> Path:
 
 
 def keep_compiled() -> Path:
-    """Keeps what XLA compiles, so that the next process need not compile it again.
+    """Keeps what JAX compiles, so that the next process need not compile it again.
 
-    Call it before TensorFlow or JAX is imported. A setting of the user's environment stays.
+    Call it before anything is compiled. A folder that JAX's own setting names already stays.
 
     Returns:
-        A folder in the cache for this processor, these versions and these flags of XLA, because the
-        code is for no other.
+        The folder. In the cache it is one for this processor, this version and these flags of XLA,
+        because the code is for no other.
+
+    Raises:
+        ValueError: On another backend. TensorFlow can keep code too, but does not find it again
+            when two threads compile, and takes its own code for another machine's.
     """
-    path = folder() / "compiled" / json_sha256([_processor(), *_versions(), *_flags()])[:16]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if "xla_persistent_cache_directory" not in os.environ.get("TF_XLA_FLAGS", ""):
-        flags = os.environ.get("TF_XLA_FLAGS", ""), f"--tf_xla_persistent_cache_directory={path}"
-        os.environ["TF_XLA_FLAGS"] = " ".join(flags).strip()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(path))
-    # JAX keeps only what took a second otherwise.
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    return path
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"Compiled code is kept on JAX only, and the backend is {keras.backend.backend()}: set "
+            "KERAS_BACKEND=jax, or take engine='auto', which compiles little."
+        )
+    import jax
+
+    path = jax.config.jax_compilation_cache_dir
+    if path is None:
+        parts = [*_processor(), metadata.version("jaxlib"), os.environ.get("XLA_FLAGS", "")]
+        path = folder() / "compiled" / json_sha256(parts)[:16]
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(path))
+        # JAX keeps only what took a second otherwise.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    return Path(path)
 
 
 def _processor():
@@ -48,17 +61,3 @@ def _processor():
     except OSError:  # not Linux
         flags = platform.processor()
     return [platform.machine(), flags]
-
-
-def _versions():
-    found = []
-    for name in ("tensorflow", "jaxlib"):
-        try:
-            found.append(metadata.version(name))
-        except metadata.PackageNotFoundError:
-            found.append("")
-    return found
-
-
-def _flags():
-    return [os.environ.get("XLA_FLAGS", "")]
