@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from keras_transformer import Translator, cli, load_translator
+from keras_transformer.decoding import Sampling
 from keras_transformer.interop import ctranslate2 as to_ct2
 from keras_transformer.interop import to_ctranslate2, to_saved_model
 from keras_transformer.models import Transformer
@@ -419,6 +420,34 @@ def test_a_saved_model_translates_alone_as_the_translator(translator, beam_of_3,
         np.testing.assert_allclose(scores, [each.score if each else 0 for each in best], rtol=1e-4)
 
 
+# Fails if: an option or the prefix is left out, the prefix takes the room of the translation, or a
+# blank text begins with it.
+def test_a_saved_model_holds_what_a_translation_must_hold(translator, tmp_path):
+    import tensorflow as tf
+
+    options = {"min_length": 6, "no_repeat_ngram": 2, "repetition_penalty": 1.3}
+    options |= {"suppress": ["s"], "diversity": 0.5, "prefix": "tu"}
+    to_saved_model(translator, tmp_path / "export", 2, 0, **options)
+    model = tf.saved_model.load(str(tmp_path / "export"))
+    found = model.translate(tf.constant([*TEXTS, " "]))
+    expected = [best[0] for best in translator.n_best([*TEXTS, " "], 1, 2, 0, **options)]
+    plain = translator.translate(TEXTS, 2, 0)
+    texts = [text.decode() for text in found["translations"].numpy()]
+    assert texts == [best.text for best in expected]
+    assert all(a != b for a, b in zip(texts, plain, strict=False)) and texts[-1] == ""
+    np.testing.assert_allclose(found["scores"], [best.score for best in expected], rtol=1e-4)
+    readme = (tmp_path / "export" / "README.txt").read_text()
+    assert "length penalty 0, prefix 'tu', min_length 6, no_repeat_ngram 2" in readme
+    for wrong, says in (
+        ({"sampling": Sampling()}, "draws no translations"),
+        ({"min_length": -1}, "min_length is an integer"),
+        ({"prefix": "tuv", "max_length": 2}, "do not fit into 2"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            to_saved_model(translator, tmp_path / "wrong", **wrong)
+    assert not (tmp_path / "wrong").exists()
+
+
 # Fails if: learned positions set no limit.
 @pytest.mark.filterwarnings("ignore:Layer")
 def test_a_saved_model_of_an_ensemble_with_learned_positions(
@@ -552,6 +581,20 @@ def test_nothing_is_overwritten_and_nothing_left_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+# Fails if: an option does not reach the SavedModel.
+def test_a_saved_model_gets_the_options_of_the_command(run, tmp_path, capsys, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        "keras_transformer.interop.to_saved_model",
+        lambda translator, folder, **options: given.update(options),
+    )
+    options = ["--beam-size=2", "--prefix=tu", "--min-length=3", "--suppress", "s", "t"]
+    assert export(capsys, run, tmp_path / "o", "--format=saved_model", *options)[0] == 0
+    wanted = {"beam_size": 2, "prefix": "tu", "min_length": 3, "suppress": ["s", "t"]}
+    assert {name: given[name] for name in wanted} == wanted
+    assert given["repetition_penalty"] == 1 and given["max_length"] is None
+
+
 def test_wrong_runs_and_options_are_refused(run, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     RunDirectory.start(tmp_path / "untrained", {}).close()
@@ -567,6 +610,8 @@ def test_wrong_runs_and_options_are_refused(run, tmp_path, capsys):
     assert (
         "saved_model has no --quantization" in export(capsys, run, tmp_path / "o", *saved_model)[1]
     )
+    said = export(capsys, run, tmp_path / "o", "--suppress", "s", "t")[1]
+    assert "--suppress has an effect only with --format saved_model" in said
     status, said = export(capsys, run, tmp_path / "output", "--quantization=int3")
     assert status == 1 and "--quantization int3: expected one of float32" in said
     assert not (tmp_path / "output").exists()

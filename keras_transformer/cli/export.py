@@ -6,8 +6,9 @@
 
 ctranslate2: for the C++ engine CTranslate2, fast on CPUs, with 8-bit weights if you like; its
 search takes its options at each call. saved_model: strings in, strings out, for TensorFlow and
-TensorFlow Serving; the search is inside, with the beam size and length penalty given here. onnx,
-litert: for ONNX Runtime and LiteRT, with a script that translates greedily.
+TensorFlow Serving; the search is inside, with the beam size, the length penalty and what a
+translation must hold, as given here. onnx, litert: for ONNX Runtime and LiteRT, with a script that
+translates greedily.
 
 FOLDER/README.txt then says how to translate with it. An existing FOLDER is never overwritten."""
 
@@ -16,10 +17,13 @@ from typing import Any
 
 from keras_transformer.cli.ends import command, say_next
 from keras_transformer.cli.options import (
+    CONSTRAINTS,
+    add_constraint_arguments,
     add_model_arguments,
     named,
     penalty,
     positive,
+    refuse_ignored,
     translator_of,
 )
 from keras_transformer.progress import say
@@ -53,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="saved_model: alpha of the GNMT penalty, or 'average', as in translate; 0.6 by "
         "default",
     )
+    add_constraint_arguments(parser)
     add_model_arguments(parser)
 
 
@@ -68,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
         "litert": interop.to_litert,
     }
     names = FORMATS[args.format]
-    options = {}
+    options: dict[str, Any] = {}
     for name in ("quantization", "beam_size", "length_penalty"):
         if (value := getattr(args, name)) is None:
             continue
@@ -76,6 +81,11 @@ def run(args: argparse.Namespace) -> None:
             option = name.replace("_", "-")
             raise ValueError(f"--format {args.format} has no --{option}: leave it out.")
         options[name] = value
+    held = ("prefix", *CONSTRAINTS)
+    if args.format == "saved_model":
+        options |= {name: getattr(args, name) for name in held}
+    else:
+        refuse_ignored(args, held, "--format saved_model")
     if args.quantization not in (None, *interop.QUANTIZATIONS):
         raise ValueError(
             f"--quantization {args.quantization}: expected one of "

@@ -98,19 +98,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_content_arguments(parser: argparse.ArgumentParser) -> None:
-    """What translations must and may hold: the fields of `kt.decoding.SearchOptions`."""
+CONSTRAINTS = (
+    *("min_length", "max_length", "no_repeat_ngram", "repetition_penalty", "diversity"),
+    "suppress",
+)
+
+
+def add_constraint_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """A prefix, and CONSTRAINTS: those fields of `kt.decoding.SearchOptions`."""
     group = parser.add_argument_group("what a translation must and may hold")
     group.add_argument("--prefix", metavar="TEXT", help="how each translation begins")
-    group.add_argument(
-        "--prefixes", metavar="FILE", help="how translations begin, one line per line of input"
-    )
-    group.add_argument(
-        "--terminology",
-        metavar="FILE",
-        help="phrases that each translation must hold, separated by tabs, one line per line of "
-        "input",
-    )
     group.add_argument("--min-length", type=count, default=0, metavar="N", help="in tokens")
     group.add_argument(
         "--max-length",
@@ -143,6 +140,21 @@ def add_content_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--suppress", nargs="+", default=[], metavar="WORD", help="words that are not written"
     )
+    return group
+
+
+def add_content_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the translations of lines must and may hold, and how they are drawn."""
+    group = add_constraint_arguments(parser)
+    group.add_argument(
+        "--prefixes", metavar="FILE", help="how translations begin, one line per line of input"
+    )
+    group.add_argument(
+        "--terminology",
+        metavar="FILE",
+        help="phrases that each translation must hold, separated by tabs, one line per line of "
+        "input",
+    )
     group = parser.add_argument_group("sampling, instead of a beam")
     group.add_argument("--sample", action="store_true", help="draw each token at random")
     group.add_argument(
@@ -170,8 +182,7 @@ def content_of(args: argparse.Namespace) -> dict[str, Any]:
 
     if not args.sample:
         refuse_ignored(args, ("temperature", "top_k", "top_p", "seed"), "--sample")
-    numbers = "min_length", "max_length", "no_repeat_ngram", "repetition_penalty", "diversity"
-    found = {name: getattr(args, name) for name in (*numbers, "suppress")}
+    found = {name: getattr(args, name) for name in CONSTRAINTS}
     if args.sample:
         found["sampling"] = Sampling(args.temperature, args.top_k, args.top_p, args.seed)
     return found

@@ -155,10 +155,11 @@ class NoRepeat:
     end_id: int
 
     def __call__(self, log_probs: Tensor, ids: Tensor, index: Tensor, rows: dict) -> Tensor:
-        length = ids.shape[1]
-        if self.size > length:
+        places = ops.shape(ids)[1] - self.size + 1  # where a sequence can begin
+        if not isinstance(places, int):  # known only at run time
+            places = ops.maximum(places, 0)
+        elif places < 1:
             return log_probs
-        places = length - self.size + 1  # where a sequence can begin
         fits = ops.arange(places, dtype="int32")[None] + self.size <= index  # whole already
         before = newest(ids, index, self.size - 1)  # [R, size - 1]
         for offset in range(self.size - 1):
@@ -183,7 +184,7 @@ class RepetitionPenalty(Inputs):
     factor: float
 
     def __call__(self, log_probs: Tensor, ids: Tensor, index: Tensor, rows: dict) -> Tensor:
-        there = ops.arange(ids.shape[1], dtype="int32")[None] < index
+        there = ops.arange(ops.shape(ids)[1], dtype="int32")[None] < index
         ids = ops.where(there, ids, 0)  # padding, which is never chosen
         return _written(log_probs, ids, self.factor * ops.take_along_axis(log_probs, ids, axis=1))
 

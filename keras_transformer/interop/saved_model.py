@@ -13,7 +13,8 @@ from typing import Any
 import keras
 
 from keras_transformer import arguments, progress
-from keras_transformer.decoding import Translator
+from keras_transformer.decoding import SearchOptions, Translator
+from keras_transformer.decoding.id_translator import Wanted
 from keras_transformer.files import new_folder
 
 # All that Python's `str.strip` removes; TensorFlow's `strip` removes less.
@@ -28,7 +29,7 @@ A TensorFlow SavedModel, exported by keras_transformer. To translate with it:
     print([text.decode() for text in found["translations"].numpy()], found["scores"].numpy())
 
 TensorFlow Serving: "texts" in, "translations" and "scores" out. The search is fixed: beam size
-{beam_size}, length penalty {length_penalty}. A blank text gives an empty translation.
+{beam_size}, length penalty {length_penalty}{options}. A blank text gives an empty translation.
 """
 
 
@@ -37,6 +38,9 @@ def to_saved_model(
     folder: str | os.PathLike,
     beam_size: int = 4,
     length_penalty: float | str = 0.6,
+    *,
+    prefix: str | None = None,
+    **options: Any,
 ) -> None:
     """Writes a translator, its tokenizer and its search as a SavedModel.
 
@@ -49,9 +53,14 @@ def to_saved_model(
         folder: The folder to make, which must not exist. TensorFlow Serving expects a number as its
             name, `en-de/1`.
         beam_size, length_penalty: As in `Translator.translate`. They are fixed in the file.
+        prefix: How all translations begin.
+        **options: Further arguments of `Translator.translate` that are fixed in the file:
+            `min_length`, `no_repeat_ngram` and the others of `kt.decoding.SearchOptions`, but no
+            `sampling`.
 
     Raises:
-        ValueError: On another backend than TensorFlow, or if the folder exists. Nothing is written.
+        ValueError: On another backend than TensorFlow, if an option is out of its range, or if the
+            folder exists. Nothing is written.
         OSError: If it cannot be written. Nothing is left.
 
     Example:
@@ -71,19 +80,27 @@ def to_saved_model(
         )
     beam_size = arguments.whole_number("beam_size", beam_size, advice="1 is greedy search.")
     length_penalty = arguments.length_penalty(length_penalty)
+    # An empty text brings the checks of `translate`.
+    [item], wanted = translator.asked([""], 1, beam_size, length_penalty, prefix=prefix, **options)
+    if wanted.draw is not None:
+        raise ValueError("A SavedModel draws no translations: leave sampling out.")
+    translator.check([item._replace(source=[translator.tokenizer.end_id])], wanted)
     import tensorflow as tf
 
     with new_folder(folder) as folder, progress.work("writing a SavedModel"):
-        module = _text_to_text(translator, beam_size, length_penalty)
+        module = _text_to_text(translator, wanted, item.prefix)
         try:
             tf.saved_model.save(module, str(folder), signatures=module.translate)
         except tf.errors.OpError as error:  # also of a full disk
             raise OSError(f"TensorFlow could not write the SavedModel: {error.message}") from error
-        text = README.format(beam_size=beam_size, length_penalty=length_penalty)
+        given = {"prefix": prefix} | options
+        usual = vars(SearchOptions())
+        said = "".join(f", {k} {v!r}" for k, v in given.items() if v and v != usual.get(k))
+        text = README.format(beam_size=beam_size, length_penalty=length_penalty, options=said)
         (folder / "README.txt").write_text(text, encoding="utf-8")
 
 
-def _text_to_text(translator: Translator, beam_size: int, length_penalty: float | str) -> Any:
+def _text_to_text(translator: Translator, wanted: Wanted, prefix: list[int]) -> Any:
     import tensorflow as tf
 
     end_id = translator.tokenizer.end_id
@@ -119,13 +136,19 @@ def _text_to_text(translator: Translator, beam_size: int, length_penalty: float 
                     source_ids = tf.identity(source_ids)
 
             empty = lengths == 0
-            limits = lengths + translator.EXTRA_LENGTH
+            if wanted.max_length is not None:
+                limits = tf.fill(tf.shape(lengths), wanted.max_length + 1)
+            else:
+                limits = tf.maximum(lengths, len(prefix)) + translator.EXTRA_LENGTH
             if learned["target"] is not None:
                 limits = tf.minimum(limits, learned["target"])
             limits = tf.where(empty, 1, limits)  # a text without tokens ends at once
             longest = tf.reduce_max(tf.concat([[1], limits], axis=0))
+            rows = {"source_ids": source_ids}
+            if prefix:
+                rows["prefix"] = tf.tile([prefix], [tf.size(texts), 1])
             found, scores, _ = translator.search_ids(
-                source_ids, limits, longest, 1, beam_size, length_penalty
+                source_ids, limits, longest, *wanted[:3], adjust=wanted.adjust, rows=rows
             )
             return {
                 "translations": self.target.decode_padded(found[:, 0]),
