@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -95,6 +96,32 @@ def _compiled(function, variables):
     raise ValueError(
         f"Nothing can be compiled on the {backend} backend of Keras. Use tensorflow, jax or torch."
     )
+
+
+def keep_compiled(folder: Callable[[], Path]) -> Path:
+    """Keeps what JAX compiles from now on, and returns the folder.
+
+    Args:
+        folder: Returns the folder, which is made; not called if JAX's own setting names one.
+
+    Raises:
+        ValueError: On another backend.
+    """
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"Compiled code is kept on JAX only, and the backend is {keras.backend.backend()}: set "
+            "KERAS_BACKEND=jax, or take engine='auto', which compiles little."
+        )
+    import jax
+
+    path = jax.config.jax_compilation_cache_dir
+    if path is None:
+        path = folder()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(path))
+        # JAX keeps only what took a second otherwise.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    return Path(path)
 
 
 def compiles_each_shape() -> bool:

@@ -9,9 +9,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-import keras
-
 from keras_transformer.files import json_sha256
+from keras_transformer.ops import compilation
 
 FOLDER = "KERAS_TRANSFORMER_CACHE"  # names another folder
 
@@ -35,22 +34,12 @@ def keep_compiled() -> Path:
         ValueError: On another backend. TensorFlow can keep code too, but does not find it again
             when two threads compile, and takes its own code for another machine's.
     """
-    if keras.backend.backend() != "jax":
-        raise ValueError(
-            f"Compiled code is kept on JAX only, and the backend is {keras.backend.backend()}: set "
-            "KERAS_BACKEND=jax, or take engine='auto', which compiles little."
-        )
-    import jax
+    return compilation.keep_compiled(_for_this_machine)
 
-    path = jax.config.jax_compilation_cache_dir
-    if path is None:
-        parts = [*_processor(), metadata.version("jaxlib"), os.environ.get("XLA_FLAGS", "")]
-        path = folder() / "compiled" / json_sha256(parts)[:16]
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(path))
-        # JAX keeps only what took a second otherwise.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    return Path(path)
+
+def _for_this_machine():
+    parts = [*_processor(), metadata.version("jaxlib"), os.environ.get("XLA_FLAGS", "")]
+    return folder() / "compiled" / json_sha256(parts)[:16]
 
 
 def _processor():
