@@ -179,6 +179,7 @@ def test_auto_does_everything(run, cache, translator, monkeypatch, capsys):
     assert auto.align(pairs) == translator.align(pairs)
     ensemble = kt.load_translator([run, run], engine="auto")
     assert ensemble.translate(TEXTS, 1) == translator.translate(TEXTS, 1)
+    assert len(ensemble.models) == 2  # both are searched
     monkeypatch.setattr(interop, "to_ctranslate2", None)
     monkeypatch.setattr("keras_transformer.runs.engines.installed", lambda: False)
     assert type(kt.load_translator(run, engine="auto")) is kt.Translator
