@@ -5,7 +5,8 @@
 All contestants have the same weights. Sizes "tiny" and "base" are those of train.py with random
 weights, which never choose the end, so every translation has 24 tokens. `--run` adds a trained run
 of this package as a third size. Its translations end by themselves, at most 50 tokens after the
-length of the source. `--source` is plain text with one sentence per line, which all sizes translate
+length of the source. `keras_transformer_auto` is `engine="auto"`: CTranslate2 behind this package's
+`Translator`. `--source` is plain text with one sentence per line, which all sizes translate
 as ids of the run's tokenizer. Without it the sentences are random ids in the lengths of short
 captions. Weights are float32, except those of contestants in `int8`. Tokenizing is not timed.
 

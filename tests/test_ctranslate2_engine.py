@@ -124,7 +124,7 @@ def test_what_it_lacks_is_refused(run, engine):
     for options, says in (
         ({"sampling": Sampling()}, "sampling as here"),
         ({"repetition_penalty": 1.2}, "repetition_penalty as here"),
-        ({"adjust": [lambda log_probs, ids, index, rows: log_probs]}, "functions of your own"),
+        ({"adjust": [lambda log_probs, *rest: log_probs] * 2}, "functions of your own"),
         ({"terminology": [["s"]], "repetition_penalty": 2.0}, "terminology and no repetition_.*"),
     ):
         with pytest.raises(ValueError, match=f"The engine ctranslate2 has no {says}: leave"):

@@ -134,8 +134,8 @@ def add_constraint_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
         type=parsed(options.Number(float, least=0)),
         default=0.0,
         metavar="X",
-        help="makes the hypotheses of --n-best differ: nats for each more probable token that a "
-        "token stands for; 0.5 is a beginning",
+        help="lowers a token by X nats for each more probable one, so that the hypotheses of a "
+        "beam differ more; try 0.5",
     )
     group.add_argument(
         "--suppress", nargs="+", default=[], metavar="WORD", help="words that are not written"

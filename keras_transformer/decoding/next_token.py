@@ -277,8 +277,8 @@ class SearchOptions:
         no_repeat_ngram: No sequence of so many tokens occurs twice. 0 allows all.
         repetition_penalty: Multiplies the log-probability of tokens that the translation already
             has. 1 changes nothing, 1.2 is usual.
-        diversity: Makes the results of a beam differ: lowers a token by so many nats for each more
-            probable one that may stand in its place. 0 changes nothing, 0.5 is a beginning.
+        diversity: Makes the results of a beam differ: a token is lowered by so many nats for each
+            token that is more probable in its place. 0 changes nothing; try 0.5.
         suppress: Words that are not written, in the spelling given. They are barred as the
             vocabulary writes them: other pieces can spell a word too, which is rare.
         sampling: A `Sampling`, instead of a beam. `n_best` then draws n times and returns the

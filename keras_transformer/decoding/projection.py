@@ -11,16 +11,16 @@ ENDS = re.compile("[.,;:!?…。，、！？；：]*$")
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A pair of tags, or a tag or placeholder alone.
+    """A pair of tags, or a single item: a placeholder, or a tag without its counterpart.
 
     Attributes:
-        opening: The opening tag, or all of what is alone.
-        closing: The closing tag, or "" for what is alone.
-        first, last: The words of the source inside are [first, last). There is none inside of what
-            is alone: both are the word that follows.
-        items: The items inside.
-        around: Of what is alone, the characters before and behind it. Of a pair, the punctuation
-            of the same word before and behind it.
+        opening: The opening tag, or the whole single item.
+        closing: The closing tag; "" for a single item.
+        first, last: The source words from `first` to the one before `last` are inside a pair. For a
+            single item both are the number of the word that follows it.
+        items: The items inside a pair.
+        around: For a pair, the punctuation of the same word before and behind it. For a single
+            item, the characters before and behind it.
         ends_plain: Whether a pair ends behind a letter or digit.
     """
 
@@ -61,7 +61,7 @@ class _Writer:
         self.opened: list[Item] = []  # pairs whose opening tag is not yet written
         self.held = ""  # punctuation of the last word, which goes behind closing tags
         self.last = self.word = ""  # the last character that is in no tag; the word, if it ends it
-        # What was behind the item alone that was written last; "" after a word, None at first.
+        # The character behind the last single item in the source; "" after a word, None at first.
         self.behind: str | None = None
 
     def write(self, word):
@@ -101,7 +101,7 @@ class _Writer:
     def _begin(self, before, first):
         """Writes the space before a piece that begins with the character `first`.
 
-        `before` is the character that was before an item alone in the source, or "".
+        `before` is the character before a single item in the source, or "".
         """
         self._release(len(self.held))
         if self.behind is None:

@@ -206,7 +206,7 @@ def _lacks(items, wanted):
     for each in wanted.adjust:
         if type(each) not in (MinLength, NoRepeat, Suppress):
             found.append(OTHERS.get(type(each), "functions of your own"))
-    return found
+    return list(dict.fromkeys(found))
 
 
 @functools.lru_cache(maxsize=64)
