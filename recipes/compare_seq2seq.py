@@ -11,7 +11,8 @@
     transformer    `kt.models.Transformer`
 
 All have about the same number of parameters, see the same batches for as many updates, and are
-searched by the same `kt.Translator`. A run that was stopped continues with the model that it was
+searched by the same `kt.Translator`. With `--rate`, `--dropout` and `--measure valid` a run is a
+trial that does not see the test text. A run that was stopped continues with the model that it was
 training. The run directory gets a table as JSON and a picture of quality against length, training
 speed, and how far gradients reach. Speeds are compared on one device, so there is no --devices.
 """
@@ -55,9 +56,9 @@ class Settings(NamedTuple):
     updates: int
     validate_every: int
     layers: int  # of the Transformer's encoder, and of its decoder
-    dropout: float
     beam_size: int
     rates: dict  # the learning rates at their peak
+    dropouts: dict
 
 
 # The best of up to four per model by the validation loss, after 400 updates on Multi30k.
@@ -76,10 +77,12 @@ SYMBOL_RATES = {
     "lstm-dot": 0.004,
     "transformer": 0.004,
 }
+DROPOUTS = dict.fromkeys(MODELS, 0.1) | {"rnn": 0.2, "lstm": 0.2}
+SYMBOL_DROPOUTS = dict.fromkeys(MODELS, 0.1)
 SETTINGS = {
-    "translate": Settings(2500, 250, 4, 0.2, 4, RATES),
-    "copy": Settings(1500, 250, 2, 0.1, 1, SYMBOL_RATES),
-    "reverse": Settings(1500, 250, 2, 0.1, 1, SYMBOL_RATES),
+    "translate": Settings(2500, 250, 4, 4, RATES, DROPOUTS),
+    "copy": Settings(1500, 250, 2, 1, SYMBOL_RATES, SYMBOL_DROPOUTS),
+    "reverse": Settings(1500, 250, 2, 1, SYMBOL_RATES, SYMBOL_DROPOUTS),
 }
 
 
@@ -88,7 +91,8 @@ def main():
     args = arguments()
     settings = {k: v for k, v in vars(args).items() if k not in ("run_dir", "data", "models")}
     task = tasks.load(args)
-    with kt.RunDirectory.start(args.run_dir, {"recipe": "compare_seq2seq", **settings}) as run:
+    recorded = {"recipe": "compare_seq2seq", **settings}
+    with kt.RunDirectory.start(args.run_dir, recorded, ("measure",)) as run:
         task.tokenizer.save(run.path / "tokenizer.model")  # refuses another one of an earlier start
         compare(run.path, args, task, settings)
     say(f"\nin {args.run_dir}: quality, speed and gradient_reach, each .json and .png")
@@ -123,7 +127,15 @@ def arguments():
     parser.add_argument("--test-length", type=int, default=40, help="copy, reverse: longest")
     parser.add_argument("--size", type=int, default=100_000, help="copy, reverse: to train on")
     parser.add_argument("--test-size", type=int, default=100, help="copy, reverse: a length")
+    parser.add_argument("--dropout", type=float, help="by default each model's best")
+    parser.add_argument("--rate", type=float, help="highest rate; by default each model's best")
     parser.add_argument("--beam-size", type=int, help="4; copy and reverse: 1, greedy")
+    parser.add_argument(
+        "--measure",
+        choices=("valid", "test"),
+        default="test",
+        help="text to score at the end",
+    )
     parser.add_argument("--reach-pairs", type=int, default=8, help="that gradients are taken of")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -143,7 +155,7 @@ def arguments():
 
 def build(name, vocabulary_size, args):
     """Builds a model of the comparison. Recurrent ones are as wide as the parameters allow."""
-    dropout = SETTINGS[args.task].dropout
+    dropout = SETTINGS[args.task].dropouts[name] if args.dropout is None else args.dropout
     if name == "transformer":
         return transformer(vocabulary_size, args.layers, args.width, dropout)
     # All have the same embeddings, so any vocabulary serves to count the other parameters.
@@ -181,12 +193,12 @@ def fit(name, path, args, task, settings, reached):
     keras.utils.set_random_seed(args.seed)
     model = build(name, task.tokenizer.vocabulary_size, args)
     print(f"{name}: {model.count_params():,} parameters\n{plan.summary()}")
-    peak, warmup = SETTINGS[args.task].rates[name], min(400, args.updates // 4)
+    peak, warmup = args.rate or SETTINGS[args.task].rates[name], min(400, args.updates // 4)
     rate = objective.cosine(args.updates, peak, warmup, alpha=0.01)
     optimizer = kt.optimizers.PaperAdam(learning_rate=rate, global_clipnorm=1.0)
     objective.compile_for_tokens(model, optimizer)
     start = reached(model)
-    with kt.RunDirectory.start(path, {**settings, "model": name}) as run:
+    with kt.RunDirectory.start(path, {**settings, "model": name}, ("measure",)) as run:
         task.tokenizer.save(run.path / "tokenizer.model")
         run.fit(
             model,
@@ -203,7 +215,7 @@ def compare(path, args, task, settings):
     """Trains all models, then measures and reports."""
     encoded = kt.data.encode_pairs(task.valid, task.tokenizer)
     sequences = measures.longest_pairs(encoded, args.reach_pairs, longest=25)
-    sources, references = zip(*task.test, strict=True)
+    sources, references = zip(*getattr(task, args.measure), strict=True)
     quality, speed, reach = {}, {}, {}
     for name in args.models:
         model, start, log = fit(

@@ -25,7 +25,8 @@ def report_quality(path, quality, args):
         for name, found in quality.items():
             scores = [found["bleu"], *(each["bleu"] for each in found["buckets"].values())]
             rows.append([name, *(f"{score:.2f}" for score in scores)])
-        show("BLEU of test2016, by words of the source", rows)
+        text = "test2016" if args.measure == "test" else "the validation text"
+        show(f"BLEU of {text}, by words of the source", rows)
         print(any_of_them["signature"])
         save(path, "quality", quality, draw_bleu(quality))
         return

@@ -170,7 +170,8 @@ def test_a_fixed_context_is_all_that_the_decoder_knows():
 @pytest.mark.parametrize("task", ["translate", pytest.param("copy", marks=pytest.mark.slow)])
 def test_all_have_as_many_parameters(task):
     """Counts without the embeddings, which are equal. Whole models are then within 10 % too."""
-    args = types.SimpleNamespace(task=task, width=128, layers=compare_seq2seq.SETTINGS[task].layers)
+    layers = compare_seq2seq.SETTINGS[task].layers
+    args = types.SimpleNamespace(task=task, width=128, layers=layers, dropout=None)
     counts = {
         name: compare_seq2seq.build(name, 8, args).count_params() - 8 * 128
         for name in compare_seq2seq.MODELS
@@ -332,6 +333,17 @@ def test_the_recipe_scores_translations(run_recipe, tmp_path, capsys, monkeypatc
     quality = json.loads((tmp_path / "run" / "quality.json").read_text())["rnn"]
     assert quality["buckets"].keys() == {"1-8"} and quality["buckets"]["1-8"]["sentences"] == 2
     assert len((tmp_path / "run/rnn/hypotheses.txt").read_text().split("\n")) == 3
+    # A trial scores the validation text. The same run then scores the test text, trained once.
+    trial = [*SMALL, "--vocabulary-size", 275, "--models", "rnn", "--run-dir", tmp_path / "trial"]
+    trial += ["--rate", 0.01, "--dropout", 0.3]
+    run_recipe(*trial, "--measure", "valid")
+    assert "BLEU of the validation text" in capsys.readouterr().out
+    assert len((tmp_path / "trial/rnn/hypotheses.txt").read_text().split("\n")) == 4
+    weights = tmp_path / "trial/rnn/checkpoints/update-00000001/weights.npz"
+    written = weights.stat().st_mtime_ns
+    run_recipe(*trial)
+    assert "BLEU of test2016" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == written
     os.truncate(data / "val.de", 0)
     with pytest.raises(SystemExit, match="val.de.*empty"):
         run_recipe(*SMALL, "--run-dir", tmp_path / "other")
