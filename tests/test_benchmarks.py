@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 
 import decode
+import keras
+import lengths
 import numpy as np
 import pytest
 import train
 from contest import Contestant
 from decoding import loop
+from test_translator import character_tokenizer, small_model
 
+from keras_transformer import Translator
 from keras_transformer.models import Transformer
 
 pytestmark = pytest.mark.tensorflow_only
@@ -221,3 +225,23 @@ def test_bleu_against_time_of_a_shrunk_training(tmp_path):
     command[command.index("--data") + 1] = str(tmp_path / "no")
     missing = subprocess.run(command, capture_output=True, text=True)
     assert missing.returncode == 2 and "no train.en" in missing.stderr
+
+
+# Fails if: the chance is read one position late; a shorter row's padding is read.
+def test_the_chance_of_an_end_is_that_of_score():
+    tokenizer = character_tokenizer("abcdef")
+    translator = Translator(small_model(tokenizer.vocabulary_size), tokenizer)
+    pairs = [("ab", "c"), ("fade", "bc"), ("c", "deaf")]
+    rows = lengths.ends(translator, pairs)
+    targets = tokenizer.encode([target for _, target in pairs])
+    assert rows[:, 0].tolist() == [len(ids) for ids in targets]
+    scored = translator.token_log_probabilities(pairs)
+    np.testing.assert_allclose(rows[:, 2], [np.exp(row[-1]) for row in scored], rtol=1e-4)
+    # What is expected before the end: the chance of an end after each shorter target.
+    source = [*translator.encode_sources(["fade"])[0], tokenizer.end_id]
+    chances = []
+    for count in range(len(targets[1])):
+        arrays = {"source_ids": [source], "target_ids": [[tokenizer.start_id, *targets[1][:count]]]}
+        logits = translator.models[0]({name: np.array(ids) for name, ids in arrays.items()})
+        chances.append(float(keras.ops.softmax(logits)[0, -1, tokenizer.end_id]))
+    np.testing.assert_allclose(rows[1, 1], sum(chances), rtol=1e-4)
