@@ -61,6 +61,8 @@ def main():
     parser.add_argument("--train-source", help="to compare how long targets are")
     parser.add_argument("--train-target")
     args = parser.parse_args()
+    if (args.train_source is None) != (args.train_target is None):
+        parser.error("--train-source and --train-target go together: give both, or neither")
     pairs = kt.data.read_parallel(args.source, args.reference)
     sources, references = zip(*pairs, strict=True)
     translator = kt.load_translator(args.run)

@@ -194,7 +194,8 @@ def fit(name, path, args, task, settings, reached):
     keras.utils.set_random_seed(args.seed)
     model = build(name, task.tokenizer.vocabulary_size, args)
     print(f"{name}: {model.count_params():,} parameters\n{plan.summary()}")
-    peak, warmup = args.rate or SETTINGS[args.task].rates[name], min(400, args.updates // 4)
+    peak = SETTINGS[args.task].rates[name] if args.rate is None else args.rate
+    warmup = min(400, args.updates // 4)
     rate = objective.cosine(args.updates, peak, warmup, alpha=0.01)
     optimizer = kt.optimizers.PaperAdam(learning_rate=rate, global_clipnorm=1.0)
     objective.compile_for_tokens(model, optimizer)
