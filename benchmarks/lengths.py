@@ -29,7 +29,7 @@ LENGTHS = (10, 15, 20, 30)  # bounds, in tokens of the reference
 
 
 def ends(translator, pairs):
-    """Returns, per sentence, its tokens and the chances of an end: before the end, and there."""
+    """Returns rows of (tokens, ends expected before the end, chance of an end there), by length."""
     model, tokenizer = translator.models[0], translator.target_tokenizer
     ids = zip(
         translator.encode_sources([source for source, _ in pairs]),
@@ -77,7 +77,7 @@ def main():
     found = ends(translator, pairs)
     print("\nends expected per sentence   before the end   at the end   sentences")
     groups = [("all", found)]
-    bounds = (0, *LENGTHS, 10_000)
+    bounds = (0, *LENGTHS, np.inf)
     for low, high in zip(bounds, bounds[1:], strict=False):
         inside = found[(found[:, 0] >= low) & (found[:, 0] < high)]
         groups.append((f"from {low} tokens", inside))
