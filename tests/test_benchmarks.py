@@ -139,9 +139,41 @@ def test_one_shrunk_contest_of_translators(
     assert f"tiny {search}, throughput: 20 sentences" in printed and "batch_size" in printed
 
 
+# Fails if: drawn ids are compared, or `auto` is measured, which leaves samples to our own engine.
+def test_one_shrunk_contest_of_samples(run, parallel, tmp_path, capsys):
+    for package in ("ctranslate2", "transformers", "torch"):
+        pytest.importorskip(
+            package, reason=f"{package} is not installed: pip install -e '.[bench]'"
+        )
+    others = ["keras_transformer_auto", "ctranslate2", "huggingface"]
+    args = argparse.Namespace(
+        run=run,
+        source=dict(each.split("=") for each in parallel)["--train-source"],
+        search=["sample"],
+        contestants=[decode.OURS, *others],
+        rounds=1,
+        sentences=8,
+        latency_sentences=2,
+        logs=tmp_path,
+    )
+    cells = list(decode.contests("run", args, cores=1))
+    assert [cell["measurement"] for cell in cells] == ["latency", "throughput"]
+    for cell in cells:
+        decode.print_cell(cell)
+        assert list(cell["contestants"]) == [decode.OURS, "ctranslate2", "huggingface"]
+    assert list(decode.differences(cells)) == []
+    assert "run sample, throughput: 8 sentences" in capsys.readouterr().out
+
+
 def test_translations_of_another_length_or_of_other_ids_are_errors():
     def request(**options):
-        return {"setting": {}, "one_by_one": False, "beam_size": 1, "compared": True, **options}
+        return {
+            "setting": {},
+            "one_by_one": False,
+            "beam_size": 1,
+            "compared": True,
+            "top_p": None,
+        } | options
 
     answer = loop.answers([[5, 6], [7]], lambda: lambda rows, *_: [[8, 9]] * len(rows))
     assert answer(request(count=2, tokens=3))["ids"] == [[8, 9], [8, 9]]

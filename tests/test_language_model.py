@@ -200,6 +200,27 @@ def test_a_text_ends_where_its_end_is_drawn(writer):
     [found] = writer.generate([prompt], 30, **options)
     assert len(found) == 5 and end not in found
     assert [*prompt, *writer.stream(prompt, 30, **options)] == found
+    other = writer.tokenizer.encode("ein Hund bellt. ein")  # goes on, beyond the positions
+    assert writer.generate([prompt, other], 30, **options) == [
+        found,
+        *writer.generate([other], 30, **options),
+    ]
+
+
+# Fails if: a text that has ended is drawn until the last position, or one that goes on is not.
+@pytest.mark.parametrize("end_id", [None, 2])
+def test_drawing_ends_with_the_last_text(end_id):
+    def step(ids, cache, index):  # the first text ends at 4, the second at 7; neither at 1
+        ends = keras.ops.equal(np.array([4, 7]), index + 1)
+        return keras.ops.where(ends[:, None], np.eye(9)[2], np.eye(9)[5]), cache
+
+    prompts = np.array([[3, 2, 0, 0, 0, 0, 0, 0, 0, 0], [2] * 3 + [0] * 7])
+    arguments = (np.zeros((2, 1)), prompts, np.array([2, 3]), np.zeros((2, 10)))
+    found = array(sampling.sample(step, *arguments, temperature=0, end_id=end_id))
+    expected = [[3, 2, 5, 5, 2, 5, 5, 5, 5, 5], [2, 2, 2, 5, 5, 5, 5, 2, 5, 5]]
+    if end_id is not None:
+        expected = np.where(np.arange(10) > 7, 0, expected)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_what_cannot_be_drawn_is_said():

@@ -18,6 +18,7 @@ from keras_transformer.layers import Decoder
 from keras_transformer.ops import (
     attention_in_blocks,
     crossentropy,
+    draw,
     normalize,
     products,
     random_bits,
@@ -271,6 +272,48 @@ for size in (125 * 11, 128 * 9, 13, 2003):
         trained=False,
     )
 WAYS["highest as plain"] = Way(top_k.highest, top_k.plain_highest, [scores], trained=False)
+
+
+# Shares and numbers whose sums and products are exact, so that the same ids are drawn. 1,300 fill
+# eleven parts, and 300 not even three.
+def drawn(shares, numbers):
+    reached = np.cumsum(ops.convert_to_numpy(ops.cast(shares, "float32")), axis=1)
+    amounts = ops.convert_to_numpy(ops.cast(numbers, "float32")) * reached[:, -1]
+    pairs = zip(reached, amounts, strict=True)
+    return np.array([np.searchsorted(*pair, side="right") for pair in pairs], "int32")
+
+
+def likeliest(shares, p):
+    """The shares that are kept are given as 1, and the others as 0."""
+    shares = ops.convert_to_numpy(shares).astype("float64")
+    found = np.zeros(shares.shape, "float32")
+    for row, places in enumerate(np.argsort(-shares, axis=1, kind="stable")):
+        count = np.sum(np.cumsum(shares[row, places]) < p) + 1
+        found[row] = shares[row] >= shares[row, places[min(count, len(places)) - 1]]
+    return found
+
+
+for size in (1, 300, 1300):
+    shares = RANDOM.integers(0, 3, (64, size)).astype("float32")
+    shares[:, RANDOM.integers(size)] = 1
+    shares[0], shares[1] = 1, np.eye(size, dtype="float32")[size // 2]
+    numbers = np.append(np.arange(62) / 64, [0, 127 / 128]).astype("float32")
+    for name, way in (("draw", draw.draw), ("plain_draw", draw.plain_draw)):
+        WAYS[f"{name} {size}"] = Way(
+            way, drawn, [shares, numbers], trained=False, dtypes=("float32",)
+        )
+    probable = RANDOM.exponential(1.0, (5, size)) ** 4
+    probable[1] = 1  # equal ones stay together
+    probable = (probable / probable.sum(axis=1, keepdims=True)).astype("float32")
+    for p in (1e-6, 0.3, 0.99):
+        for name, way in (("nucleus", draw.nucleus), ("plain_nucleus", draw.plain_nucleus)):
+            WAYS[f"{name} {size} {p}"] = Way(
+                lambda shares, way=way, p=p: ops.cast(way(shares, p), "float32"),
+                lambda shares, p=p: likeliest(shares, p),
+                [probable],
+                trained=False,
+                dtypes=("float32",),
+            )
 
 
 def statistics(dropout, rate):

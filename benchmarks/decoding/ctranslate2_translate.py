@@ -25,7 +25,7 @@ def prepare(config):
             compute_type=config["weights"],
         )
 
-        def translate(sentences, beam_size, tokens, compared):
+        def translate(sentences, beam_size, tokens, compared, top_p):
             limits = {"min_decoding_length": 0, "max_decoding_length": longest}
             if tokens:
                 limits = dict.fromkeys(limits, tokens - 1 if compared else tokens)
@@ -36,6 +36,7 @@ def prepare(config):
                 beam_size=beam_size,
                 length_penalty=1,
                 **limits,
+                **({"sampling_topk": 0, "sampling_topp": top_p} if top_p else {}),
             )
             return [list(map(int, each.hypotheses[0]))[: tokens and tokens - 1] for each in found]
 

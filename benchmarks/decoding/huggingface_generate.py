@@ -12,7 +12,7 @@ def prepare(config):
     pad, end = special["pad_id"], special["end_id"]
 
     @torch.inference_mode()
-    def batch(sentences, beam_size, tokens):
+    def batch(sentences, beam_size, tokens, top_p):
         ids = [torch.tensor([*each, end]) for each in sentences]
         ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad)
         if tokens:
@@ -25,7 +25,7 @@ def prepare(config):
             input_ids=ids,
             attention_mask=(ids != pad).long(),
             num_beams=beam_size,
-            do_sample=False,
+            **({"do_sample": True, "top_k": 0, "top_p": top_p} if top_p else {"do_sample": False}),
             suppress_tokens=[pad, special["start_id"]],
             **limits,
             **beams,
@@ -36,12 +36,12 @@ def prepare(config):
     def open_with(threads, batch_size=1):
         torch.set_num_threads(threads)
 
-        def translate(sentences, beam_size, tokens, compared):
+        def translate(sentences, beam_size, tokens, compared, top_p):
             order = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))
             found = [None] * len(sentences)
             for first in range(0, len(order), batch_size):
                 chosen = order[first : first + batch_size]
-                ids = batch([sentences[i] for i in chosen], beam_size, tokens)
+                ids = batch([sentences[i] for i in chosen], beam_size, tokens, top_p)
                 for i, row in zip(chosen, ids, strict=True):
                     found[i] = row
             return found

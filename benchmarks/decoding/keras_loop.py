@@ -34,8 +34,8 @@ def prepare(config):
                     target[0, position + 1] = found[-1]
             return found[:-1]  # the last token takes the place of the end
 
-        def translate(sentences, beam_size, tokens, compared):
-            if beam_size != 1:
+        def translate(sentences, beam_size, tokens, compared, top_p):
+            if beam_size != 1 or top_p:
                 raise ValueError("the loop of the example is greedy")
             return [sentence(ids, tokens) for ids in sentences]
 

@@ -26,7 +26,7 @@ def prepare(config):
     translator = Fixed(f"{config['folder']}/ctranslate2_float32", digits)
 
     def open_with(**options):
-        def translate(sentences, beam_size, tokens, compared):
+        def translate(sentences, beam_size, tokens, compared, top_p):
             translator.steps = tokens and (tokens - 1 if compared else tokens)
             texts = [digits.decode(ids) for ids in sentences]
             found = translator.n_best(texts, 1, beam_size, "average", **options)

@@ -11,7 +11,7 @@ import numpy as np
 from digits import Digits
 from loop import answers, load
 
-from keras_transformer.decoding import shapes
+from keras_transformer.decoding import Sampling, shapes
 from keras_transformer.decoding.translator import Translator
 
 
@@ -38,12 +38,15 @@ def prepare(config):
     translators = {None: Translator(model, digits)}
 
     def open_with(long_file=False, **options):
-        def translate(sentences, beam_size, tokens, compared):
+        def translate(sentences, beam_size, tokens, compared, top_p):
             shapes.REPAYS_FROM = 0 if long_file else math.inf
             if tokens not in translators:
                 translators[tokens] = Fixed(model, digits, tokens)
             texts = [digits.decode(ids) for ids in sentences]
-            found = translators[tokens].n_best(texts, 1, beam_size, "average", **options)
+            sampling = Sampling(top_p=top_p) if top_p else None
+            found = translators[tokens].n_best(
+                texts, 1, beam_size, "average", sampling=sampling, **options
+            )
             return [best.ids for [best] in found]
 
         return translate

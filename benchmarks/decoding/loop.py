@@ -4,6 +4,8 @@ import json
 import time
 from pathlib import Path
 
+REQUEST = ("beam_size", "tokens", "compared", "top_p")  # what each call is asked for
+
 
 def load(folder):
     """Reads the `sentences.json` of a workload: sentences as lists of ids, and the special ids."""
@@ -16,10 +18,10 @@ def answers(sentences, open_with):
     Args:
         sentences: Lists of ids, without the end.
         open_with: A function of the setting's values that returns
-            `translate(sentences, beam_size, tokens, compared) -> lists of ids without the end`.
-            `tokens` is the length of every translation, including the end. With None the model
-            chooses it. With `compared` the ids must be those of the other contestants, otherwise
-            only their number must be right.
+            `translate(sentences, beam_size, tokens, compared, top_p) -> lists of ids without the
+            end`. `tokens` is the length of every translation, including the end. With None the
+            model chooses it. With `compared` the ids must be those of the other contestants,
+            otherwise only their number must be right. `top_p` is None for the likeliest ids.
     """
     opened = {}
 
@@ -33,7 +35,7 @@ def answers(sentences, open_with):
         tokens, seconds, found = request["tokens"], [], []
         for call in calls:
             begin = time.perf_counter()
-            ids = opened["translate"](call, request["beam_size"], tokens, request["compared"])
+            ids = opened["translate"](call, *(request[name] for name in REQUEST))
             seconds.append(time.perf_counter() - begin)
             found += ids
         wrong = [len(ids) + 1 for ids in found if tokens and len(ids) + 1 != tokens]

@@ -90,16 +90,18 @@ class Sampler:
         random = np.random.default_rng(seed)
         room = self._room(max(begins) + length)
         run = self._whole(len(texts), room, wanted)
-        while any(len(ids) < n + length for ids, n in zip(texts, begins, strict=True)):
+        ends = [n + length for n in begins]
+        while any(left := list(map(self._left, texts, begins, ends))):
             array = np.zeros((len(texts), room), "int32")
-            counts = np.array([_seen(len(ids), room) for ids in texts], "int32")
-            for row, ids, count in zip(array, texts, counts, strict=True):
-                row[:count] = ids[-count:]
+            counts = np.full(len(texts), room, "int32")  # of a text that is whole, nothing is drawn
+            for place in np.flatnonzero(left):
+                counts[place] = count = _seen(len(texts[place]), room)
+                array[place, :count] = texts[place][-count:]
             uniforms = random.random((len(texts), room), "float32")
             found = ops.convert_to_numpy(run(array, counts, uniforms)).tolist()
-            for ids, row, count, n in zip(texts, found, counts, begins, strict=True):
-                ids += row[count : count + n + length - len(ids)]
-        ended = [self._until_end(ids, n) for ids, n in zip(texts, begins, strict=True)]
+            for ids, row, count, more in zip(texts, found, counts, left, strict=True):
+                ids += row[count : count + more]
+        ended = list(map(self._until_end, texts, begins))
         if not _are_texts(prompts):
             return ended
         whole = self.tokenizer.decode(ended)
@@ -209,7 +211,7 @@ class Sampler:
             def run(prompts, prompt_lengths, uniforms):
                 cache = self.model.start_cache(rows, room - 1)
                 given = self._step(), cache, prompts, prompt_lengths, uniforms
-                return sample(*given, **wanted._asdict())
+                return sample(*given, **wanted._asdict(), end_id=self._end_id())
 
             self._compiled[key] = compile_with_weights(run, self.model)
         return self._compiled[key]
@@ -246,7 +248,7 @@ class Sampler:
                 drawn, *flat = run(array, np.array(index, "int32"), one, *flat)
                 if index + 1 >= count:
                     id = int(ops.convert_to_numpy(drawn)[0])
-                    if self.tokenizer is not None and id == self.tokenizer.end_id:
+                    if id == self._end_id():
                         return
                     array[0, index + 1] = id
                     ids = [*ids, id]
@@ -275,11 +277,16 @@ class Sampler:
         if text[said:]:
             yield text[said:]
 
+    def _end_id(self):
+        return None if self.tokenizer is None else self.tokenizer.end_id
+
+    def _left(self, ids, begin, end):
+        """How many more tokens may be drawn."""
+        return 0 if self._end_id() in ids[begin:] else end - len(ids)
+
     def _until_end(self, ids, begin):
         """The ids up to the first end that was drawn."""
-        if self.tokenizer is None or self.tokenizer.end_id not in ids[begin:]:
-            return ids
-        return ids[: ids.index(self.tokenizer.end_id, begin)]
+        return ids[: ids.index(self._end_id(), begin)] if self._end_id() in ids[begin:] else ids
 
 
 def _are_texts(prompts):

@@ -5,8 +5,11 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_transformer.decoding.next_token import Adjust
+from keras_transformer.decoding.next_token import IMPOSSIBLE, Adjust
 from keras_transformer.ops import Tensor
+from keras_transformer.ops.draw import draw, nucleus
+from keras_transformer.ops.top_k import highest
+from keras_transformer.ops.top_k import top_k as highest_k
 
 
 class SampleState(NamedTuple):
@@ -28,6 +31,7 @@ def sample(
     top_k: int | None = None,
     top_p: float | None = None,
     adjust: Sequence[Adjust] = (),
+    end_id: int | None = None,
 ) -> Tensor:
     """Draws token after token from the model's own distribution.
 
@@ -41,6 +45,7 @@ def sample(
         uniforms: Floats [B, length], uniformly distributed in [0, 1).
         temperature, top_k, top_p: See `choose`.
         adjust: Functions that change the log-probabilities; see next_token.py.
+        end_id: Drawing ends as soon as each text has drawn this id, or its prompt has no room left.
 
     Returns:
         ids [B, length], each beginning with its prompt.
@@ -52,9 +57,17 @@ def sample(
     ```
     """
     length = prompts.shape[1]
+    places = ops.arange(length, dtype="int32")[None]  # [1, length]
+    new = places >= ops.cast(prompt_lengths, "int32")[:, None]  # [B, length]
 
     def unfinished(*state):
-        return SampleState(*state).index < length - 1
+        state = SampleState(*state)
+        room = state.index < length - 1
+        if end_id is None:
+            return room
+        ends = ops.logical_and(new, ops.equal(state.ids, end_id))
+        done = ops.logical_or(ops.any(ends, axis=-1), ops.logical_not(ops.any(new, axis=-1)))
+        return ops.logical_and(room, ops.logical_not(ops.all(done)))
 
     def advance(*state):
         state = SampleState(*state)
@@ -64,10 +77,7 @@ def sample(
         numbers = ops.take(uniforms, following, axis=1)
         logits = adjusted(logits, state.ids, following, adjust)
         drawn = choose(logits, numbers, temperature, top_k=top_k, top_p=top_p)
-        places = ops.arange(length, dtype="int32")[None]  # [1, length]
-        writes = ops.logical_and(
-            ops.equal(places, following), places >= ops.cast(prompt_lengths, "int32")[:, None]
-        )
+        writes = ops.logical_and(ops.equal(places, following), new)
         return SampleState(
             index=following, ids=ops.where(writes, drawn[:, None], state.ids), cache=cache
         )
@@ -104,25 +114,21 @@ def choose(
         top_p: Draws only from the likeliest ids whose probabilities together reach p, as few as
             possible (Holtzman et al., 2020), after `temperature` and `top_k`.
 
+    Ids that are equally likely are kept together, so more than k may be.
+
     Example:
 
     ```python
     choose(np.array([[0.0, 3.0, 1.0]]), np.array([0.5]), top_k=2)  # [1]
     ```
     """
-    size = logits.shape[-1]
-    count = 1 if temperature == 0 else min(top_k or size, size)
-    scores, ids = ops.top_k(ops.cast(logits, "float32"), count)
-    ids = ops.cast(ids, "int32")
-    if count == 1:
-        return ids[:, 0]
-    shares = ops.softmax(scores / temperature, axis=-1)  # highest first
-    reached = ops.cumsum(shares, axis=-1)
+    logits = ops.cast(logits, "float32")
+    if temperature == 0:
+        return highest(logits)[1]
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = highest_k(logits, top_k)[0][:, -1:]
+        logits = ops.where(logits >= least, logits, IMPOSSIBLE)
+    shares = ops.softmax(logits / temperature, axis=-1)
     if top_p is not None:
-        # An id is kept if those before it do not reach p, so the first always is.
-        shares = ops.where(reached - shares < top_p, shares, 0.0)
-        reached = ops.cumsum(shares, axis=-1)
-    drawn = ops.cast(uniforms, "float32")[:, None] * reached[:, -1:]
-    place = ops.sum(ops.cast(reached <= drawn, "int32"), axis=-1)
-    last = ops.sum(ops.cast(shares > 0, "int32"), axis=-1) - 1  # rounding may lead past it
-    return ops.take_along_axis(ids, ops.minimum(place, last)[:, None], axis=1)[:, 0]
+        shares = ops.where(nucleus(shares, top_p), shares, 0.0)
+    return draw(shares, ops.cast(uniforms, "float32"))
