@@ -316,6 +316,19 @@ for size in (1, 300, 1300):
             )
 
 
+# Fails if: rounding leads past the last share, to an id that may not be drawn.
+@pytest.mark.parametrize("way", [draw.draw, draw.plain_draw])
+def test_an_id_without_a_share_is_never_drawn(way):
+    rng = np.random.default_rng(3)
+    shares = rng.exponential(1.0, (512, 1300)) * (rng.random((512, 1300)) < 0.1)
+    shares[:, 700:] = 0
+    shares[:, 0] = 1
+    numbers = np.where(rng.random(512) < 0.5, 1 - 2.0**-24, rng.random(512))
+    for compiled in (way, compile_with_weights(way, Decoder(1, d_model=2, num_heads=1, d_ff=2))):
+        found = ops.convert_to_numpy(compiled(shares.astype("float32"), numbers.astype("float32")))
+        assert np.all(np.take_along_axis(shares, found[:, None], axis=1) > 0)
+
+
 def statistics(dropout, rate):
     """How many are dropped: of all, of every second, with their neighbour; and what is kept."""
 

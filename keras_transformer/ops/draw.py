@@ -69,8 +69,8 @@ def _place(shares, amounts):
     """The first positions where the shares reach beyond the amounts, and what is left of those."""
     reached = ops.cumsum(shares, axis=-1)
     places = ops.arange(shares.shape[-1], dtype="int32")[None]
+    # By rounding, sums may rise where a share is 0, and amounts may lie beyond the last share.
     positive = shares > 0
-    # Rounding may lead past the last share.
     last = ops.max(ops.where(positive, places, 0), axis=-1, keepdims=True)
     beyond = ops.logical_and(positive, reached > amounts[:, None])
     place = ops.min(ops.where(beyond, places, last), axis=-1)
