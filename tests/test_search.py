@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from keras import ops
 
 from keras_transformer import testing
-from keras_transformer.decoding import IMPOSSIBLE, search
+from keras_transformer.decoding import IMPOSSIBLE, constrained, next_token, sampling, search
 
 PAD, END, START = 0, 2, 4
 VOCABULARY, LENGTH, STATES = 7, 8, 1009
@@ -457,3 +458,48 @@ def test_what_ends_in_less_room_is_what_ends_in_all_of_it(beam_size):
 def test_a_negative_length_penalty_is_refused():
     with pytest.raises(ValueError, match="at least 0, got -0.6"):
         search.gnmt_penalty(-0.6)
+
+
+WIDE = 3000  # a vocabulary, as an axis that nothing else has
+
+
+def picks(scores, index=0, rows=None, **options):
+    return sampling.choose(scores, np.full(len(scores), 0.5, "float32"), **options)
+
+
+SORTED = {
+    "greedy": {},
+    "beam": {"beam_size": 4, "reorder": search.take_rows},
+    "diverse": {"beam_size": 4, "adjust": [next_token.Siblings(0.5)]},
+    "phrases": {"beam_size": 4, "rows": {"phrases": np.full((8, 2, 4), [5, 6, -1, -1], "int32")}},
+    "drawn": {"draw": picks},
+    "drawn from the top k": {"draw": functools.partial(picks, top_k=40)},
+    "drawn from the top p": {"draw": functools.partial(picks, top_p=0.9)},
+}
+
+
+# Fails if: XLA sorts all scores for the highest, as it does where columns are taken from a top_k.
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads what JAX compiled")
+@pytest.mark.parametrize("name", SORTED)
+def test_no_search_sorts_the_vocabulary(name):
+    import jax
+
+    options = {"length": 6, "start_id": START, "end_id": END, "pad_id": PAD, **SORTED[name]}
+    beams = options.get("beam_size", 1)
+    if "phrases" in options.get("rows", {}):
+        run = constrained.constrained_search
+    else:
+        run = search.beam_search if "beam_size" in options else search.greedy_search
+    if "beam_size" in options:
+        options["penalty"] = PENALTIES["average"][0]
+
+    def whole(table):
+        def step(ids, cache, index):
+            return ops.take(table, ids, axis=0), cache
+
+        return run(step, {"a": np.zeros((8 * beams, 1))}, np.full(8, 6, "int32"), **options)
+
+    text = jax.jit(whole).lower(np.zeros((WIDE, WIDE), "float32")).compile().as_text()
+    assert "while(" in text
+    shapes = re.findall(r"= \(?\w+\[([\d,]+)\].* sort\(", text)
+    assert [shape for shape in shapes if int(shape.split(",")[-1]) >= WIDE] == []

@@ -127,7 +127,9 @@ def constrained_search(
 
         leader = ops.max(alive_scores, axis=1)
         hopeless = finished_scores[:, n_best - 1] >= leader / penalty(state.max_lengths)
-        over = ops.logical_or(hopeless, leader < IMPOSSIBLE / 2)
+        last = finished_scores[:, beams - 1]
+        full = ops.logical_and(last > IMPOSSIBLE / 2, last >= leader / penalty(index + 1))
+        over = ops.logical_or(ops.logical_or(hopeless, full), leader < IMPOSSIBLE / 2)
         return state._replace(
             index=index + 1,
             alive_ids=pick(ids, kept),

@@ -24,6 +24,7 @@ from keras import ops
 
 from keras_transformer import arguments
 from keras_transformer.ops import Tensor
+from keras_transformer.ops.top_k import top_k
 
 Adjust = Callable[[Tensor, Tensor, Tensor, dict[str, Tensor]], Tensor]
 
@@ -209,10 +210,11 @@ class Siblings(Inputs):
     penalty: float
 
     def __call__(self, log_probs: Tensor, ids: Tensor, index: Tensor, rows: dict) -> Tensor:
-        highest, _ = ops.top_k(log_probs, min(self.RANKS, log_probs.shape[-1]))
+        highest, _ = top_k(log_probs, min(self.RANKS, log_probs.shape[-1]))
+        highest = ops.transpose(highest)  # [RANKS, R]
         rank = ops.zeros_like(log_probs)
-        for place in range(highest.shape[-1]):
-            rank = rank + ops.cast(log_probs < highest[:, place : place + 1], log_probs.dtype)
+        for place in range(highest.shape[0]):
+            rank = rank + ops.cast(log_probs < highest[place][:, None], log_probs.dtype)
         return log_probs - self.penalty * rank
 
 

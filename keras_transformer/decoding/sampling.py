@@ -126,7 +126,7 @@ def choose(
     if temperature == 0:
         return highest(logits)[1]
     if top_k is not None and top_k < logits.shape[-1]:
-        least = highest_k(logits, top_k)[0][:, -1:]
+        least = ops.min(highest_k(logits, top_k)[0], axis=-1, keepdims=True)
         logits = ops.where(logits >= least, logits, IMPOSSIBLE)
     shares = ops.softmax(logits / temperature, axis=-1)
     if top_p is not None:

@@ -101,7 +101,7 @@ class Translator(IdTranslator):
                 where None is none. Lists of ids of the target's vocabulary are prefixes too.
             terminology: For each text a list of phrases that its translation must hold, as the
                 vocabulary spells them, or None. The beam is wider by one hypothesis per token of
-                the phrases, and slower in that measure.
+                the phrases, and slower: see docs/howto/decoding.md.
             **options: What the translations must and may hold, such as `min_length`,
                 `no_repeat_ngram` or `sampling`; see `kt.decoding.SearchOptions`.
         """

@@ -26,7 +26,8 @@ def highest(scores: Tensor) -> tuple[Tensor, Tensor]:
 def plain_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k highest of scores [B, M] and their indices, equal scores in the order of the index.
 
-    On PyTorch equal scores come in any order.
+    On PyTorch equal scores come in any order. Use all of the k, by `ops.min` or transposed: XLA
+    sorts all M where columns are taken from them.
     """
     found, indices = ops.top_k(scores, k)
     return found, ops.cast(indices, "int32")
