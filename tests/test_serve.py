@@ -261,6 +261,28 @@ def test_scores_and_alignments_come_with_each_hypothesis(translator, port):
         assert each["n_best"][0].items() <= each.items()
 
 
+# Fails if: sentences go to another text, tags are lost, or a text's words are counted from another.
+@ONE_BACKEND
+def test_documents_and_tags_are_translated_as_in_python(translator, port):
+    pytest.importorskip("sentencex", reason="needs the extra split")
+    texts = ["나는 <b>집에</b> 간다. 커피를 {x} 좋아해.", " ", "너는 간다."]
+    for structure in ({"split": "ko", "tags": True}, {"split": "ko"}, {"tags": True}):
+        expected = kt.decoding.translate_structured(
+            translator, texts, **structure, align=True, beam_size=2
+        )
+        found = answer(port, "/translate", {"texts": texts, **structure, "alignments": True})
+        for each, (text, links) in zip(found["translations"], expected, strict=True):
+            assert each["translation"] == text
+            assert each["alignments"] == [list(link) for link in links]
+            assert len(each["warnings"]) == len(set(each["warnings"]))
+    [first, *_] = answer(port, "/translate", {"texts": texts, "split": "ko"})["translations"]
+    assert first["score"] is None and "alignments" not in first
+    [plain] = translator.n_best([texts[2]], 1, 2)[0]
+    one = answer(port, "/translate", {"text": texts[2], "tags": True, "prefix": "I"})
+    assert one["score"] != plain.score and one["translation"].startswith("I")
+    assert answer(port, "/translate", {"text": " ", "split": "en"})["translation"] == ""
+
+
 # Fails if: the rows of `choosing` are those of what the decoder read.
 @ONE_BACKEND
 def test_an_explanation_has_the_weights_of_every_head(translator, model, port):
@@ -356,6 +378,17 @@ REFUSED = [
     ("/translate", {"texts": ["a"], "terminology": []}, 400, "got [] for 1 texts"),
     ("/translate", {"text": "a", "terminology": [LONG[:99]]}, 413, "Ask for fewer phrases"),
     ("/translate", {"text": "a", "alignments": 1}, 400, '"alignments" is true or false, got 1'),
+    ("/translate", {"text": "a", "tags": "b"}, 400, '"tags" is true or false, got "b"'),
+    ("/translate", {"text": "a", "split": True}, 400, 'such as "en"; got true'),
+    ("/translate", {"text": "a", "split": "../x"}, 400, 'such as "en"; got "../x"'),
+    ("/translate", {"text": "a", "split": "en", "prefix": "b"}, 400, '"prefix" does not go with'),
+    (
+        "/translate",
+        {"text": "a", "tags": True, "n_best": 2},
+        400,
+        '"n_best" does not go with "tags',
+    ),
+    ("/translate", {"text": "I go. " * 6, "split": "en"}, 413, "6 sentences, and at most 5"),
     ("/translate", {"text": "a", "length_penalty": -1}, 400, "length_penalty is a number"),
     ("/translate", b'{"text": "a", "length_penalty": NaN}', 400, "length_penalty is a number"),
     ("/translate", {"text": "a", "length_penalty": 10**400}, 400, "too large"),

@@ -1,7 +1,7 @@
 """Translates documents sentence by sentence, and text with tags and placeholders."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from keras_transformer import arguments
@@ -22,6 +22,40 @@ class Structured(NamedTuple):
 
     text: str
     links: alignment.Links | None
+
+
+class Documents:
+    """Texts as the sentences that are translated, and their translations as texts again.
+
+    Args:
+        texts: A list of strings.
+        split, tags: See `translate_structured`.
+    """
+
+    def __init__(self, texts: Sequence[str], split: str | None = None, tags: bool = False) -> None:
+        self._tagged = [take_out(text) for text in texts] if tags else []
+        plain = [each.text for each in self._tagged] if tags else texts
+        self._documents = [
+            [Sentence(text, "")] if split is None else split_sentences(text, split)
+            for text in plain
+        ]
+        self.sources = [sentence.text for document in self._documents for sentence in document]
+
+    def grouped(self, values: Iterable[Any]) -> list[list[Any]]:
+        """One value for each of `sources`, as a list for each text."""
+        left = iter(values)
+        return [list(itertools.islice(left, len(document))) for document in self._documents]
+
+    def join(
+        self, translated: Iterable[tuple[str, alignment.Links | None]]
+    ) -> list[tuple[str, alignment.Links]]:
+        """The translation and links of each of `sources`, as those of each text."""
+        groups = self.grouped(translated)
+        joined = list(map(join_sentences, self._documents, groups))
+        if self._tagged:
+            pairs = zip(self._tagged, joined, strict=True)
+            joined = [(tagged.put_back(*each), each[1]) for tagged, each in pairs]
+        return joined
 
 
 def translate_structured(
@@ -76,12 +110,8 @@ def translate_structured(
     aligned = align or tags
     if aligned:
         alignment.check_heads(translator.models, layer, heads)
-    tagged = [take_out(text) for text in texts] if tags else []
-    plain = [each.text for each in tagged] if tags else texts
-    documents = [
-        [Sentence(text, "")] if split is None else split_sentences(text, split) for text in plain
-    ]
-    sources = [sentence.text for document in documents for sentence in document]
+    documents = Documents(texts, split, tags)
+    sources = documents.sources
     found = [some[0] if some else NOTHING for some in translator.n_best(sources, 1, **options)]
     links: list[Any] = [None] * len(sources)
     if aligned:
@@ -89,9 +119,6 @@ def translate_structured(
         batch_size = options.get("batch_size", 64)
         links = translator.align(pairs, batch_size, layer=layer, heads=heads)
     translated = zip((best.text for best in found), links, strict=True)
-    results = []
-    for number, document in enumerate(documents):
-        text, words = join_sentences(document, list(itertools.islice(translated, len(document))))
-        text = tagged[number].put_back(text, words) if tags else text
-        results.append(Structured(text, words if aligned else None))
-    return results
+    return [
+        Structured(text, words if aligned else None) for text, words in documents.join(translated)
+    ]

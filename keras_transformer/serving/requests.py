@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class Translation(NamedTuple):
     single: bool  # whether it had "text", not "texts"
     search: Search
     beside: tuple[str, ...] = ()  # which of BESIDE come with each translation
+    split: str | None = None  # the language by whose rules texts are split into sentences
+    tags: bool = False  # whether tags and placeholders are taken out and put back
 
 
 class Explanation(NamedTuple):
@@ -59,6 +62,7 @@ SAMPLING = tuple(field.name for field in dataclasses.fields(Sampling))
 OPTIONS = tuple(field.name for field in dataclasses.fields(SearchOptions) if field.name != "adjust")
 OF_TEXTS = ("prefix", "terminology")
 BESIDE = ("alignments", "token_scores")
+STRUCTURE = ("split", "tags")
 # Beyond these float32 overflows. 0 is a temperature too.
 LEAST = {"temperature": 0.01, "repetition_penalty": 0.01}
 MOST = {"temperature": 100, "repetition_penalty": 100, "diversity": 100, "seed": 2**53}
@@ -70,7 +74,7 @@ def read_translation(body: bytes, limits: Limits, defaults: Search) -> Translati
     Raises:
         Refusal: If it is no JSON object, or has a field that is unknown, wrong or beyond a limit.
     """
-    known = ("text", "texts", *SEARCH, "n_best", *OF_TEXTS, *OPTIONS, *BESIDE)
+    known = ("text", "texts", *SEARCH, "n_best", *OF_TEXTS, *OPTIONS, *BESIDE, *STRUCTURE)
     fields = _object(body, known)
     if ("text" in fields) == ("texts" in fields):
         given = "both" if "text" in fields else "neither"
@@ -87,7 +91,7 @@ def read_translation(body: bytes, limits: Limits, defaults: Search) -> Translati
         )
     for place, text in enumerate(texts):
         _checked(arguments.string, text, '"text" is' if single else f'"texts" has at index {place}')
-    for name in BESIDE:
+    for name in (*BESIDE, "tags"):
         if not isinstance(fields.get(name, False), bool):
             raise Refusal(400, f'"{name}" is true or false, got {_shown(fields[name])}.')
     return Translation(
@@ -95,6 +99,7 @@ def read_translation(body: bytes, limits: Limits, defaults: Search) -> Translati
         single,
         _search(fields, limits, defaults),
         tuple(name for name in BESIDE if fields.get(name)),
+        **_structure(fields),
     )
 
 
@@ -124,6 +129,23 @@ def _object(body, known: Sequence[str]) -> dict[str, Any]:
             400, f"Unknown field {_shown(unknown[0])}. The fields are: {', '.join(known)}."
         )
     return found
+
+
+def _structure(fields):
+    """Whether texts are split into sentences, or have tags."""
+    split, tags = (fields.get(name) for name in STRUCTURE)
+    if split is not None and not (isinstance(split, str) and re.fullmatch("[a-z]{2,3}", split)):
+        raise Refusal(
+            400,
+            f'"split" is the code of the sources\' language, such as "en"; got {_shown(split)}.',
+        )
+    for name in STRUCTURE:
+        excluded = ("token_scores", *(OF_TEXTS if name == "split" else ()))
+        given = [other for other in excluded if fields.get(other)]
+        given += ["n_best"] if fields.get("n_best", 1) != 1 else []
+        if fields.get(name) and given:
+            raise Refusal(400, f'"{given[0]}" does not go with "{name}": leave it out.')
+    return {"split": split, "tags": bool(tags)}
 
 
 def _prefixes(fields, texts):

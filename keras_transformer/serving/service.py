@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from keras_transformer import visualization
 from keras_transformer.decoding import Translator, shapes
 from keras_transformer.decoding.alignment import over_words
+from keras_transformer.decoding.structured import Documents
 from keras_transformer.ops.capabilities import calls_at_once
 from keras_transformer.progress import say
 from keras_transformer.serving.admission import Admission, keywords_of
@@ -117,6 +118,8 @@ class Service:
             Refusal: If a text is too long, the queue is full, the time is over, or the translator
                 fails.
         """
+        if asked.split is not None or asked.tags:
+            return await self._structured(asked)
         warnings, compiled = await asyncio.to_thread(self._prepared, asked)
         search = _whole_beam(asked.search)
         self.admission.admit(compiled, search, asked.sentences)
@@ -132,6 +135,36 @@ class Service:
             if asked.search.n_best > 1:
                 answer["n_best"] = hypotheses[: asked.search.n_best]
             answers.append(answer)
+        return answers
+
+    async def _structured(self, asked):
+        """As `translate`, for texts of several sentences or with tags."""
+        texts = [each.text for each in asked.sentences]
+        try:
+            documents = await asyncio.to_thread(Documents, texts, asked.split, asked.tags)
+        except ValueError as error:
+            raise Refusal(501, str(error)) from None
+        if len(documents.sources) > self.limits.sentences:
+            raise Refusal(
+                413,
+                f"The texts have {len(documents.sources)} sentences, and at most "
+                f"{self.limits.sentences} are allowed here. Send several requests.",
+            )
+        if asked.split is None:  # a sentence for each text, with its prefix and its terminology
+            pairs = zip(asked.sentences, documents.sources, strict=True)
+            sentences = [each._replace(text=source) for each, source in pairs]
+        else:
+            sentences = list(map(Sentence, documents.sources))
+        aligned = ("alignments",) if asked.tags or asked.beside else ()
+        wanted = asked._replace(sentences=sentences, beside=aligned, split=None, tags=False)
+        found = await self.translate(wanted) if sentences else []
+        joined = documents.join((each["translation"], each.get("alignments")) for each in found)
+        answers = []
+        for (text, links), parts in zip(joined, documents.grouped(found), strict=True):
+            said = dict.fromkeys(warning for part in parts for warning in part["warnings"])
+            score = parts[0]["score"] if len(parts) == 1 else None
+            answer = {"translation": text, "score": score, "warnings": list(said)}
+            answers.append({**answer, "alignments": links} if asked.beside else answer)
         return answers
 
     def _prepared(self, asked):
