@@ -188,8 +188,8 @@ OPTIONS = {
     "separate-vocabularies subword-sampling preset num-layers d-model num-heads d-ff dropout "
     "attention-dropout norm init-from init-weights lora-rank lora-targets run-dir updates devices "
     "processes coordinator process tokens-per-batch accumulate shapes warmup-steps learning-rate "
-    "label-smoothing clip-norm seed precision jit deterministic dry-run validate-every tokenize "
-    "keep-checkpoints average stop-early patience checkpoint-on-signal log-every",
+    "label-smoothing r-drop clip-norm seed precision jit deterministic dry-run validate-every "
+    "tokenize keep-checkpoints average stop-early patience checkpoint-on-signal log-every",
     "translate": "beam-size length-penalty batch-size engine quantization weights ensemble n-best "
     "prefix prefixes terminology min-length max-length no-repeat-ngram repetition-penalty suppress "
     "sample temperature top-k top-p seed input output tokens-per-batch alignments alignment-layer "

@@ -14,6 +14,7 @@ import pytest
 import test_layout
 import test_lora
 import test_models
+import test_r_drop
 import test_runtimes
 from test_lora import inputs_of
 from test_models import MODELS, array, make
@@ -209,6 +210,11 @@ SERVICES = [
     Service("model.enable_lora(rank=4)", ADAPTS),
     Service('model.save_adapter("adapter.npz")', WRITES_ADAPTERS),
     Service("model.merge_lora()", MERGES),
+    Service(
+        "model.enable_r_drop(1.0)",
+        test_r_drop.test_the_loss_is_the_mean_of_two_passes_and_their_divergence,
+        note="trains with the loss `kt.losses.SmoothedCrossentropy`",
+    ),
     Service(
         'model.export("folder")',
         test_a_saved_model_serves_what_the_model_computes,

@@ -69,4 +69,5 @@ def training_step_bytes(model: Any, shapes: Iterable[tuple[int, int, int]]) -> i
         floats = encoder_layers * encoded + decoder_layers * decoded + 3 * target * vocabulary
         return rows * floats
 
-    return 4 * (4 * model.count_params() + max(activations(*shape) for shape in shapes))
+    passes = 2 if model._r_drop else 1
+    return 4 * (4 * model.count_params() + passes * max(activations(*shape) for shape in shapes))

@@ -213,6 +213,8 @@ def compile_model(model: keras.Model, settings: TrainSettings, devices: int = 1)
     if settings.precision == "float16":
         optimizer = LossScale(optimizer)
     assert settings.label_smoothing is not None  # resolved by now
+    if settings.r_drop:
+        model.enable_r_drop(settings.r_drop)
     model.compile(
         optimizer=optimizer,
         loss=losses.SmoothedCrossentropy(settings.label_smoothing),

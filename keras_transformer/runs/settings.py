@@ -201,6 +201,12 @@ class TrainSettings:
     label_smoothing: float | None = training(
         "by default the preset's, 0.1", parse=rate, hparam=True
     )
+    r_drop: float | None = training(
+        "weight of R-Drop, such as 1: two passes per update, which shall agree",
+        parse=size,
+        metavar="ALPHA",
+        hparam=True,
+    )
     clip_norm: float | None = training(
         "longer gradients are scaled down to this length", parse=size, hparam=True
     )
