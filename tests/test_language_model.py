@@ -200,14 +200,15 @@ def test_a_text_ends_where_its_end_is_drawn(writer):
     [found] = writer.generate([prompt], 30, **options)
     assert len(found) == 5 and end not in found
     assert [*prompt, *writer.stream(prompt, 30, **options)] == found
-    other = writer.tokenizer.encode("ein Hund bellt. ein")  # goes on, beyond the positions
+    # This one does not end, and becomes longer than the learned positions.
+    other = writer.tokenizer.encode("ein Hund bellt. ein")
     assert writer.generate([prompt, other], 30, **options) == [
         found,
         *writer.generate([other], 30, **options),
     ]
 
 
-# Fails if: a text that has ended is drawn until the last position, or one that goes on is not.
+# Fails if: drawing goes on when all texts have ended, or stops when only some have.
 @pytest.mark.parametrize("end_id", [None, 2])
 def test_drawing_ends_with_the_last_text(end_id):
     def step(ids, cache, index):  # the first text ends at 4, the second at 7; neither at 1

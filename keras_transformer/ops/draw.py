@@ -44,7 +44,7 @@ def plain_draw(shares: Tensor, uniforms: Tensor) -> Tensor:
     """Draws one id per row, never one whose share is 0.
 
     Args:
-        shares: Floats [R, V], not negative; probabilities but for a factor.
+        shares: Floats [R, V], not negative. They need not add up to 1.
         uniforms: Floats [R] in [0, 1). The same number draws the same id.
 
     Returns:
@@ -66,7 +66,7 @@ def draw(shares: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _place(shares, amounts):
-    """The first positions where the shares reach beyond the amounts, and what is left of those."""
+    """Where the cumulated shares first exceed the amounts, and each amount without those before."""
     reached = ops.cumsum(shares, axis=-1)
     places = ops.arange(shares.shape[-1], dtype="int32")[None]
     # By rounding, sums may rise where a share is 0, and amounts may lie beyond the last share.
