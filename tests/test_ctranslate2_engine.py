@@ -12,6 +12,7 @@ from test_export import (  # fixtures, which pytest finds by their names here
 import keras_transformer as kt
 from keras_transformer import interop
 from keras_transformer.decoding import Sampling
+from keras_transformer.text.workers import cores
 
 pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed")
 pytestmark = pytest.mark.tensorflow_only
@@ -87,6 +88,27 @@ def test_pairs_have_our_scores(translator, engine):
     for ours, theirs in zip(*(t.score(pairs) for t in (translator, engine)), strict=True):
         assert theirs[1] == ours[1]
         np.testing.assert_allclose(theirs[0], ours[0], rtol=1e-3)
+
+
+# Fails if: a sentence wakes several threads, which takes longer than one, or a core waits.
+def test_few_sentences_are_shared_out_among_the_cores(run, cache):
+    engine = kt.load_translator(run, engine="ctranslate2")
+    assert engine._engine.num_translators == cores()
+    sizes = []
+
+    class Watched:
+        num_translators = 3
+
+        def translate_batch(self, *given, max_batch_size, **options):
+            sizes.append(max_batch_size)
+            return real.translate_batch(*given, max_batch_size=max_batch_size, **options)
+
+    real, engine._engine = engine._engine, Watched()
+    for count, batch_size, size in ((1, 64, 1), (3, 64, 1), (7, 64, 3), (7, 2, 2)):
+        texts = (TEXTS * 7)[:count]
+        found = engine.translate(texts, batch_size=batch_size)
+        assert sizes.pop() == size
+        assert found == [engine.translate([text])[0] for text in texts]
 
 
 # Fails if: an option is not passed on. Greedily both engines choose the same.

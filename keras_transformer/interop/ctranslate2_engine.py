@@ -22,8 +22,6 @@ from keras_transformer.decoding.translator import Hypothesis, Translator
 from keras_transformer.text import Seen
 from keras_transformer.text.workers import cores
 
-# Calls with fewer sentences use all cores for each batch, others one core for each of several.
-MANY = 128
 # How much longer than until `beam_size` hypotheses have finished a beam is searched. Without it
 # CTranslate2 ends earlier than this package.
 PATIENCE = 1.5
@@ -43,7 +41,9 @@ class CTranslate2Translator(Translator):
         learned_positions: How many positions the model has learned, or None.
         other: Returns the same translator by our own engine, always the same one. It is asked for
             what CTranslate2 lacks, which is otherwise refused.
-        **options: More arguments of `ctranslate2.Translator`, such as `device="cuda"`.
+        **options: More arguments of `ctranslate2.Translator`, such as `device="cuda"`. On a
+            processor each core translates batches of its own, unless `inter_threads` and
+            `intra_threads` say otherwise.
 
     Raises:
         ValueError: Without `other`, for an option that CTranslate2 lacks: `terminology`,
@@ -76,18 +76,9 @@ class CTranslate2Translator(Translator):
         self._said: set[str] = set()
         self._searches: dict[Any, Any] = {}
         self._learned = learned_positions
-        self._engines: dict[tuple[int, int], Any] = {}
-
-        def engine(threads):
-            if threads not in self._engines:
-                inter, intra = threads
-                self._engines[threads] = ctranslate2.Translator(
-                    os.fspath(folder), inter_threads=inter, intra_threads=intra, **options
-                )
-            return self._engines[threads]
-
-        self._engine = engine
-        engine((1, cores()))
+        if options.get("device", "cpu") == "cpu":
+            options = {"inter_threads": cores(), "intra_threads": 1, **options}
+        self._engine = ctranslate2.Translator(os.fspath(folder), **options)
 
     @property
     def models(self) -> list[Any]:  # type: ignore[override]
@@ -129,6 +120,7 @@ class CTranslate2Translator(Translator):
         left = [i for i, item in enumerate(items) if item.source]
         options = self._options_of(wanted)
         batch_size, tokens = limits
+        batch_size = self._shared_out(len(left), batch_size)
         if tokens is not None:
             batch_size, options["batch_type"] = tokens, "tokens"
         total = sum(len(item.source) for item in items)
@@ -136,7 +128,7 @@ class CTranslate2Translator(Translator):
             for chosen in _chunks(sorted(left, key=lambda i: -len(items[i].source))):
                 some = [items[i] for i in chosen]
                 longest = [self._limit(item, wanted.max_length) - 1 for item in some]
-                found = self._for(len(left)).translate_batch(
+                found = self._engine.translate_batch(
                     [self._pieces(self.tokenizer, item.source) for item in some],
                     [self._pieces(self.target_tokenizer, item.prefix) for item in some],
                     max_batch_size=batch_size,
@@ -164,9 +156,9 @@ class CTranslate2Translator(Translator):
             hypotheses.append(Hypothesis(text, ids, score * length**alpha / divisor))
         return sorted(hypotheses, key=lambda one: -one.score)[: wanted.n]
 
-    def _for(self, count):
-        """The engine for so many sentences."""
-        return self._engine((cores(), 1) if count >= MANY else (1, cores()))
+    def _shared_out(self, count, batch_size):
+        """The size of batches: of few sentences each core gets a part."""
+        return max(1, min(batch_size, -(-count // self._engine.num_translators)))
 
     def _options_of(self, wanted):
         """Their names of what the search was asked for."""
@@ -190,10 +182,10 @@ class CTranslate2Translator(Translator):
     def token_log_probabilities(self, pairs: Any, batch_size: int = 64) -> list[list[float]]:
         batch_size = arguments.whole_number("batch_size", batch_size)
         ids = encode_pairs(pairs, self.encode_sources, self.target_tokenizer)
-        found = self._for(len(ids)).score_batch(
+        found = self._engine.score_batch(
             [self._pieces(self.tokenizer, source) for source, _ in ids],
             [self._pieces(self.target_tokenizer, target) for _, target in ids],
-            max_batch_size=batch_size,
+            max_batch_size=self._shared_out(len(ids), batch_size),
             max_input_length=0,
         )
         return [list(one.log_probs) for one in found]
