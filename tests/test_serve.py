@@ -466,13 +466,13 @@ def test_few_kinds_of_searches_are_compiled(translator):
 
 
 # Fails if: the server says that it is ready too early; requests are lost meanwhile; the end waits
-# for all shapes.
+# for all shapes; the page's alternatives are not among them.
 @ONE_BACKEND
 def test_the_usual_shapes_are_compiled_before_the_first_request(translator, monkeypatch, capsys):
     compiled, go = [], threading.Event()
 
     def compile_search(wanted, width, rows):
-        compiled.append((width, rows))
+        compiled.append((width, rows, wanted.n))
         assert go.wait(30)
 
     monkeypatch.setattr(translator, "compile_search", compile_search)
@@ -497,8 +497,9 @@ def test_the_usual_shapes_are_compiled_before_the_first_request(translator, monk
             go.set()
             assert asked.result()["translation"] == ""
             assert ask(port, "/health")[0] == 200
-        assert compiled == [(16, 64), (32, 64)]  # `quick_search` has one number of rows
-    assert compiled == [(16, 64)]
+        # `quick_search` has one number of rows.
+        assert compiled == [(16, 64, 1), (16, 64, 2), (32, 64, 1), (32, 64, 2)]
+    assert compiled == [(16, 64, 1)]
     assert capsys.readouterr().err.count("ready: compiled") == 1
 
 

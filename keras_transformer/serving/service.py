@@ -43,6 +43,7 @@ class Warming(NamedTuple):
 
     width: int
     rows: int
+    n_best: int
 
 
 # The widths of sources that `warm_up` compiles for: sentences of up to 31 tokens.
@@ -84,7 +85,7 @@ class Service:
         """Starts the thread that translates. With `warm_up` it first compiles the usual shapes.
 
         These are the search of the defaults for sentences of up to 31 tokens, one or several at
-        once.
+        once, and its whole beam for a single one, as the page asks.
         """
         begin = time.perf_counter()
 
@@ -98,9 +99,12 @@ class Service:
 
         if warm_up:
             rows = [r for r in shapes.ROWS if r <= shapes.rows_for(self.limits.batch_size)]
+            usual = [(count, 1) for count in rows]
+            if self.defaults.beam_size > 1:
+                usual.append((rows[0], self.defaults.beam_size))
             # One job for each shape, so that the end need not wait for all.
             self._warming = [
-                self.batcher.submit(Warming(width, count), []) for width in WIDTHS for count in rows
+                self.batcher.submit(Warming(width, *each), []) for width in WIDTHS for each in usual
             ]
             self._warming[-1].add_done_callback(said)
         self.batcher.start()
@@ -231,8 +235,8 @@ class Service:
             self.counters.add(failures_total=1)
             raise
 
-    def _compile(self, width, rows):
-        _, wanted = self.translator.asked([], 1, *self.defaults[:2])
+    def _compile(self, width, rows, n_best):
+        _, wanted = self.translator.asked([], n_best, *self.defaults[:2])
         self.translator.compile_search(wanted, width, rows)
 
     def _translated(self, sentences, kind):
