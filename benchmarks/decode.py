@@ -10,10 +10,12 @@ length of the source. `keras_transformer_auto` is `engine="auto"`: CTranslate2 b
 as ids of the run's tokenizer. Without it the sentences are random ids in the lengths of short
 captions. Weights are float32, except those of contestants in `int8`. Tokenizing is not timed.
 
-Latency is the time of one sentence at a time. Throughput is that of a file of 2,000 sentences (400
-for "base", to save time). "40 tokens" is the greedy latency of translations of that length, and
-includes the loops without cache. `--search sample` draws each token from the likeliest that
-together reach probability 0.9; `auto` is left out, because for samples it is our own engine.
+Latency is the time of one sentence at a time: one right after the other, or with a pause of 50 ms
+before each, as requests come to a server that has little to do. Throughput is that of a file of
+2,000 sentences (400 for "base", to save time). "40 tokens" is the greedy latency of translations of
+that length, and includes the loops without cache. `--search sample` draws each token from the
+likeliest that together reach probability 0.9; `auto` is left out, because for samples it is our own
+engine.
 
 Every contestant first finds its best setting on a part of the sentences, and compiles. Then the
 contestants are asked in turn. The tables have medians over the rounds, and the share of sentences
@@ -50,6 +52,8 @@ SEARCHES = {
     "sample": {"beam_size": 1, "top_p": 0.9},
 }
 SENTENCES = {"tiny": 2000, "base": 400, "run": 2000}
+LATENCY_SENTENCES = {"tiny": 200, "base": 24, "run": 200}
+PAUSE = 0.05  # seconds
 TOKENS, LOOP_TOKENS = 24, 40
 REST = 0.5  # seconds between turns, because idle threads of the last contestant spin for a while
 SAME = 0.97  # share of equal sentences, at least; the order of additions decides near ties
@@ -67,7 +71,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="turns per contestant")
     parser.add_argument("--sentences", type=int, help="for throughput; default: see above")
     parser.add_argument(
-        "--latency-sentences", type=int, default=24, help="for latency, in every turn"
+        "--latency-sentences", type=int, help="for latency, in every turn; default: 200, 24 (base)"
     )
     parser.add_argument("--output", metavar="FILE", help="also write everything as JSON")
     parser.add_argument(
@@ -116,7 +120,7 @@ def contests(size, args, cores):
                 running[name] = Contestant(name, HERE / f"{file}.py", config, log)
             except RuntimeError as error:
                 print(f"{size}: {error}", file=sys.stderr)
-        few = min(args.latency_sentences, len(sentences))
+        few = min(args.latency_sentences or LATENCY_SENTENCES[size], len(sentences))
         tokens = None if size == "run" else TOKENS
         for search in args.search:
             request = {**SEARCHES[search], "tokens": tokens, "compared": False}
@@ -124,12 +128,14 @@ def contests(size, args, cores):
             cached = {name: each for name, each in running.items() if name not in left_out}
             cells = [
                 ("latency", cached, few, tokens),
+                ("latency after a pause", cached, -(-few // 8), tokens),
                 ("throughput", cached, len(sentences), tokens),
             ]
             if search == "greedy" and tokens and LOOPS & {*running}:
                 cells.append((f"{LOOP_TOKENS} tokens", running, -(-few // 8), LOOP_TOKENS))
             for measurement, contestants, rows, tokens_each in cells:
                 request |= {"one_by_one": measurement != "throughput", "tokens": tokens_each}
+                request["pause"] = PAUSE if measurement.endswith("pause") else 0
                 cell = {"size": size, "search": search, "measurement": measurement}
                 cell |= contest(contestants, {**request, "count": rows}, args.rounds)
                 yield cell

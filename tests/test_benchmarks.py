@@ -98,13 +98,13 @@ def test_one_shrunk_contest(tiny, tmp_path, monkeypatch, capsys):
             "ctranslate2",
             ["keras_transformer_auto", "ctranslate2", "ctranslate2_int8"],
             "beam",
-            ["latency", "throughput"],
+            ["latency", "latency after a pause", "throughput"],
         ),
         (
             "transformers",
             ["huggingface", *sorted(decode.LOOPS)],
             "greedy",
-            ["latency", "throughput", "7 tokens"],
+            ["latency", "latency after a pause", "throughput", "7 tokens"],
         ),
     ],
 )
@@ -157,7 +157,8 @@ def test_one_shrunk_contest_of_samples(run, parallel, tmp_path, capsys):
         logs=tmp_path,
     )
     cells = list(decode.contests("run", args, cores=1))
-    assert [cell["measurement"] for cell in cells] == ["latency", "throughput"]
+    measurements = ["latency", "latency after a pause", "throughput"]
+    assert [cell["measurement"] for cell in cells] == measurements
     for cell in cells:
         decode.print_cell(cell)
         assert list(cell["contestants"]) == [decode.OURS, "ctranslate2", "huggingface"]

@@ -15,6 +15,8 @@ def load(folder):
 def answers(sentences, open_with):
     """Returns a function that answers requests: it translates sentences one by one or in one call.
 
+    It waits for the seconds of `pause`, if there are any, before each call.
+
     Args:
         sentences: Lists of ids, without the end.
         open_with: A function of the setting's values that returns
@@ -34,6 +36,7 @@ def answers(sentences, open_with):
         calls = [[each] for each in chosen] if request["one_by_one"] else [chosen]
         tokens, seconds, found = request["tokens"], [], []
         for call in calls:
+            time.sleep(request.get("pause", 0))
             begin = time.perf_counter()
             ids = opened["translate"](call, *(request[name] for name in REQUEST))
             seconds.append(time.perf_counter() - begin)
