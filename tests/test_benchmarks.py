@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import decode
@@ -166,6 +167,7 @@ def test_one_shrunk_contest_of_samples(run, parallel, tmp_path, capsys):
     assert "run sample, throughput: 8 sentences" in capsys.readouterr().out
 
 
+# Fails if: a pause is not made, or is timed.
 def test_translations_of_another_length_or_of_other_ids_are_errors():
     def request(**options):
         return {
@@ -179,6 +181,9 @@ def test_translations_of_another_length_or_of_other_ids_are_errors():
     answer = loop.answers([[5, 6], [7]], lambda: lambda rows, *_: [[8, 9]] * len(rows))
     assert answer(request(count=2, tokens=3))["ids"] == [[8, 9], [8, 9]]
     assert answer(request(count=1, tokens=None))["tokens"] == 3  # counts the end
+    waited = time.perf_counter()
+    pauses = answer(request(count=2, tokens=3, one_by_one=True, pause=0.2))
+    assert sum(pauses["seconds"]) < 0.2 < 0.4 <= time.perf_counter() - waited
     with pytest.raises(ValueError, match=r"of \[3, 3\] tokens and not 4"):
         answer(request(count=2, tokens=4))
     results = {"ctranslate2": {"same": 95}, "huggingface": {"same": 97}}
