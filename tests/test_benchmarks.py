@@ -1,6 +1,7 @@
 """Tests of the benchmarks: contestants in processes of their own, and what is counted."""
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from decoding import loop
 from test_translator import character_tokenizer, small_model
 
 from keras_transformer import Translator
+from keras_transformer.decoding import shapes
 from keras_transformer.models import Transformer
 
 pytestmark = pytest.mark.tensorflow_only
@@ -92,6 +94,34 @@ def test_one_shrunk_contest(tiny, tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "train.json").read_text())["cells"]
 
 
+class Here:
+    """A contestant in the tests' process, because one of its own imports all libraries anew."""
+
+    def __init__(self, name, file, config, log):
+        spec = importlib.util.spec_from_file_location(f"contestant_{file.stem}", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self._answer, self.facts = module.prepare(json.loads(json.dumps(config)))
+
+    def ask(self, request):
+        return json.loads(json.dumps(self._answer(json.loads(json.dumps(request)))))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Lets contestants translate in the tests' process, without rests."""
+    monkeypatch.setattr(decode, "Contestant", Here)
+    monkeypatch.setattr(decode, "REST", 0)
+    # Contestants change these for their whole process.
+    monkeypatch.setattr(shapes, "REPAYS_FROM", shapes.REPAYS_FROM)
+    if importlib.util.find_spec("torch"):
+        monkeypatch.setattr("torch.set_num_threads", lambda count: None)
+    monkeypatch.syspath_prepend(FOLDER / "decoding")
+
+
 @pytest.mark.parametrize(
     ("package", "others", "search", "measurements"),
     [
@@ -110,7 +140,7 @@ def test_one_shrunk_contest(tiny, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_one_shrunk_contest_of_translators(
-    package, others, search, measurements, tiny, tmp_path, monkeypatch, capsys
+    package, others, search, measurements, tiny, here, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[bench]'")
     if package == "transformers":
@@ -141,7 +171,7 @@ def test_one_shrunk_contest_of_translators(
 
 
 # Fails if: drawn ids are compared, or `auto` is measured, which leaves samples to our own engine.
-def test_one_shrunk_contest_of_samples(run, parallel, tmp_path, capsys):
+def test_one_shrunk_contest_of_samples(run, parallel, here, tmp_path, capsys):
     for package in ("ctranslate2", "transformers", "torch"):
         pytest.importorskip(
             package, reason=f"{package} is not installed: pip install -e '.[bench]'"

@@ -299,7 +299,7 @@ def test_a_dry_run_reports_and_writes_nothing(parallel, tmp_path, capsys):
 
 
 # Fails if: the option does not reach the model; the estimate of memory forgets the second pass.
-def test_r_drop_trains_with_two_passes(parallel, tmp_path, capsys):
+def test_r_drop_trains_with_two_passes(parallel, uncompiled, tmp_path, capsys):
     reports, losses = [], []
     for number, options in enumerate(((), ("--r-drop", 5))):
         more = (*parallel, *TINY, "--dropout", 0.3, "--updates", 1, *options, "--run-dir")
