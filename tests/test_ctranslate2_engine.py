@@ -12,9 +12,10 @@ from test_export import (  # fixtures, which pytest finds by their names here
 import keras_transformer as kt
 from keras_transformer import interop
 from keras_transformer.decoding import Sampling
+from keras_transformer.interop import ctranslate2_engine
 from keras_transformer.text.workers import cores
 
-pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed")
+ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed")
 pytestmark = pytest.mark.tensorflow_only
 
 FIXTURES = source_tokenizer, target_tokenizer, translator
@@ -109,6 +110,31 @@ def test_few_sentences_are_shared_out_among_the_cores(run, cache):
         found = engine.translate(texts, batch_size=batch_size)
         assert sizes.pop() == size
         assert found == [engine.translate([text])[0] for text in texts]
+
+
+# Fails if: one core translates a sentence while the others wait; a small model is loaded twice, or
+# one whose threads were chosen.
+def test_a_sentence_of_a_large_model_has_all_cores(run, cache, monkeypatch):
+    small = kt.load_translator(run, engine="ctranslate2")
+    assert small._alone is None
+    monkeypatch.setattr(ctranslate2_engine, "TOGETHER", 1)
+    monkeypatch.setattr(ctranslate2_engine, "cores", lambda: 3)
+    loaded, folder = [], next(cache.rglob("model.bin")).parent
+
+    class Watched(ctranslate2.Translator):
+        def __init__(self, *given, **options):
+            loaded.append({name: options.get(name) for name in ("inter_threads", "intra_threads")})
+            super().__init__(*given, **options)
+
+    monkeypatch.setattr(ctranslate2, "Translator", Watched)
+    large = kt.load_translator(run, engine="ctranslate2")
+    assert large.translate(TEXTS) == small.translate(TEXTS)
+    assert loaded == [{"inter_threads": 3, "intra_threads": 1}]
+    for _ in range(2):
+        assert large.translate(TEXTS[:1]) == small.translate(TEXTS[:1])
+    assert loaded[1:] == [{"inter_threads": None, "intra_threads": 3}]
+    chosen = ctranslate2_engine.CTranslate2Translator
+    assert chosen(folder, small.tokenizer, intra_threads=2)._alone is None
 
 
 # Fails if: an option is not passed on. Greedily both engines choose the same.

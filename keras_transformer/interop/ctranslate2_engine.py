@@ -27,6 +27,9 @@ from keras_transformer.text.workers import cores
 PATIENCE = 1.5
 # What it has not, or differently.
 OTHERS = {RepetitionPenalty: "repetition_penalty as here", Siblings: "diversity"}
+# From so many bytes of weights on, up to four cores translate a single sentence together. With
+# smaller models it takes longer to wake them.
+TOGETHER = 100 * 2**20
 
 
 class CTranslate2Translator(Translator):
@@ -43,7 +46,8 @@ class CTranslate2Translator(Translator):
             what CTranslate2 lacks, which is otherwise refused.
         **options: More arguments of `ctranslate2.Translator`, such as `device="cuda"`. On a
             processor each core translates batches of its own, unless `inter_threads` and
-            `intra_threads` say otherwise.
+            `intra_threads` say otherwise. For a single sentence a model of at least `TOGETHER`
+            bytes is loaded a second time, and up to four cores translate it together.
 
     Raises:
         ValueError: Without `other`, for an option that CTranslate2 lacks: `terminology`,
@@ -76,9 +80,15 @@ class CTranslate2Translator(Translator):
         self._said: set[str] = set()
         self._searches: dict[Any, Any] = {}
         self._learned = learned_positions
+        load = functools.partial(ctranslate2.Translator, os.fspath(folder))
+        self._alone = None  # loads what translates a single sentence, if that is another one
         if options.get("device", "cpu") == "cpu":
+            large = os.path.getsize(os.path.join(folder, "model.bin")) >= TOGETHER
+            if large and not {"inter_threads", "intra_threads"} & {*options}:
+                together = functools.partial(load, intra_threads=min(cores(), 4), **options)
+                self._alone = functools.cache(together)
             options = {"inter_threads": cores(), "intra_threads": 1, **options}
-        self._engine = ctranslate2.Translator(os.fspath(folder), **options)
+        self._engine = load(**options)
 
     @property
     def models(self) -> list[Any]:  # type: ignore[override]
@@ -119,6 +129,7 @@ class CTranslate2Translator(Translator):
         ]
         left = [i for i, item in enumerate(items) if item.source]
         options = self._options_of(wanted)
+        engine = self._alone() if self._alone and len(left) == 1 else self._engine
         batch_size, tokens = limits
         batch_size = self._shared_out(len(left), batch_size)
         if tokens is not None:
@@ -128,7 +139,7 @@ class CTranslate2Translator(Translator):
             for chosen in _chunks(sorted(left, key=lambda i: -len(items[i].source))):
                 some = [items[i] for i in chosen]
                 longest = [self._limit(item, wanted.max_length) - 1 for item in some]
-                found = self._engine.translate_batch(
+                found = engine.translate_batch(
                     [self._pieces(self.tokenizer, item.source) for item in some],
                     [self._pieces(self.target_tokenizer, item.prefix) for item in some],
                     max_batch_size=batch_size,
