@@ -3,6 +3,7 @@
     python recipes/translate_multi30k.py                  # downloads the text, 4 MB
     python recipes/translate_multi30k.py --data FOLDER    # train.en, train.de, val.*, test2016.*
     python recipes/translate_multi30k.py --source de --target fr
+    python recipes/translate_multi30k.py --distilled FILE # also learn from translations by others
 
 English-German, beam 5, score / length, 35.5 million target tokens, the mean of three seeds: 41.49
 BLEU on the test text and 41.93 on the validation text, tokenised and lower-cased, with `--precision
@@ -36,6 +37,11 @@ def main():
     parser.add_argument("--updates", type=int, default=9500)
     parser.add_argument("--validate-every", type=int, default=250, help="in updates")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--distilled",
+        metavar="FILE",
+        help="translations of the training sources, such as an ensemble's: trained on as well",
+    )
     options.add_precision(parser)
     options.add_devices(parser)
     args = parser.parse_args()
@@ -47,7 +53,11 @@ def main():
         kt.data.read_parallel(f"{folder}/{name}.{args.source}", f"{folder}/{name}.{args.target}")
         for name in ("train", "val", "test2016")
     )
+    distilled = []
+    if args.distilled:
+        distilled = kt.data.read_parallel(f"{folder}/train.{args.source}", args.distilled)
     tokenizer = kt.text.train_tokenizer(train, args.vocabulary_size)
+    train += distilled
     encoded = kt.data.encode_pairs(train, tokenizer)
     print(kt.data.report(train, encoded, valid))
 
@@ -73,6 +83,7 @@ def main():
 
     # The run directory: made, or resumed from its last checkpoint.
     settings = {"recipe": "multi30k", **vars(args), "run_dir": run_dir}
+    del settings["distilled"]  # part of the text
     settings["text_sha256"] = kt.data.text_sha256(train, valid)
     changeable = ("updates", "data", "devices", "run_dir")
     with kt.RunDirectory.start(run_dir, settings, changeable) as run:

@@ -129,6 +129,27 @@ def test_the_multi30k_recipe_and_the_command_are_bit_equal(tmp_path):
     assert all((first[name] != array).any() for name, array in by_recipe.items())
 
 
+# Fails if: the translations take the place of the references, or change the vocabulary.
+def test_translations_by_other_runs_are_trained_on_beside_the_references(
+    tmp_path, run_recipe, monkeypatch
+):
+    write_text(tmp_path)
+    train = kt.data.read_parallel(tmp_path / "train.en", tmp_path / "train.de")
+    translations = [f"so {number}" for number in range(len(train))]
+    file = tmp_path / "distilled.de"
+    options = ["--data", tmp_path, "--run-dir", tmp_path / "run", "--distilled", file]
+    file.write_text("\n".join(translations[1:]))
+    status, _, errors = run_recipe("translate_multi30k", *options)
+    assert status == 1 and "distilled.de has 59" in errors
+    file.write_text("\n".join(translations))
+    words, pairs = [], []
+    monkeypatch.setattr(kt.text, "train_tokenizer", lambda text, size: words.extend(text))
+    monkeypatch.setattr(kt.data, "encode_pairs", lambda text, _: sys.exit(pairs.extend(text)))
+    assert run_recipe("translate_multi30k", *options)[0] is None
+    sources = [source for source, _ in train]
+    assert words == train and pairs == train + list(zip(sources, translations, strict=True))
+
+
 @pytest.mark.parametrize("direction", [[], ["--to-korean"]])
 def test_the_korean_recipe_trains_tests_and_translates(
     direction, tmp_path, run_recipe, monkeypatch
