@@ -197,25 +197,30 @@ def test_one_shrunk_contest_of_samples(run, parallel, here, tmp_path, capsys):
     assert "run sample, throughput: 8 sentences" in capsys.readouterr().out
 
 
-# Fails if: a pause is not made, or is timed.
-def test_translations_of_another_length_or_of_other_ids_are_errors():
-    def request(**options):
-        return {
-            "setting": {},
-            "one_by_one": False,
-            "beam_size": 1,
-            "compared": True,
-            "top_p": None,
-        } | options
+def asked(**options):
+    """A request of a contest, changed by `options`."""
+    request = {"setting": {}, "one_by_one": False, "beam_size": 1, "compared": True, "top_p": None}
+    return request | options
 
-    answer = loop.answers([[5, 6], [7]], lambda: lambda rows, *_: [[8, 9]] * len(rows))
-    assert answer(request(count=2, tokens=3))["ids"] == [[8, 9], [8, 9]]
-    assert answer(request(count=1, tokens=None))["tokens"] == 3  # counts the end
-    waited = time.perf_counter()
-    pauses = answer(request(count=2, tokens=3, one_by_one=True, pause=0.2))
-    assert sum(pauses["seconds"]) < 0.2 < 0.4 <= time.perf_counter() - waited
+
+def answer_of_three():
+    """Answers requests by translations of three tokens, the end counted."""
+    return loop.answers([[5, 6], [7]], lambda: lambda rows, *_: [[8, 9]] * len(rows))
+
+
+# Fails if: a pause is not made, or is timed.
+def test_a_pause_is_made_and_not_timed():
+    begin = time.perf_counter()
+    pauses = answer_of_three()(asked(count=2, tokens=3, one_by_one=True, pause=0.2))
+    assert sum(pauses["seconds"]) < 0.2 < 0.4 <= time.perf_counter() - begin
+
+
+def test_translations_of_another_length_or_of_other_ids_are_errors():
+    answer = answer_of_three()
+    assert answer(asked(count=2, tokens=3))["ids"] == [[8, 9], [8, 9]]
+    assert answer(asked(count=1, tokens=None))["tokens"] == 3  # counts the end
     with pytest.raises(ValueError, match=r"of \[3, 3\] tokens and not 4"):
-        answer(request(count=2, tokens=4))
+        answer(asked(count=2, tokens=4))
     results = {"ctranslate2": {"same": 95}, "huggingface": {"same": 97}}
     cell = {"size": "tiny", "search": "beam", "measurement": "latency", "compared": 100}
     found = list(decode.differences([{**cell, "contestants": results}]))

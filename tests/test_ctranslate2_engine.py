@@ -112,8 +112,8 @@ def test_few_sentences_are_shared_out_among_the_cores(run, cache):
         assert found == [engine.translate([text])[0] for text in texts]
 
 
-# Fails if: one core translates a sentence while the others wait; a small model is loaded twice, or
-# one whose threads were chosen.
+# Fails if: one core translates a sentence while the others wait; a model is loaded twice that is
+# small, whose threads were chosen, or that has one core.
 def test_a_sentence_of_a_large_model_has_all_cores(run, cache, monkeypatch):
     small = kt.load_translator(run, engine="ctranslate2")
     assert small._alone is None
@@ -135,6 +135,8 @@ def test_a_sentence_of_a_large_model_has_all_cores(run, cache, monkeypatch):
     assert loaded[1:] == [{"inter_threads": None, "intra_threads": 3}]
     chosen = ctranslate2_engine.CTranslate2Translator
     assert chosen(folder, small.tokenizer, intra_threads=2)._alone is None
+    monkeypatch.setattr(ctranslate2_engine, "cores", lambda: 1)
+    assert chosen(folder, small.tokenizer)._alone is None
 
 
 # Fails if: an option is not passed on. Greedily both engines choose the same.

@@ -143,9 +143,14 @@ def test_translations_by_other_runs_are_trained_on_beside_the_references(
     assert status == 1 and "distilled.de has 59" in errors
     file.write_text("\n".join(translations))
     words, pairs = [], []
+
+    def stopped(text, tokenizer):
+        pairs.extend(text)
+        sys.exit(3)
+
     monkeypatch.setattr(kt.text, "train_tokenizer", lambda text, size: words.extend(text))
-    monkeypatch.setattr(kt.data, "encode_pairs", lambda text, _: sys.exit(pairs.extend(text)))
-    assert run_recipe("translate_multi30k", *options)[0] is None
+    monkeypatch.setattr(kt.data, "encode_pairs", stopped)
+    assert run_recipe("translate_multi30k", *options)[0] == 3
     sources = [source for source, _ in train]
     assert words == train and pairs == train + list(zip(sources, translations, strict=True))
 

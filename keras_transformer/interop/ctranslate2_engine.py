@@ -84,7 +84,7 @@ class CTranslate2Translator(Translator):
         self._alone = None  # loads what translates a single sentence, if that is another one
         if options.get("device", "cpu") == "cpu":
             large = os.path.getsize(os.path.join(folder, "model.bin")) >= TOGETHER
-            if large and not {"inter_threads", "intra_threads"} & {*options}:
+            if large and cores() > 1 and not {"inter_threads", "intra_threads"} & {*options}:
                 together = functools.partial(load, intra_threads=min(cores(), 4), **options)
                 self._alone = functools.cache(together)
             options = {"inter_threads": cores(), "intra_threads": 1, **options}
