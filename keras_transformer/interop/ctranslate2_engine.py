@@ -158,14 +158,17 @@ class CTranslate2Translator(Translator):
 
     def _ranked(self, found, wanted, limit):
         """The best n hypotheses by our own length penalty, of at most `limit` tokens."""
-        hypotheses, alpha = [], _alpha(wanted)
+        scored, alpha = [], _alpha(wanted)
         for pieces, score in zip(found.hypotheses, found.scores, strict=True):
-            ids = [self.target_tokenizer.piece_to_id(piece) for piece in pieces[:limit]]
             length = len(pieces) + 1  # with the end
             divisor = _penalties(wanted.length_penalty, 1 << length.bit_length())[length]
-            text = self.target_tokenizer.decode(ids)
-            hypotheses.append(Hypothesis(text, ids, score * length**alpha / divisor))
-        return sorted(hypotheses, key=lambda one: -one.score)[: wanted.n]
+            scored.append((score * length**alpha / divisor, pieces[:limit]))
+        best = sorted(scored, key=lambda one: -one[0])[: wanted.n]
+        return [self._hypothesis(pieces, score) for score, pieces in best]
+
+    def _hypothesis(self, pieces, score):
+        ids = [self.target_tokenizer.piece_to_id(piece) for piece in pieces]
+        return Hypothesis(self.target_tokenizer.decode(ids), ids, score)
 
     def _shared_out(self, count, batch_size):
         """The size of batches: of few sentences each core gets a part."""
