@@ -43,15 +43,6 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=25, de
 hypothesis.settings.load_profile("quick")
 
 
-optimizing = "optimization_level=0" not in os.environ.get("XLA_FLAGS", "")
-if os.environ["KERAS_BACKEND"] == "tensorflow" and not optimizing:
-    # `make test` optimizes little. Grappler's rewriting of graphs, which then run for milliseconds,
-    # would be a tenth of the processor time of tests that train.
-    import tensorflow as tf
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
 def pytest_report_header():
     return f"keras backend: {os.environ['KERAS_BACKEND']}"
 
