@@ -59,9 +59,12 @@ test: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 
 # Two processes, because one keeps about one core busy. The tests of a file stay together, and the
 # longest files start first (tests/conftest.py), so that no process is left with them at the end.
+# TensorFlow runs them in two parts, because it keeps all that was compiled in memory. A process
+# that is killed, as for want of memory, is not replaced.
 test: lint  ## fast tier: lint, all tests on TensorFlow, the backend-independent ones on JAX
-	@status=0; for backend in tensorflow jax; do \
-		KERAS_BACKEND=$$backend $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" || status=1; \
+	@status=0; for part in tensorflow:[a-e] tensorflow:[f-z] jax:; do \
+		KERAS_BACKEND=$${part%:*} $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+			-m "not slow" tests/test_$${part#*:}*.py || status=1; \
 	done; exit $$status
 
 test-all: lint  ## everything, slow tests included, on every installed backend

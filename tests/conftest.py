@@ -98,7 +98,7 @@ def seed():
 
 @pytest.fixture
 def uncompiled(monkeypatch):
-    """Makes searches short and eager. tests/test_translator.py has real ones."""
+    """Makes searches short, and searches and trainings eager. tests/uncompiled.py says why."""
     from uncompiled import search_uncompiled
 
     search_uncompiled(monkeypatch)

@@ -34,7 +34,7 @@ def adapted(name, trained=True, **options):
 
 # Fails if: the second matrix does not begin at 0; a frozen weight still trains.
 @every_model
-def test_at_first_nothing_changes_and_only_the_adapters_train(name):
+def test_at_first_nothing_changes_and_only_the_adapters_train(name, uncompiled):
     plain, model = make(name), adapted(name, trained=False)
     inputs = inputs_of(name)
     np.testing.assert_array_equal(array(model(inputs)), array(plain(inputs)))
@@ -95,7 +95,7 @@ def test_an_adapted_model_is_certified_and_has_adapters_everywhere_they_are_aske
 
 
 # Fails if: the bits of a quantised kernel are read as its numbers.
-def test_a_quantised_model_learns_by_adapters():
+def test_a_quantised_model_learns_by_adapters(uncompiled):
     model = make("transformer")
     model.quantize("int8")
     expected = array(model(inputs_of("transformer")))

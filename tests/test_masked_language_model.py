@@ -443,7 +443,7 @@ def write_nsmc(folder):
 
 
 @pytest.fixture
-def recipe(monkeypatch, capsys):
+def recipe(monkeypatch, capsys, uncompiled):
     def run(*options):
         monkeypatch.setattr(sys, "argv", ["recipe", *map(str, options)])
         try:

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from uncompiled import search_uncompiled
 
 from keras_transformer import cli, models
 from keras_transformer.runs import RunDirectory, load_translator, quantize, write_run
@@ -31,11 +30,6 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
     write_run(path, {"tokenize": "13a"}, model, [tokenizer, tokenizer])
     return path
-
-
-@pytest.fixture
-def uncompiled(monkeypatch):
-    search_uncompiled(monkeypatch)
 
 
 def contents(folder):

@@ -323,7 +323,7 @@ SMALL = "--patch 4 --width 4 --layers 1 --heads 1 --batch 8 --updates 4 --valida
 
 
 @pytest.fixture
-def recipe(monkeypatch, capsys):
+def recipe(monkeypatch, capsys, uncompiled):
     """Runs the recipe as a script; returns its lines, its stderr and its error message."""
     policy = keras.config.dtype_policy()
 
