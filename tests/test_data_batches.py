@@ -1,6 +1,8 @@
 """Laws of token-budget batches."""
 
 import itertools
+import subprocess
+import sys
 import types
 
 import keras
@@ -409,3 +411,31 @@ def test_no_tuning_thread_keeps_a_pass_from_ending():
     plan = data.BatchPlan(sentences(7), 128)
     for dataset in (plan.dataset(), plan.evaluation(plan.encoded)):
         assert dataset.options().autotune.enabled is False
+
+
+ENDS_EARLY = """
+import time, numpy, keras_transformer as kt
+from keras_transformer.ops.input_pipeline import endless
+
+def batch(number):
+    if number == 3:
+        print("begun", flush=True)
+        time.sleep(1.5)
+        print("made", flush=True)
+    return numpy.zeros((2, 2), "int32")
+
+batches = iter(endless(batch, 0))
+next(batches)
+time.sleep(0.5)
+print("over", flush=True)
+"""
+
+
+# Fails if: a process ends while tf.data's thread is in Python. It then hangs or aborts, if NumPy
+# was computing.
+@pytest.mark.tensorflow_only
+def test_a_process_ends_after_the_batch_that_is_being_made():
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS_EARLY], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["begun", "over", "made"]), done.stderr

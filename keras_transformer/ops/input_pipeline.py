@@ -4,7 +4,9 @@ On TensorFlow that is a `tf.data.Dataset` with an explicit signature: Keras infe
 a generator from its first two batches, and fails at a third of another shape.
 """
 
+import atexit
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +18,8 @@ from keras import tree
 from keras_transformer.ops.processes import own_rows
 
 Batch = Callable[[int], Any]  # the number of a batch -> a nest of arrays
+_ended: dict[int, float] = {}  # thread of tf.data -> when its last batch was made
+_ending = threading.Event()
 
 
 def endless(batch: Batch, first: int, meter: Any = None) -> Any:
@@ -33,15 +37,13 @@ def endless(batch: Batch, first: int, meter: Any = None) -> Any:
         return (own_rows(each) for each in batches)
     import tensorflow as tf
 
-    numbers = tf.data.Dataset.counter(first)
-    if meter is None:
-        return _tf_dataset(numbers, batch, first)
-
     def counted(index):
         found = batch(index)
         return np.array(meter.count(found), "int64"), found
 
-    return _metered_dataset(_tf_dataset(numbers, counted, first), meter)
+    numbers = tf.data.Dataset.counter(first)
+    made = _tf_dataset(numbers, batch if meter is None else counted, first)
+    return made if meter is None else _metered_dataset(made, meter)
 
 
 def one_pass(batch: Batch, count: int) -> Any:
@@ -95,6 +97,26 @@ class _OnePass(keras.utils.PyDataset):
         return own_rows(self._batch(index))
 
 
+def _call(batch, number, example):
+    thread = threading.get_ident()
+    _ended[thread] = float("inf")
+    try:
+        return example if _ending.is_set() else batch(number)
+    finally:
+        _ended[thread] = time.monotonic()
+
+
+@atexit.register
+def _wait_for_calls():
+    """Waits until no thread of tf.data runs Python: an interpreter that shuts down ends the thread.
+
+    Its iterator would still wait for it, and the process would hang.
+    """
+    _ending.set()  # a thread makes four batches in advance, and then rests
+    while any(time.monotonic() < ended + 0.1 for ended in list(_ended.values())):
+        time.sleep(0.01)
+
+
 def _tf_dataset(numbers, batch, first):
     # Dataset.from_generator calls Python when an iterator is freed. That fails noisily in a process
     # that ends while an iterator is alive, for example after Ctrl-C in fit.
@@ -104,7 +126,7 @@ def _tf_dataset(numbers, batch, first):
     arrays = [np.asarray(array) for array in tree.flatten(example)]
 
     def flat_batch(number):
-        return tree.flatten(batch(int(number)))
+        return tree.flatten(_call(batch, int(number), example))
 
     def load(number):
         found = tf.numpy_function(flat_batch, [number], [array.dtype for array in arrays])
