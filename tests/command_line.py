@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from uncompiled import search_uncompiled
+from uncompiled import search_uncompiled, train_uncompiled
 
 from keras_transformer import cli
 from keras_transformer.runs.checkpoints import read_arrays
@@ -52,6 +52,7 @@ def train_run(path, parallel):
     """Trains a run of 6 updates."""
     with pytest.MonkeyPatch.context() as patch:
         search_uncompiled(patch)
+        train_uncompiled(patch)
         assert train(*parallel, "--updates=6", f"--run-dir={path}") == 0
 
 

@@ -99,9 +99,10 @@ def seed():
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Makes searches short, and searches and trainings eager. tests/uncompiled.py says why."""
-    from uncompiled import search_uncompiled
+    from uncompiled import search_uncompiled, train_uncompiled
 
     search_uncompiled(monkeypatch)
+    train_uncompiled(monkeypatch)
 
 
 @pytest.fixture(scope="session")

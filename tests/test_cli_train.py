@@ -31,7 +31,7 @@ from command_line import (
     write,
 )
 from older_runs import forget_checksums
-from uncompiled import search_uncompiled
+from uncompiled import search_uncompiled, train_uncompiled
 
 from keras_transformer import cli, data
 from keras_transformer.data.survey import survey
@@ -86,8 +86,10 @@ def test_the_same_command_again_changes_nothing(run, parallel, uncompiled, capsy
     assert changed <= {"versions.json", "averaged.npz", "lock"}  # a start is recorded
 
 
-def test_raised_updates_go_on_as_if_never_stopped(run, parallel, uncompiled, tmp_path, capsys):
-    other = tmp_path / "other"
+def test_raised_updates_go_on_as_if_never_stopped(parallel, tmp_path, monkeypatch, capsys):
+    search_uncompiled(monkeypatch)  # and trains in compiled steps
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert train(*parallel, "--updates=6", f"--run-dir={run}") == 0
     assert train(*parallel, "--updates=3", f"--run-dir={other}") == 0
     assert [c.update for c in RunDirectory.open(other).checkpoints()] == [3]
     assert "resuming" not in capsys.readouterr().err
@@ -385,6 +387,7 @@ def earlier(tmp_path_factory, parallel):
     path = tmp_path_factory.mktemp("runs") / "earlier"
     with pytest.MonkeyPatch.context() as patch:
         search_uncompiled(patch)
+        train_uncompiled(patch)
         options = ("--vocabulary-type=bpe", "--vocabulary-size=275", "--updates=6")
         assert train(*parallel, *options, f"--run-dir={path}") == 0
     return path
