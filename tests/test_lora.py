@@ -95,7 +95,7 @@ def test_an_adapted_model_is_certified_and_has_adapters_everywhere_they_are_aske
 
 
 # Fails if: the bits of a quantised kernel are read as its numbers.
-def test_a_quantised_model_learns_by_adapters(uncompiled):
+def test_a_quantised_model_learns_by_adapters():
     model = make("transformer")
     model.quantize("int8")
     expected = array(model(inputs_of("transformer")))
