@@ -156,18 +156,25 @@ def arguments():
     return args
 
 
+def with_defaults(args, name):
+    """Returns the options of one model: its own rate and dropout, unless they were given."""
+    defaults = SETTINGS[args.task]
+    own = {"rate": defaults.rates[name], "dropout": defaults.dropouts[name]}
+    given = {option: value for option, value in vars(args).items() if value is not None}
+    return argparse.Namespace(**{**vars(args), **own, **given})
+
+
 def build(name, vocabulary_size, args):
     """Builds a model of the comparison. Recurrent ones are as wide as the parameters allow."""
-    dropout = SETTINGS[args.task].dropouts[name] if args.dropout is None else args.dropout
     if name == "transformer":
-        return transformer(vocabulary_size, args.layers, args.width, dropout)
+        return transformer(vocabulary_size, args.layers, args.width, args.dropout)
     # All have the same embeddings, so any vocabulary serves to count the other parameters.
     parameters = beside_embeddings(args.layers, args.width)
     return RecurrentSeq2Seq(
         vocabulary_size,
         matching_units(parameters, args.width, **RECURRENT[name]),
         d_model=args.width,
-        dropout=dropout,
+        dropout=args.dropout,
         # Read from its end, the source's first words come last, near the target's first words,
         # unless the target itself is reversed.
         reverse_source=args.task != "reverse",
@@ -190,19 +197,21 @@ def beside_embeddings(layers, width):
 
 def fit(name, path, args, task, settings, reached):
     """Trains one model, or continues. Returns it, its `reached` before training, and its log."""
+    args = with_defaults(args, name)
+    # A later default must not continue an earlier run.
+    settings = {**settings, "model": name, "rate": args.rate, "dropout": args.dropout}
     encoded = kt.data.encode_pairs(task.train, task.tokenizer)
     plan = kt.data.BatchPlan(encoded, args.tokens_per_batch, seed=args.seed)
     beside_embeddings(args.layers, args.width)  # before the seed, because counting builds a model
     keras.utils.set_random_seed(args.seed)
     model = build(name, task.tokenizer.vocabulary_size, args)
     print(f"{name}: {model.count_params():,} parameters\n{plan.summary()}")
-    peak = SETTINGS[args.task].rates[name] if args.rate is None else args.rate
     warmup = min(400, args.updates // 4)
-    rate = objective.cosine(args.updates, peak, warmup, alpha=0.01)
+    rate = objective.cosine(args.updates, args.rate, warmup, alpha=0.01)
     optimizer = kt.optimizers.PaperAdam(learning_rate=rate, global_clipnorm=1.0)
     objective.compile_for_tokens(model, optimizer)
     start = reached(model)
-    with kt.RunDirectory.start(path, {**settings, "model": name}, ("measure",)) as run:
+    with kt.RunDirectory.start(path, settings, ("measure",)) as run:
         task.tokenizer.save(run.path / "tokenizer.model")
         run.fit(
             model,

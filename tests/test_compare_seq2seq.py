@@ -171,7 +171,7 @@ def test_a_fixed_context_is_all_that_the_decoder_knows():
 def test_all_have_as_many_parameters(task):
     """Counts without the embeddings, which are equal. Whole models are then within 10 % too."""
     layers = compare_seq2seq.SETTINGS[task].layers
-    args = types.SimpleNamespace(task=task, width=128, layers=layers, dropout=None)
+    args = types.SimpleNamespace(task=task, width=128, layers=layers, dropout=0.1)
     counts = {
         name: compare_seq2seq.build(name, 8, args).count_params() - 8 * 128
         for name in compare_seq2seq.MODELS
@@ -285,9 +285,10 @@ SMALL += ["--reach-pairs", "1"]
 SYMBOLS = "--symbols 5 --train-length 4 --test-length 5 --size 40 --test-size 1".split()
 
 
-# Fails if: a finished model is trained again; a resumed comparison draws other first weights.
+# Fails if: a finished model is trained again; a resumed comparison draws other first weights; a
+# default that has changed since the first start continues a run.
 @pytest.mark.tensorflow_only
-def test_the_recipe_compares_all_models_and_resumes(run_recipe, tmp_path, capsys):
+def test_the_recipe_compares_all_models_and_resumes(run_recipe, tmp_path, capsys, monkeypatch):
     command = [*SMALL, *SYMBOLS, "--task", "reverse", "--run-dir", tmp_path / "run"]
     run_recipe(*command)
     first = capsys.readouterr().out
@@ -316,6 +317,9 @@ def test_the_recipe_compares_all_models_and_resumes(run_recipe, tmp_path, capsys
         assert rows[0] == rows[1] and len(rows[0]) == 6
     with pytest.raises(SystemExit, match="other settings"):
         run_recipe(*command, "--seed", 2)
+    monkeypatch.setitem(compare_seq2seq.SYMBOL_RATES, "rnn", 0.003)
+    with pytest.raises(SystemExit, match=r"other settings.*rate"):
+        run_recipe(*command, "--models", "rnn")
 
 
 @pytest.mark.tensorflow_only
