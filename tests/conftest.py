@@ -77,11 +77,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker(skip)
 
 
-def pytest_configure():
-    if os.environ["KERAS_BACKEND"] == "jax":
-        keep_ir_contexts()
-
-
 def keep_ir_contexts():
     """Lets each thread lower all its functions in one context.
 
@@ -97,6 +92,8 @@ def keep_ir_contexts():
 
 
 def pytest_collection_finish(session):
+    if os.environ["KERAS_BACKEND"] == "jax":
+        keep_ir_contexts()
     # The garbage collector need not read what the libraries hold: 4 % of the processor time.
     gc.freeze()
     # Keras asks for a whole collection whenever a layer loses a variable: seconds for each matrix
