@@ -78,7 +78,7 @@ SYMBOL_RATES = {
     "lstm-dot": 0.004,
     "transformer": 0.004,
 }
-# The better of 0.1 and 0.2 for these two. The others were trained only with 0.2.
+# The better of 0.1 and 0.2 for those with attention. The others were trained only with 0.2.
 WITH_ATTENTION = ("lstm-additive", "lstm-dot", "transformer")
 DROPOUTS = dict.fromkeys(MODELS, 0.2) | dict.fromkeys(WITH_ATTENTION, 0.1)
 SYMBOL_DROPOUTS = dict.fromkeys(MODELS, 0.1)
