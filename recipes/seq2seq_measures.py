@@ -40,7 +40,7 @@ def gradient_reach(function, inputs):
     inputs = np.asarray(ops.convert_to_numpy(inputs), "float32")
     units = function(ops.convert_to_tensor(inputs[None])).shape[-1]
     copies = np.repeat(inputs[None], units, axis=0)  # [H, L, D]
-    each = np.eye(units, dtype="float32")
+    each = ops.eye(units, dtype="float32")
     [jacobian] = gradients(
         lambda x: ops.sum(ops.cast(function(x), "float32")[:, -1] * each), [copies]
     )

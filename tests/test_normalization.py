@@ -29,8 +29,9 @@ def test_values_and_gradients_are_the_formulas(shape, jit, epsilon):
     x, slopes = RNG.normal(3, 2, shape), RNG.normal(size=shape).astype("float32")
     ours = layer(LayerNorm, epsilon=epsilon)
     gamma, beta = (ops.convert_to_numpy(w).astype("float64") for w in ours.weights)
+    upstream = ops.convert_to_tensor(slopes)
     value, gradients = value_and_gradients(
-        lambda x: ops.sum(ours(x) * slopes), [x.astype("float32")], ours.weights, jit=jit
+        lambda x: ops.sum(ours(x) * upstream), [x.astype("float32")], ours.weights, jit=jit
     )
     inverse = 1 / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     h = (x - x.mean(-1, keepdims=True)) * inverse

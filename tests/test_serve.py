@@ -671,8 +671,12 @@ def test_what_cannot_be_served_is_one_line(run, capsys, monkeypatch):
 @ONE_BACKEND
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_command_after_what_it_accepted(run, number, status):
-    command = [sys.executable, "-m", "keras_transformer", "serve", str(run)]
-    command += ["--port=0", "--no-warm-up"]
+    code = (
+        # A parent that ignores Ctrl-C (a script in the background) passes this on to its children.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from keras_transformer.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "serve", str(run), "--port=0", "--no-warm-up"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with process, ThreadPoolExecutor(1) as pool:
         line = next(line for line in process.stderr if line.startswith("serving at"))

@@ -19,7 +19,7 @@ def highest(scores: Tensor) -> tuple[Tensor, Tensor]:
     """
     best = ops.max(scores, axis=-1, keepdims=True)
     tokens = ops.arange(scores.shape[-1], dtype="int32")[None, :]
-    here = ops.where(ops.equal(scores, best), tokens, scores.shape[-1])
+    here = ops.where(ops.equal(scores, best), tokens, scores.shape[-1] - 1)
     return best[:, 0], ops.min(here, axis=-1)
 
 
