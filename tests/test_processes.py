@@ -56,7 +56,7 @@ class Started:
             options, variables = joined(number, count, port) if count > 1 else ([], {})
             environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
             environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-            environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+            environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
             trap = (traps or {}).get(number, "")
             self.each.append(
                 subprocess.Popen(

@@ -301,7 +301,7 @@ def multi_head():
     _arrow(axes, (8.3, 2.7), (8.8, 2.7))
     _box(axes, 8.8, 2.2, 1.1, 1, "concat\n[S, 512]", "#eeeeee")
     _arrow(axes, (9.9, 2.7), (10.3, 2.7))
-    _box(axes, 10.3, 2.2, 1.5, 1, "$W^O$\n[S, 512]", "#f3f6c7")
+    _box(axes, 10.3, 2.2, 1.5, 1, "$W^O$ [512, 512]\nout: [S, 512]", "#f3f6c7")
     return figure
 
 
@@ -388,7 +388,7 @@ def three_attentions():
 def _three(sentence, weights):
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     labels = (("source", "source"), ("inputs", "inputs"), ("inputs", "source"))
-    titles = ("encoder 인코더", "decoder, masked 마스크드", "across 교차")
+    titles = ("encoder 인코더", "decoder, masked 마스크드", "cross-attention 교차")
     for axes, each, (queries, keys), title in zip(
         figure.subplots(1, 3), weights, labels, titles, strict=True
     ):

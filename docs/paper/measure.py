@@ -20,7 +20,7 @@ from keras_transformer.visualization import explain
 
 SENTENCE = "나는 집에 간다"
 CONTEXTS = ("나는 내 가족들을 사랑해", "나는 스스로를 사랑해")
-NEIGHBOURS = ("coffee", "school", "sister", "eats")
+NEIGHBOURS = ("coffee", "school", "sister", "eat")
 ROBUST = (
     "나는 커피를 좋아해",
     "나는커피를 좋아해",
@@ -41,6 +41,8 @@ def neighbours(table, tokenizer):
     found = {}
     for word in NEIGHBOURS:
         row = tokenizer.piece_to_id(f"▁{word}")
+        if row == tokenizer.unknown_id:
+            raise ValueError(f"The vocabulary has no piece for {word!r}: choose another word.")
         cosines = unit @ unit[row]
         near = np.argsort(-cosines)[1:4]
         found[word] = [[tokenizer.id_to_piece(i), round(float(cosines[i]), 3)] for i in near]
