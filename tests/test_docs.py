@@ -139,6 +139,20 @@ def test_every_link_and_picture_is_there(path):
             assert anchor in anchors(target), f"{name(path)} links to {link}"
 
 
+def test_every_script_that_a_command_names_is_there():
+    for path in [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("*/README.md")]:
+        text = path.read_text(encoding="utf-8")
+        for script in re.findall(r"python ((?:benchmarks|docs|recipes)/\S+\.py)", text):
+            assert (ROOT / script).is_file(), (name(path), script)
+
+
+def test_every_table_begins_after_an_empty_line():
+    """Otherwise the site shows its bars."""
+    for path in PAGES:
+        text = ANY_BLOCK.sub("```", path.read_text(encoding="utf-8"))
+        assert not re.search(r"^(?![ >]*\|).*\S.*\n *\|.*\|$", text, re.MULTILINE), name(path)
+
+
 def test_every_recipe_is_in_the_table_of_recipes():
     recipes = {
         file.name
@@ -150,6 +164,15 @@ def test_every_recipe_is_in_the_table_of_recipes():
 
 
 # Fails if: a concept has no chapter.
+def test_both_front_pages_give_the_same_results():
+    def figures(page, heading):
+        section = (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+        rows = [line for line in section.split("\n## ")[0].splitlines() if line.startswith("|")]
+        return [sorted(re.findall(r"\d+\.\d+", row)) for row in rows]
+
+    assert figures("README.ko.md", "결과") == figures("README.md", "Results")
+
+
 def test_every_concept_has_its_chapter_and_its_code_on_the_front_pages():
     """The explanation is one click away, and the code another one."""
     rows = {}
