@@ -70,6 +70,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         labels = integer_labels(y_true, y_pred)
         real = counts(labels, y_pred, self.ignore_class)
         weights = label_weights(labels, real, sample_weight)
+        labels = ops.where(weights != 0, labels, 0)  # a label of weight 0 may be any number
         return ops.cast(ops.sum(self.call(labels, y_pred) * weights), self.dtype)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def test_the_package_stays_small():
         for path in MODULES
         if "datasets" not in path.parts
     )
-    assert lines <= 27_500
+    assert lines <= 27_700
 
 
 # Fails if: a layer grows by ten lines; README leaves out a file; its number is not the limit.

@@ -263,7 +263,8 @@ COMPOSITES = [name for name in LAYERS if issubclass(LAYERS[name][0], Composite)]
 # Fails if: a layer has no `quantize` of its own, or leaves a matrix in it as it was.
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [(name, "int8") for name in COMPOSITES] + [("attention", "int4"), ("embedding", "int4")],
+    [(name, "int8") for name in COMPOSITES if name != "residual"]
+    + [("attention", "int4"), ("embedding", "int4")],
 )
 def test_a_layer_alone_is_quantised_in_place(name, mode):
     layer_class, arguments, inputs, _ = LAYERS[name]
@@ -324,6 +325,36 @@ def test_model_of_a_user_saves_and_loads_to_the_bit():
     x = layers.Residual()(x, layers.FeedForward(D, 31)(update))
     model = keras.Model([source_ids, target_ids], embedding(x, reverse=True))
     testing.assert_saves_and_loads(model, [IDS[:, :4], IDS])
+
+
+# Fails if: parts that are made later than the layer stay trainable.
+@every_layer
+@pytest.mark.parametrize("when", ["made", "before the call", "after it", "by its configuration"])
+def test_a_frozen_layer_has_only_frozen_weights_in_a_users_model(name, when):
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    layer = layer_class(**arguments, trainable=when != "made")
+    if when == "before the call":
+        layer.trainable = False
+    if when in ("after it", "by its configuration"):
+        layer(*inputs)
+        layer.trainable = False
+    if when == "by its configuration":
+        layer = layer_class.from_config(layer.get_config())
+    model = model_of(layer, inputs)
+    assert not any(weight.trainable for weight in layer.weights)
+    assert not model.trainable_weights
+    layer.trainable = True
+    assert len(model.trainable_weights) == len(layer.trainable_weights)
+
+
+# Fails if: matrices become integers, which are 0, because the inputs are.
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "embedding"])
+def test_integers_are_read_as_numbers(name):
+    layer_class, arguments, inputs, _ = LAYERS[name]
+    layer = layer_class(**arguments)
+    numbers = [np.round(7 * x).astype("int32") for x in inputs]
+    expected = layer(*(x.astype("float32") for x in numbers))
+    np.testing.assert_allclose(array(layer(*numbers)), array(expected), atol=1e-5)
 
 
 # --- masks
@@ -751,6 +782,12 @@ def test_float16_normalisation_survives_large_values(norm):
 # --- errors
 
 
+def decode_beyond_the_cache():
+    layer = layers.EncoderLayer(D, 1, 29)
+    layer(X)
+    layer(X[:, :2], cache=layer.start_cache(B, 3), index=2)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -759,6 +796,10 @@ def test_float16_normalisation_survives_large_values(norm):
         (lambda: layers.EncoderLayer(D, 1, 29, norm="mid"), "'post' .* or 'pre', got 'mid'"),
         (lambda: layers.EncoderLayer(D, 1, 29)(X[..., :11]), "d_model=13, got shape .2, 5, 11."),
         (lambda: layers.DecoderLayer(D, 1, 29)(X[..., :11], MEMORY), "d_model=13, got shape"),
+        (lambda: layers.DecoderLayer(D, 1, 29)(X), "needs memory .B, S, D.* causal=True"),
+        (lambda: layers.Decoder(1, d_model=D, num_heads=1, d_ff=29)(X), "needs memory"),
+        (lambda: layers.DecoderLayer(D, 1, 29).start_cache(MEMORY, 3), "no weights yet"),
+        (lambda: decode_beyond_the_cache(), "cache of 3 positions has no room for 2 from .* 2 on"),
         (lambda: layers.Encoder(0, d_model=D, num_heads=1, d_ff=29), "got num_layers=0"),
         (lambda: layers.PositionalEmbedding(19, D, positions="rotary"), "got 'rotary'"),
         (lambda: layers.PositionalEmbedding(19, D, positions="learned"), "need max_length"),
@@ -792,6 +833,18 @@ def test_float16_normalisation_survives_large_values(norm):
 def test_what_does_not_fit_is_an_error_that_says_what_was_given(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [int, np.int32, np.int64])
+def test_an_index_is_an_integer_of_any_kind(dtype):
+    layer = layers.EncoderLayer(D, 1, 29)
+    expected, cache = array(layer(X, causal=True)), layer.start_cache(B, T)
+    embedding = layers.PositionalEmbedding(19, D, positions="learned", max_length=T)
+    for t in range(T):
+        x, cache = layer(X[:, t : t + 1], cache=cache, index=dtype(t))
+        np.testing.assert_allclose(array(x)[:, 0], expected[:, t], atol=1e-5)
+        vectors = embedding(IDS[:, t : t + 1], index=dtype(t))
+        np.testing.assert_allclose(array(vectors)[:, 0], array(embedding(IDS))[:, t], atol=1e-5)
 
 
 # Fails if: a cache whose length is known only at run time is written out of order.

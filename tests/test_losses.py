@@ -11,6 +11,7 @@ from random_pairs import random_pairs
 
 from keras_transformer import data
 from keras_transformer.losses import SmoothedCrossentropy
+from keras_transformer.metrics import NatsPerToken
 from keras_transformer.ops.crossentropy import smoothed_token_nats, token_nats
 
 B, T, V = 3, 5, 7
@@ -169,6 +170,24 @@ def test_a_label_outside_the_vocabulary_is_padding(ignore_class, weighted, jit):
     value, gradient = value_and_gradient(lambda x: loss(labels, x, *given), logits, jit=jit)
     np.testing.assert_allclose(value, (nats * expected).sum(), rtol=1e-5)
     np.testing.assert_allclose(gradient, slopes * expected[..., None], atol=2e-6)
+
+
+# Fails if: such a label is another class, or its gradient goes to another position.
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("label", [-100, -1])
+def test_a_negative_label_that_counts_makes_loss_and_gradient_nan(label, jit):
+    labels, logits, weights = sample(7)
+    labels[1, 2] = label
+    loss = SmoothedCrossentropy(0.1)
+    value, gradient = value_and_gradient(lambda x: loss(labels, x, weights), logits, jit=jit)
+    assert np.isnan(value) and np.isnan(gradient[1, 2]).all()
+    assert np.isfinite(np.delete(gradient.reshape(-1, V), T + 2, axis=0)).all()
+    metric = NatsPerToken()
+    metric.update_state(labels, logits, weights)
+    assert np.isnan(float(metric.result()))
+    weights[1, 2] = 0  # it does not count
+    value, gradient = value_and_gradient(lambda x: loss(labels, x, weights), logits, jit=jit)
+    assert np.isfinite(value) and np.isfinite(gradient).all() and not gradient[1, 2].any()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])

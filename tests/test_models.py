@@ -6,7 +6,8 @@ import pytest
 from keras import ops
 from recurrent_models import RecurrentSeq2Seq
 
-from keras_transformer import models, testing
+from keras_transformer import losses, models, testing
+from keras_transformer.optimizers import PaperAdam
 
 V, B, S, T, P = 19, 3, 7, 5, 2
 SIZES = {"num_layers": 1, "d_model": 14, "num_heads": 2, "d_ff": 17}
@@ -199,7 +200,53 @@ def test_a_copy_owns_its_weights(way):
     np.testing.assert_array_equal(array(model(inputs)), expected)
 
 
+# --- frozen
+
+
+# Fails if: a file forgets which parts are frozen, so that Keras also leaves out what the optimizer
+# knows; or if parts whose layers LoRA froze stay frozen without its adapters.
+@every_model
+@pytest.mark.parametrize("deep", [False, True])
+def test_frozen_parts_are_frozen_in_a_loaded_model(name, deep, tmp_path):
+    model = make(name)
+    parts = model._flatten_layers(include_self=False) if deep else model.layers
+    part = [layer for layer in parts if layer.trainable_weights][-1]
+    part.trainable = False
+    expected = [weight.trainable for weight in model.weights]
+    assert 0 < sum(expected) < len(make(name).trainable_weights)
+    model.save(tmp_path / "model.keras")
+    copy = keras.models.load_model(tmp_path / "model.keras")
+    assert [weight.trainable for weight in copy.weights] == expected
+    adapted = make(name)
+    adapted.enable_lora(2, ["combine"] if name == "recurrent" else ["query"])
+    assert len(adapted.merge_lora().trainable_weights) == len(make(name).trainable_weights)
+
+
+@pytest.mark.tensorflow_only
+def test_a_loaded_model_with_a_frozen_part_goes_on_with_its_optimizer(tmp_path):
+    model = make("transformer")
+    model.encoder.trainable = False
+    model.compile(PaperAdam(8), losses.SmoothedCrossentropy(), run_eagerly=True)
+    model.fit(IDS, IDS["target_ids"], verbose=0)
+    model.save(tmp_path / "model.keras")
+    copy = keras.models.load_model(tmp_path / "model.keras")
+    assert int(copy.optimizer.iterations) == int(model.optimizer.iterations) == 1
+
+
 # --- quantised
+
+
+# Fails if: an average is asked of the scales of float8, which have none.
+@pytest.mark.filterwarnings("ignore:Layer")
+def test_a_model_in_float8_is_trained_with_averages(tmp_path):
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras trains no float8 on PyTorch")
+    model = make("transformer")
+    model.quantize("float8")
+    model.compile(PaperAdam(8, use_ema=True), losses.SmoothedCrossentropy())
+    before = model.get_weights()
+    model.fit(IDS, IDS["target_ids"], verbose=0)
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
 
 
 @pytest.mark.parametrize(

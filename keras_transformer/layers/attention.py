@@ -145,6 +145,7 @@ class MultiHeadAttention(Composite):
         elif index is None:
             [queries], (keys, values) = self._project(query, self.query), cache
         else:
+            index = index if isinstance(index, int) else ops.cast(index, "int32")
             queries, new_keys, new_values = self._project(query, self.query, self.key, self.value)
             # Write the cache.
             keys = write(cache[0], ops.transpose(new_keys, (0, 1, 3, 2)), index, axis=3)
@@ -194,6 +195,8 @@ class MultiHeadAttention(Composite):
 
         They are laid out as a step multiplies them. `value` is `key` [B, S, D] unless given.
         """
+        if not self.built:
+            raise ValueError("Call the layer before it projects a memory: it has no weights yet.")
         [keys] = self._project(key, self.key)
         [values] = self._project(key if value is None else value, self.value)
         return ops.transpose(keys, (0, 1, 3, 2)), values

@@ -39,6 +39,7 @@ class MeanPooling(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
+        inputs = ops.cast(inputs, self.compute_dtype)  # integers too
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))  # or float64
         if mask is None:
             return ops.cast(ops.mean(x, axis=1), inputs.dtype)

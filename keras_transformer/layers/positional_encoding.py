@@ -85,6 +85,7 @@ class Positions(Composite):
     def _with_positions(self, x, index, training):
         """Dropout(Norm(x + PE)): [B, T, D] from position `index` on."""
         length = ops.shape(x)[1]
+        index = index if isinstance(index, int) else ops.cast(index, "int32")
         if self.positions == "sinusoidal":
             x = x + ops.cast(sinusoids(length, self.d_model, index), x.dtype)
         elif self.positions == "learned":

@@ -3,14 +3,16 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.normalization import LayerNorm
 from keras_transformer.ops import Tensor
+from keras_transformer.ops.composite import Composite
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class Residual(keras.layers.Layer):
+class Residual(Composite):
     """Joins a sub-layer's input and output.
 
     ```
@@ -65,6 +67,7 @@ class Residual(keras.layers.Layer):
         return self.layer_norm(inputs) if self.norm == "pre" else inputs
 
     def call(self, inputs: Tensor, update: Tensor, training: bool | None = None) -> Tensor:
+        inputs, update = (ops.cast(x, self.compute_dtype) for x in (inputs, update))
         x = inputs + self._dropout(update, training=training)
         return self.layer_norm(x) if self.norm == "post" else x
 

@@ -51,7 +51,7 @@ class Services(LossPerLabel, keras.Model):
         Liang et al. (2021), equation 4, divided by 2 because our loss is a mean. A step takes twice
         as long. The divergence is weighted as the labels are. It is part of `loss` and not of
         `val_loss`; metrics see the first pass. Call this before the first step, or compile the
-        model afterwards.
+        model afterwards. A saved model does not keep it: call it again after loading.
 
         Args:
             alpha: Weight of the divergence, at least 0. The paper has 5 for translation; a small

@@ -18,7 +18,13 @@ _BLOCK = 8  # Positions of a block, times the number of newest positions.
 
 def write(cache: Tensor, new: Tensor, index: Tensor, axis: int) -> Tensor:
     """A cache of rank 4 with `new` at positions index, index + 1, ... of an axis, 2 or 3."""
-    if cache.shape[axis] is not None:
+    length, count = cache.shape[axis], new.shape[axis]
+    if isinstance(index, int) and length and count and index + count > length:
+        raise ValueError(
+            f"A cache of {length} positions has no room for {count} from position {index} on. "
+            "Start it with a greater length."
+        )
+    if length is not None:
         start = [0, 0, 0, 0]
         start[axis] = index
         return ops.slice_update(cache, start, new)

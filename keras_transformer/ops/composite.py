@@ -15,6 +15,11 @@ class Composite(keras.layers.Layer):
     the weights of attention, embeddings and patches belonged to the layer itself.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "build" in cls.__dict__:
+            cls.build = _then_frozen(cls.build)
+
     def quantize(
         self, mode: str | None = None, type_check: bool = True, config: Any = None
     ) -> None:
@@ -43,6 +48,17 @@ class Composite(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **quantized_dtype(self)}
+
+
+def _then_frozen(build):
+    @functools.wraps(build)
+    def build_all(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        if not self.trainable:  # nor are the parts, which were made since
+            for part in self._flatten_layers(include_self=False):
+                part.trainable = False
+
+    return build_all
 
 
 def _load_nothing(layer, store):

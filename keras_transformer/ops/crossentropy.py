@@ -15,7 +15,14 @@ from keras_transformer.ops.gradients import with_gradient
 
 def label_logits(labels: Tensor, logits: Tensor) -> Tensor:
     """The logit of each label: [B, T] integers and [B, T, V] -> [B, T]."""
-    return ops.take_along_axis(logits, ops.cast(labels, "int32")[..., None], axis=-1)[..., 0]
+    places = ops.maximum(ops.cast(labels, "int32"), 0)[..., None]
+    return ops.take_along_axis(logits, places, axis=-1)[..., 0]
+
+
+def _of_classes(labels, logits):
+    """A factor that is NaN where a label is no class: it is seen, and the update is skipped."""
+    is_class = ops.logical_and(labels >= 0, labels < logits.shape[-1])
+    return ops.where(is_class, 1.0, float("nan"))
 
 
 def plain_token_nats(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -35,8 +42,10 @@ def token_nats(labels: Tensor, logits: Tensor) -> Tensor:
     logits = ops.cast(logits, "float32")
     if _passes_are_fused():
         highest, total = _exponentials(logits)
-        return ops.log(total) + (highest - label_logits(labels, logits))
-    return _nats_by_softmax(labels, logits, ops.softmax(logits, axis=-1))
+        nats = ops.log(total) + (highest - label_logits(labels, logits))
+    else:
+        nats = _nats_by_softmax(labels, logits, ops.softmax(logits, axis=-1))
+    return nats * _of_classes(labels, logits)
 
 
 def smoothed_token_nats(labels: Tensor, logits: Tensor, label_smoothing: float) -> Tensor:
@@ -52,7 +61,8 @@ def smoothed_token_nats(labels: Tensor, logits: Tensor, label_smoothing: float) 
     logits = ops.cast(logits, "float32")
     labels = ops.cast(labels, "int32")
     make = _by_exponentials if _passes_are_fused() else _by_softmax
-    return with_gradient(make(labels, label_smoothing))(logits)
+    nats = with_gradient(make(ops.maximum(labels, 0), label_smoothing))(logits)
+    return nats * _of_classes(labels, logits)
 
 
 def _passes_are_fused():

@@ -43,7 +43,7 @@ def apply_dense(layer: keras.layers.Dense, x: Tensor) -> Tensor:
     """Same as `layer(x)`, by `dense`: [R, I] -> [R, O]."""
     if layer.quantization_mode is not None:
         return layer(x)  # only the layer knows what its integers stand for
-    return layer.activation(dense(x, layer.kernel, layer.bias))
+    return layer.activation(dense(ops.cast(x, layer.compute_dtype), layer.kernel, layer.bias))
 
 
 def apply_each(layers: Sequence[keras.layers.Dense], x: Tensor) -> Sequence[Tensor]:
@@ -55,6 +55,7 @@ def apply_each(layers: Sequence[keras.layers.Dense], x: Tensor) -> Sequence[Tens
     """
     if any(layer.quantization_mode is not None for layer in layers):
         return [apply_dense(layer, x) for layer in layers]
+    x = ops.cast(x, layers[0].compute_dtype)
     if len(layers) == 1:
         return [dense(x, layers[0].kernel, layers[0].bias)]
     kernel = ops.concatenate([ops.convert_to_tensor(layer.kernel) for layer in layers], axis=1)

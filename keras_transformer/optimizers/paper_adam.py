@@ -219,19 +219,19 @@ class PaperAdam(keras.optimizers.Adam):
         # The first update sets the average, the following ones move it.
         first = ops.equal(self.updates - self.skipped_updates, 0)
         share = moves * ops.where(first, 1.0, 1.0 - self.ema_momentum)
-        for variable, average in zip(
-            trainable_variables, self._model_variables_moving_average, strict=True
-        ):
+        for variable, average in self._averaged(trainable_variables):
             value = ops.cast(ops.convert_to_tensor(variable), average.dtype)
             average.assign_add((value - average) * ops.cast(share, average.dtype))
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
-        for variable, average in zip(
-            trainable_variables, self._model_variables_moving_average, strict=True
-        ):
+        for variable, average in self._averaged(trainable_variables):
             # A copy, because JAX would otherwise share one array, and `evaluate` gives that away.
             value = ops.copy(ops.convert_to_tensor(average))
             variable.assign(ops.cast(value, variable.dtype))
+
+    def _averaged(self, variables):
+        pairs = zip(variables, self._model_variables_moving_average, strict=True)
+        return [pair for pair in pairs if pair[1] is not None]  # scales of float8 have none
 
     def finalize_variable_values(self, var_list: Any) -> None:
         if self.use_ema and int(self.updates - self.skipped_updates) > 0:  # there is an average
