@@ -55,6 +55,8 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     refuse_existing(path)
     path = Path(path).absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if temporary.is_dir() and not temporary.is_symlink():  # of a killed process of that number
+        shutil.rmtree(temporary)
     temporary.mkdir()
     try:
         yield temporary
@@ -121,7 +123,9 @@ def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     with replacing(path) as file:
-        file.write(to_json(value, indent=1).encode())
+        text = to_json(value, indent=1)
+        # Surrogates stand for bytes of a file's name that are no UTF-8.
+        file.write(re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text).encode())
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -12,6 +12,7 @@ moves the images by a few pixels. MNIST's digits are white on black, and yours m
 """
 
 import argparse
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -128,7 +129,11 @@ def fit(args, task, training, valid, classes):
         objective.compile_for_tokens(model, optimizer, ignore_class=None, devices=devices)
     names = (*DEFAULTS[task], "batch", "pooling", "validate_every", "seed", "precision")
     settings = {"recipe": "classify_images", "task": task, "classes": classes}
-    settings |= {"images": training[0].shape, **{name: getattr(args, name) for name in names}}
+    digest = hashlib.sha256()
+    for array in (*training, *valid):
+        digest.update(np.ascontiguousarray(array))
+    settings |= {"images": training[0].shape, "images_sha256": digest.hexdigest()}
+    settings |= {name: getattr(args, name) for name in names}
     with kt.RunDirectory.start(args.run_dir, settings, changeable=("updates",)) as run:
         kt.files.write_json(run.path / "classes.json", classes)
         state = run.fit(

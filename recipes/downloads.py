@@ -1,5 +1,6 @@
 """Downloads of public data, which the recipes share."""
 
+import fcntl
 import shutil
 import sys
 import urllib.error
@@ -16,6 +17,10 @@ def download(url: str, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     with open(partial, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OSError(f"{path} is being downloaded by another process: wait for it") from error
         request = urllib.request.Request(url, headers={"Range": f"bytes={file.tell()}-"})
         print(f"downloading {url} from byte {file.tell():,}", file=sys.stderr)
         try:
@@ -35,7 +40,7 @@ def download(url: str, path: Path) -> None:
                     f"{url} broke off at byte {file.tell():,} of {expected:,}: the same command "
                     "again continues there"
                 )
-    partial.replace(path)
+        partial.replace(path)
 
 
 def download_missing(files: dict[Path, str]) -> None:

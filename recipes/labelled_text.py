@@ -32,19 +32,23 @@ def nsmc(folder):
 def own(path, test_path, seed):
     """Returns the same for files with a text, a tab and a class per line.
 
-    Without a test file a random tenth of the lines becomes the test.
+    Without a test file a random tenth of the different texts becomes the test.
     """
     train = _labelled(path)
     if test_path is None:
-        if len(train) < 10:
+        texts = list(dict.fromkeys(kt.text.comparable(text) for text, _ in train))
+        if len(texts) < 10:
             raise ValueError(
-                f"{path} has {len(train)} lines, and a tenth of them is to be kept for the test: "
-                "give more, or --test-text"
+                f"{path} has {len(texts)} different texts, and a tenth of them is to be kept for "
+                "the test: give more, or --test-text"
             )
-        order = np.random.default_rng([seed, 1]).permutation(len(train))
-        parts = np.split(order, [len(train) // 10])
-        test, train = ([train[i] for i in part] for part in parts)
-        note = f"{path}, lines drawn at random and kept from training."
+        order = np.random.default_rng([seed, 1]).permutation(len(texts))
+        drawn = {texts[i] for i in order[: len(texts) // 10]}
+        parts = ([], [])
+        for text, label in train:
+            parts[kt.text.comparable(text) in drawn].append((text, label))
+        train, test = parts
+        note = f"{path}, texts drawn at random and kept from training."
     else:
         test, note = _labelled(test_path), f"{test_path}."
     classes = sorted({label for _, label in train})

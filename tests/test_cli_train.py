@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -33,9 +34,16 @@ from command_line import (
 from older_runs import forget_checksums
 from uncompiled import search_uncompiled, train_uncompiled
 
-from keras_transformer import cli, data
+from keras_transformer import callbacks, cli, data
 from keras_transformer.data.survey import survey
-from keras_transformer.runs import TrainSettings, derivation, load_translator, reading, training
+from keras_transformer.runs import (
+    TrainSettings,
+    derivation,
+    fine_tune,
+    load_translator,
+    reading,
+    training,
+)
 from keras_transformer.runs.checkpoints import read_note
 from keras_transformer.runs.run_directory import RunDirectory
 from keras_transformer.text import Tokenizer
@@ -393,6 +401,56 @@ def earlier(tmp_path_factory, parallel):
     return path
 
 
+# Fails if: text that a start kept from training stays beside a run that trains on it.
+def test_an_abandoned_start_leaves_no_held_out_text(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "fit", lambda *arguments, **_: None)
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
+    tsv = write(tmp_path / "pairs.tsv", (f"{a}{b}\t{b}{a}" for a in "abcd" for b in "efgh"))
+    valid = write(tmp_path / "valid.tsv", ["i\tj"])
+    path = tmp_path / "run"
+    for other in (("--hold-out", 5), ("--valid-tsv", valid)):
+        options = ("train", "--train-tsv", tsv, *other, "--run-dir", path, *TINY)
+        assert main(capsys, *options)[0] == 0
+        assert bool(list(path.glob("held_out*"))) == (other[0] == "--hold-out")
+
+
+# Fails if: the records before the first validation are thrown away, although it continues there.
+def test_a_fine_tuning_that_is_stopped_early_keeps_its_log(
+    from_earlier, uncompiled, tmp_path, monkeypatch
+):
+    new, board = tmp_path / "new", callbacks.TensorBoard
+    on_train_batch_end = board.on_train_batch_end
+
+    def stop(self, batch, logs=None):
+        on_train_batch_end(self, batch, logs)
+        if batch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = [*from_earlier, f"--run-dir={new}", "--validate-every=6", "--log-every=1"]
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(board, "on_train_batch_end", stop)
+            assert train(*options) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    first = RunDirectory.open(new).read_log()
+    assert train(*options) == 0
+    assert len(first) > 2 and RunDirectory.open(new).read_log()[: len(first)] == first
+
+
+# Fails if: the bytes of a name that are no UTF-8 end the training when its settings are written.
+def test_the_name_of_a_file_may_be_any_bytes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "fit", lambda *arguments, **_: None)
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
+    tsv = tmp_path / os.fsdecode("가.tsv".encode("cp949"))
+    write(tsv, (f"{a}{b}\t{b}{a}" for a in "abcd" for b in "efgh"))
+    options = ("train", "--train-tsv", tsv, "--hold-out", 5, "--run-dir", tmp_path / "run", *TINY)
+    assert main(capsys, *options)[0] == 0
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text("utf-8"))
+    assert settings["train_tsv"] == str(tsv)
+
+
 @pytest.fixture
 def from_earlier(earlier, parallel, tmp_path):
     """Returns options that continue from a copy of that run, with a text that has new words."""
@@ -455,6 +513,8 @@ def test_a_fine_tuned_run_begins_where_the_earlier_one_ended(
     assert train(*from_earlier, *moved, "--init-weights=3") == 1
     assert "has another SHA-256 than those of --init-from" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "moved")
+    as_path = TrainSettings(init_from=copy, init_weights="last", train_tsv="t", run_dir=stopped)
+    assert fine_tune.start_from(as_path)[0].folder == stopped / "initial"
     assert train(*from_earlier, f"--run-dir={stopped}") == 0
     assert "resuming at update 3" in capsys.readouterr().err
     assert_same_run(new, stopped, [3, 6])

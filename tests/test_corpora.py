@@ -268,7 +268,10 @@ def test_a_second_process_does_not_write_into_the_parts(large, tokenizer, tmp_pa
     found = data.encode_pairs(corpus, tokenizer, max_length=50, cache=cache)
     assert "collected in memory" in capsys.readouterr().err
     assert same(found, data.encode_pairs(iter(pairs), tokenizer, max_length=50))
+    assert id_cache.parts_of(cache).exists()  # which the first still writes
     first.close()
+    data.encode_pairs(corpus, tokenizer, max_length=50, cache=cache)
+    assert not id_cache.parts_of(cache).exists()
 
 
 def test_arrays_stay_in_the_file_and_are_compared_with_their_checksums(tmp_path, monkeypatch):

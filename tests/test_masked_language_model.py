@@ -577,9 +577,15 @@ def test_texts_of_ones_own_of_any_classes(tmp_path):
         other.write_text(wrong, "utf-8")
         with pytest.raises(ValueError, match=message):
             labelled_text.own(path, other, 1)
-    path.write_text("x\tart\n" * 20, "utf-8")
+    path.write_text("".join(f"{i}\tart\n" for i in range(20)), "utf-8")
     with pytest.raises(ValueError, match="expected two classes"):
         labelled_text.own(path, None, 1)
-    path.write_text("x\tart\n" * 9, "utf-8")
-    with pytest.raises(ValueError, match="9 lines"):
+    path.write_text("x\tart\n" * 20, "utf-8")
+    with pytest.raises(ValueError, match="1 different texts"):
         labelled_text.own(path, None, 1)
+    # Fails if: a text of the test is in another line too, and is trained on.
+    path.write_text(
+        "".join(f"film {i}\tgood\nfilm {i} bad\tpoor\n" for i in range(30)) * 2, "utf-8"
+    )
+    train, test, *_ = labelled_text.own(path, None, 1)
+    assert len(test) == 12 and not {*test} & {*train} and len(train) == 108

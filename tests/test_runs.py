@@ -128,6 +128,24 @@ def test_a_stopped_training_stays_stopped_and_keeps_its_best(tmp_path, capsys):
     assert "trained already" in capsys.readouterr().err
 
 
+# Fails if: scores of one kind are taken for those of another.
+def test_early_stopping_that_watches_something_else_begins_anew(tmp_path, capsys):
+    class Scoring(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_mine"] = 100 - epoch
+
+    stop = kt.callbacks.StopEarly("val_loss", "max", patience=2)
+    _, state = train(tmp_path, 20, callbacks=[stop])
+    stopped = state["update"]
+    assert stopped < 20 and train(tmp_path, 20, callbacks=[stop])[1]["update"] == stopped
+    assert "stopped early; to continue, raise patience" in capsys.readouterr().err
+    other = kt.callbacks.StopEarly("val_mine", "min", patience=2)
+    _, state = train(tmp_path, stopped + 4, callbacks=[Scoring(), other])
+    assert "begins anew: until now it watched val_loss" in capsys.readouterr().err
+    assert [entry["update"] for entry in state["scores"]] == [stopped + 2, stopped + 4]
+    assert state["update"] == state["best_update"] == stopped + 4
+
+
 def test_own_callbacks_add_to_what_is_shown_and_logged(tmp_path):
     class Scoring(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

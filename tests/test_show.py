@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import os
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -302,6 +303,16 @@ def test_a_folder_is_written_whole_or_not_at_all(found, tmp_path, monkeypatch):
 
 
 @pytest.mark.tensorflow_only
+# Fails if: what a killed process left ends the next one that has its number, as in a container.
+def test_a_folder_of_a_killed_process_of_the_same_number_is_replaced(tmp_path):
+    left = tmp_path / f".out.{os.getpid()}.tmp"
+    left.mkdir()
+    (left / "half").touch()
+    with kt.files.new_folder(tmp_path / "out") as folder:
+        (folder / "whole").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+
+
 def test_the_command_writes_a_new_folder_each_time(model, tokenizer, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kt.Translator, "EXTRA_LENGTH", 3)
     run = tmp_path / "run"

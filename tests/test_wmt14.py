@@ -1,5 +1,6 @@
 """Tests of the WMT14 recipe on small archives of the same form: reading, test sets, training."""
 
+import fcntl
 import functools
 import gzip
 import http.server
@@ -248,6 +249,18 @@ def test_a_download_that_broke_off_goes_on(ranges, url, tmp_path, monkeypatch):
     assert path.read_bytes() == Server.content
     assert Server.asked == [0, 700]
     assert list(path.parent.iterdir()) == [path]
+
+
+# Fails if: two processes write into one file.
+def test_a_download_of_another_process_is_left_alone(url, tmp_path):
+    path = tmp_path / "a.tgz"
+    with open(tmp_path / "a.tgz.partial", "wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="downloaded by another process: wait"):
+            downloads.download(url, path)
+        assert not path.exists() and not other.tell()
+    downloads.download(url, path)
+    assert path.read_bytes() == Server.content
 
 
 def test_a_download_that_was_complete_is_only_renamed(url, tmp_path):

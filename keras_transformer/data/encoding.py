@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -82,8 +81,7 @@ def encode_pairs(
         encoded = None
     if encoded is None:
         encoded = _encode(pairs, tokenizer, target_tokenizer, max_length, path, key)
-    # The parts of which it was made, also those that a killed process left.
-    shutil.rmtree(id_cache.parts_of(path), ignore_errors=True)
+    id_cache.remove_parts(path)
     return encoded
 
 

@@ -5,7 +5,9 @@ flushed to the disk, and `state.json` says how far they are valid. Whoever start
 continues there. At the end they become one `.npz` file, whose arrays training reads from the disk.
 """
 
+import contextlib
 import dataclasses
+import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,6 +145,13 @@ class OnDisk:
         """Lets other processes go on, and leaves the files."""
         for file in [*self._files, self._lock]:
             file.close()
+
+
+def remove_parts(path: Path) -> None:
+    """Removes the parts, also those of a killed process, unless another process writes them."""
+    with contextlib.suppress(OSError), open(parts_of(path) / "lock", "wb") as lock:
+        _take(lock)
+        shutil.rmtree(parts_of(path))
 
 
 def parts_of(path: Path) -> Path:

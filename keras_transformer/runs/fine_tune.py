@@ -5,13 +5,14 @@ needs the earlier run. Nothing is ever written to the earlier run.
 """
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
-from keras_transformer.files import read_json, replacing
+from keras_transformer.files import read_json, replacing, to_json
 from keras_transformer.models.presets import PRESETS
 from keras_transformer.ops import processes
 from keras_transformer.runs import architecture
@@ -74,7 +75,8 @@ def _found(settings):
     names = ("init_from", "init_weights")
     if copy.weights.exists():
         recorded = read_json(folder / "settings.json", dict)
-        if all(recorded.get(name) == getattr(settings, name) for name in names):
+        asked = {name: json.loads(to_json(getattr(settings, name))) for name in names}
+        if all(recorded.get(name) == asked[name] for name in names):
             copy.refuse_others(recorded["init_sha256"], "they had when they were copied")
             return copy
     run = RunDirectory.open(settings.init_from)

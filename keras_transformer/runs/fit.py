@@ -95,10 +95,16 @@ def fit(
     update, seconds_before = state["update"], state["seconds"]
     run.truncate_log(update)
     if stop is not None:
+        if state.get("monitor", stop.monitor) != stop.monitor:
+            say(f"early stopping begins anew: until now it watched {state['monitor']}")
+            state.update(scores=[], best_update=None)
         stop.state = state.get("scores", [])
     validations = math.ceil(updates / validate_every)
     if update >= validations * validate_every or (stop is not None and stop.finished):
-        say(f"{run.path}: trained already, {update:,} updates: raise updates to continue.")
+        more = "raise updates to continue"
+        if stop is not None and stop.finished:
+            more = "stopped early; to continue, raise patience or train without early stopping"
+        say(f"{run.path}: trained already, {update:,} updates: {more}.")
         board.finish(model)
         _average_late(run, model, validation, average)
         return state
@@ -115,7 +121,8 @@ def fit(
         note(update)
         state["logs"] = dict(logs)
         if stop is not None:
-            state.update(scores=stop.state, best_update=stop.best and stop.best["update"])
+            best = stop.best and stop.best["update"]
+            state.update(scores=stop.state, best_update=best, monitor=stop.monitor)
         run.save_checkpoint(model, update, state)
         run.prune(keep_checkpoints)
 

@@ -13,7 +13,9 @@ PREPARED = (
     "target.model",
     "seen_ids.npy",
     "seen_words.txt",
-    "held_out.tsv",
+    "held_out.tsv",  # before 0.1
+    "held_out.source.txt",
+    "held_out.target.txt",
 )
 
 

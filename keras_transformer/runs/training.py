@@ -159,7 +159,7 @@ def fit(
     settings: TrainSettings, ready: prepare.Prepared, run: RunDirectory, log_start: bool
 ) -> None:
     """`run.fit` with what the settings ask for."""
-    if log_start and run.latest_checkpoint() is None:
+    if log_start and run.newest() is None:
         run.truncate_log(0)
         _log_start(ready, run)
     translator = Translator(ready.model, ready.tokenizer, ready.target_tokenizer)
