@@ -29,22 +29,26 @@ def whole_number(name: str, value: Any, least: int = 1, advice: str = "") -> int
     return number
 
 
-def real_number(name: str, value: Any, least: float = 0, advice: str = "") -> float:
+def real_number(
+    name: str, value: Any, least: float = 0, advice: str = "", most: float = math.inf
+) -> float:
     """Returns a number argument as it is; see `whole_number`."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not (math.isfinite(value) and value >= least):
+    if not is_number or not (math.isfinite(value) and least <= value <= most):
+        limit = "" if most == math.inf else f" and at most {most}"
         raise ValueError(
-            f"{name} is a number and at least {least}, got {value!r}. {advice}".strip()
+            f"{name} is a number and at least {least}{limit}, got {value!r}. {advice}".strip()
         )
     return value
 
 
 def length_penalty(value: Any) -> float | str:
-    """Returns the `length_penalty` of a search: `"average"`, or alpha, a number from 0."""
+    """Returns the `length_penalty` of a search: `"average"`, or alpha, a number from 0 to 10."""
     if value == "average":
         return value
     advice = 'The paper has 0.6. "average" divides by the length.'
-    return real_number("length_penalty", value, advice=f'Or it is "average". {advice}')
+    # Above it the penalty of a long text would leave float32.
+    return real_number("length_penalty", value, advice=f'Or it is "average". {advice}', most=10)
 
 
 def strings(values: Any, caller: str) -> list[str]:

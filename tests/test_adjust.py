@@ -1,5 +1,7 @@
 """Laws of what a search may write: adjustments of the next token, prefixes, and sampling."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -207,6 +209,8 @@ def test_sampling_draws_the_same_whatever_is_beside(translator):
     assert together == translator.translate(TEXTS, sampling=sampling)
     assert together[0] != together[4]  # the same text in another place is drawn anew
     assert together != translator.translate(TEXTS, sampling=Sampling(temperature=1.5, seed=5))
+    rest = dataclasses.replace(sampling, first=2)  # as lines of a file that come in two parts
+    assert translator.translate(TEXTS[2:], sampling=rest) == together[2:]
     best = translator.n_best(TEXTS[:1], 6, sampling=sampling)[0]
     assert len(best) == len({tuple(each.ids) for each in best}) > 3
     assert best == sorted(best, key=lambda each: -each.score)
@@ -246,6 +250,13 @@ def test_draws_have_the_probabilities_of_the_model():
         shares[[PAD, START]] = 0
         expected += 40 * shares / shares.sum()
     assert (np.abs(counts - expected) < 4 * np.sqrt(expected) + 1).all()
+
+
+# Fails if: a translation ends before its least length because of the limit of its source.
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_the_least_length_raises_the_limit(translator, beam_size):
+    [[best]] = translator.n_best(["a b"], 1, beam_size, min_length=30)
+    assert len(best.ids) >= 30 and translator.EXTRA_LENGTH < 30
 
 
 # Fails if: an option is not passed on, a prefix is that of another text, or it is not in the score.

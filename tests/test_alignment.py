@@ -6,7 +6,7 @@ from test_translator import character_tokenizer, small_model
 
 from keras_transformer import Translator
 from keras_transformer.decoding.alignment import check_heads, links, pharaoh, word_numbers
-from keras_transformer.text import train_tokenizer
+from keras_transformer.text import Seen, train_tokenizer
 
 PAIRS = [("ab cd", "uv s"), ("c", "st"), ("", "s"), ("de fa b", "t su vs zz"), ("a", " ")]
 
@@ -81,6 +81,24 @@ def test_a_word_is_linked_to_the_word_that_it_attends_to_most(translator):
     assert len(different) > 1
     [best] = translator.n_best(["ab cd"], 1, beam_size=1)
     assert translator.align([("ab cd", best[0].ids)]) == translator.align([("ab cd", best[0].text)])
+
+
+# Fails if: words are counted as the model reads them.
+def test_words_are_counted_in_the_text_that_was_given(translator):
+    tokenizers = translator.tokenizer, translator.target_tokenizer
+    seen = Seen.of(["ab cd"], tokenizers[0])
+    reader = Translator(translator.models, *tokenizers, seen=seen)
+    plain = reader.align([("ab cd", "uv s")])[0]
+    for source, places in (("\u200b ab \u00ad cd", [1, 3]), ("▁ ab cd ▁", [1, 2])):
+        found = reader.align([(source, "uv s")])[0]
+        assert found == sorted((places[i], j) for i, j in plain)
+    assert reader.align([("ab cd", "▁ uv s")])[0] == sorted((i, j + 1) for i, j in plain)
+
+
+# Fails if: a word that shares its piece with another one divides 0 by 0.
+def test_two_words_of_one_piece_have_its_links():
+    weights = np.array([[0.1, 0.9], [0.8, 0.2]])
+    assert links(weights, [0, 1], [1, 2]) == [(0, 2), (1, 0), (1, 1)]
 
 
 def test_links_are_of_words_and_pharaohs():

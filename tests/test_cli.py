@@ -106,6 +106,24 @@ def test_lines_before_one_that_is_not_utf8_are_translated(echo, monkeypatch, cap
     assert out == "ba\ndo\n"  # without the byte order mark
 
 
+# Fails if: a program that reads no standard input needs one (a shell closes it by `<&-`).
+def test_standard_input_may_be_closed(echo, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    lines = write(tmp_path / "lines", ["ba", "do"])
+    assert main(capsys, "translate", "run", "--input", lines)[:2] == (0, "ba\ndo\n")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(capsys, "translate", "run")[:2] == (0, "")
+
+
+# Fails if: a list without a hypothesis is a line that `score --n-best` cannot read.
+@pytest.mark.parametrize(("n", "line"), [(1, "\n"), (2, "")])
+def test_a_text_without_a_translation_has_an_empty_line_or_list(n, line, monkeypatch, capsys):
+    monkeypatch.setattr(Echo, "n_best", lambda self, texts, *search, **options: [[] for _ in texts])
+    monkeypatch.setattr(translate_verb, "translator_of", lambda run, args: Echo())
+    pipe(monkeypatch, b"ba\n")
+    assert main(capsys, "translate", "run", "--n-best", n)[:2] == (0, line)
+
+
 def test_output_that_cannot_be_written_is_said_before_translating(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(evaluate_verb, "translator_of", lambda run, args: 1 / 0)
     source, blank = (write(tmp_path / name, [line]) for name, line in (("source", "a"), ("b", " ")))

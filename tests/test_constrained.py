@@ -126,6 +126,9 @@ def test_a_translator_writes_its_terminology(translator):
         for each in best:
             for phrase in phrases or []:
                 assert not text or holds(each.ids, translator.tokenizer.encode(phrase))
+    for place in range(len(TEXTS)):  # nor does the beam of a text depend on other texts' phrases
+        [alone] = translator.n_best(TEXTS[place : place + 1], 2, 3, terminology=[terms[place]])
+        assert [each.ids for each in alone] == [each.ids for each in found[place]]
     plain = translator.n_best(TEXTS, 2, 3)
     for place in (2, 4):  # these are searched as without the others
         assert [each.ids for each in found[place]] == [each.ids for each in plain[place]]

@@ -179,6 +179,11 @@ def test_what_it_lacks_is_refused(run, engine):
     ):
         with pytest.raises(ValueError, match=f"The engine ctranslate2 has no {says}: leave"):
             engine.translate(["abc"], **options)
+    long = " ".join(["abc"] * 2048)
+    with pytest.raises(ValueError, match="has no positions from 2,048 on, which a text"):
+        engine.translate([long])
+    with pytest.raises(ValueError, match="has no positions from 2,048 on: shorten"):
+        engine.token_log_probabilities([(long, "s")])
     for given, says in (
         (([run, run],), "has no ensembles"),
         ((run, ["last", "average"]), "has no ensembles"),
@@ -225,6 +230,8 @@ def test_auto_does_everything(run, cache, translator, monkeypatch, capsys):
     draws = {"sampling": Sampling(seed=3)}
     assert auto.translate(TEXTS, **draws) == translator.translate(TEXTS, **draws)
     assert auto.compiled_shapes > 0 and auto.weights == "average"
+    long = [" ".join(["abc"] * 512)]  # 2,048 tokens
+    assert auto.translate(long, 1, max_length=3) == translator.translate(long, 1, max_length=3)
     pairs = [(text, "stu vw") for text in TEXTS]
     assert auto.align(pairs) == translator.align(pairs)
     ensemble = kt.load_translator([run, run], engine="auto")

@@ -392,6 +392,7 @@ REFUSED = [
     ("/translate", {"text": "a", "length_penalty": -1}, 400, "length_penalty is a number"),
     ("/translate", b'{"text": "a", "length_penalty": NaN}', 400, "length_penalty is a number"),
     ("/translate", {"text": "a", "length_penalty": 10**400}, 400, "too large"),
+    ("/translate", {"text": "a", "length_penalty": 1e308}, 400, "at least 0 and at most 10, got"),
     ("/translate", {"text": LONG}, 413, "tokens, and at most 60 are allowed"),
     ("/translate", {"texts": ["a", LONG]}, 413, "source text 2 of 2 has"),
     ("/translate", {"text": "a" * 6000}, 413, "at most 5000 are allowed"),

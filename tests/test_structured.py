@@ -168,7 +168,18 @@ def test_deep_nesting_is_no_deep_recursion():
 # Fails if: white space that is a part by itself is lost.
 @given(
     st.lists(
-        st.sampled_from(["Hi. ", "Dr. Lee came.\t", "No end", " ", "\n\n", "「はい。」", "예.  "])
+        st.sampled_from(
+            [
+                "Hi. ",
+                "Plan B\u00a0.",
+                "Dr. Lee came.\t",
+                "No end",
+                " ",
+                "\n\n",
+                "「はい。」",
+                "예.  ",
+            ]
+        )
     )
 )
 def test_sentences_and_their_white_space_are_the_text(parts):

@@ -14,8 +14,8 @@ class Fixed(CTranslate2Translator):
 
     steps = 0
 
-    def _limit(self, item, max_length):
-        return self.steps + 1 if self.steps else super()._limit(item, max_length)
+    def _limit(self, item, wanted):
+        return self.steps + 1 if self.steps else super()._limit(item, wanted)
 
 
 def prepare(config):

@@ -35,6 +35,7 @@ def program(name: str, interrupted: str = "interrupted") -> Iterator[None]:
     """
     if sys.stdout is None or sys.stderr is None:  # as a shell does by `>&-`
         raise SystemExit(f"{name}: error: standard output or standard error is closed: open both.")
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
     _write_utf8()
     try:
         with progress.shown():

@@ -28,15 +28,15 @@ count = parsed(options.count)
 
 @parsed
 def penalty(text: str) -> float | str:
-    """A length penalty: a number from 0, or "average"."""
+    """A length penalty: a number from 0 to 10, or "average"."""
     if text == "average":
         return text
     try:
         alpha = float(text)
     except ValueError:
         alpha = -1.0
-    if not 0 <= alpha < float("inf"):
-        raise ValueError(f"expected a number that is not negative, or 'average', got {text!r}")
+    if not 0 <= alpha <= 10:
+        raise ValueError(f"expected a number from 0 to 10, or 'average', got {text!r}")
     return alpha
 
 

@@ -22,6 +22,7 @@ a list of such objects.
 --split sentences translates each line sentence by sentence. --tags keeps tags and placeholders."""
 
 import argparse
+import dataclasses
 import io
 import os
 import stat
@@ -86,6 +87,8 @@ def run(args: argparse.Namespace) -> None:
             first = first or next((line for line in lines if line.strip()), None)
             begins, terms = _of_lines(args, beside, number, len(lines))
             content = {"prefix": begins, "terminology": terms, **options}
+            if args.sample:  # draws by the number of the line, however the lines arrive
+                content["sampling"] = dataclasses.replace(options["sampling"], first=number)
             with done.part(size):
                 if structured.asked(args):
                     texts = list(structured.lines_of(translator, args, lines, content))

@@ -79,7 +79,8 @@ def lines_of(
             yield _json(translator, number, source, entries)
         else:
             # One line in, one line out, also where the options allow no translation.
-            yield from [_line(translator, args, number, *each) for each in entries] or [""]
+            none = [""] if args.n_best == 1 else []
+            yield from [_line(translator, args, number, *each) for each in entries] or none
 
 
 def _line(translator, args, number, hypothesis, scores, links):

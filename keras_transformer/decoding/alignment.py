@@ -5,6 +5,7 @@ that reads it (Chen et al., 2020, arXiv 2004.14837) link words worse here: docs/
 the error rates of both, by layer and head.
 """
 
+import collections
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -130,6 +131,29 @@ def links(weights: np.ndarray, source_words: Sequence[int], target_words: Sequen
     return sorted((int(source), target) for target, source in enumerate(words.argmax(axis=1)))
 
 
+def between_given(links: Links, source: str, target: Any, plain: Callable[[str], str]) -> Links:
+    """Links whose words are counted in the texts as they were given, and not as they were read.
+
+    A word of invisible characters that are new to the model is not read, nor is a lone "▁".
+
+    Args:
+        links: Those of the words that were read.
+        source: The text.
+        target: Its translation. The words of a list of ids are those that were read.
+        plain: `Seen.plain`, which the source went through.
+    """
+    sources = _read(source, plain)
+    targets = _read(target, str) if isinstance(target, str) else None
+    return sorted((sources[i], j if targets is None else targets[j]) for i, j in links)
+
+
+def _read(text, plain):
+    """For each word that was read its number in the text; the last one for any further words."""
+    words = text.split()
+    read = [i for i, word in enumerate(words) for _ in plain(word).replace("▁", " ").split()]
+    return collections.defaultdict(lambda: len(words) - 1, enumerate(read))
+
+
 def pharaoh(links: Links) -> str:
     """Returns links as text, source before target, words counted from 0: `0-1 1-0`."""
     return " ".join(f"{source}-{target}" for source, target in links)
@@ -153,4 +177,7 @@ def over_words(weights: np.ndarray, queries: Sequence[int], keys: Sequence[int])
         Attention [..., words of the queries, words of the keys].
     """
     of_query, of_key = (np.eye(max(numbers) + 1)[numbers] for numbers in (queries, keys))
+    # A piece may hold several words. A word without a piece of its own is in the next one.
+    present = np.unique(queries)
+    of_query = of_query[:, present[np.searchsorted(present, np.arange(max(queries) + 1))]]
     return np.einsum("...ts,tq,sk->...qk", weights, of_query / of_query.sum(axis=0), of_key)

@@ -12,7 +12,7 @@ from keras import ops
 from keras_transformer import arguments
 from keras_transformer.decoding import scoring, search, shapes
 from keras_transformer.decoding.constrained import constrained_search
-from keras_transformer.decoding.next_token import IMPOSSIBLE, Inputs
+from keras_transformer.decoding.next_token import IMPOSSIBLE, Inputs, MinLength
 from keras_transformer.decoding.sampling import choose
 from keras_transformer.decoding.uncached import searchable
 from keras_transformer.ops import Tensor, beams
@@ -103,6 +103,11 @@ def _rows_of(items, wanted, rows, length):
     return found
 
 
+def least_length(wanted: Wanted) -> int:
+    """The `min_length` that is wanted, or 0."""
+    return max((each.tokens for each in wanted.adjust if isinstance(each, MinLength)), default=0)
+
+
 def _phrase_shape(items):
     """Room for the phrases of a batch: their number and length, rounded up to few values."""
     count = max(len(item.phrases) for item in items)
@@ -112,8 +117,12 @@ def _phrase_shape(items):
 
 def _with_banks(wanted, items):
     """What is wanted, with a beam that has room for each number of tokens of the phrases."""
-    most = max(sum(map(len, item.phrases)) for item in items)
-    return wanted._replace(beam_size=wanted.beam_size + -(-most // 4) * 4)
+    return wanted._replace(beam_size=wanted.beam_size + max(map(bank, items)))
+
+
+def bank(item: Item) -> int:
+    """How much wider the beam of an item is: by its phrases' tokens, rounded up to few values."""
+    return -(-sum(map(len, item.phrases)) // 4) * 4
 
 
 class IdTranslator:
@@ -170,8 +179,8 @@ class IdTranslator:
         source_ids, limits = self.batch([item.source for item in items], lengths)
         rows, width = source_ids.shape
         for row, item in enumerate(items):
-            if item.prefix or item.phrases or wanted.max_length is not None:
-                limits[row] = self._limit(item, wanted.max_length)
+            if item.prefix or item.phrases or wanted.max_length is not None or least_length(wanted):
+                limits[row] = self._limit(item, wanted)
         longest = self._longest_target(width)
         if limits.max() > longest:  # because of max_length or a prefix
             longest = shapes.width_for(
@@ -219,22 +228,28 @@ class IdTranslator:
         """Compiles a search for `rows` sources of up to `width` tokens, their ends included."""
         width = min(width, self.learned_positions("source_embedding") or width)
         item = Item([self.tokenizer.end_id] * (width - 1), [])
-        self._search([item] * rows, wanted._replace(max_length=1), whole=False)
+        self._search([item] * rows, wanted._replace(max_length=1 + least_length(wanted)), False)
 
     def check(self, items: Sequence[Item], wanted: Wanted) -> None:
         """Raises a ValueError if a search cannot give what is wanted."""
         for item in items:
-            if item.source and (item.prefix or item.phrases):
-                self._limit(item, wanted.max_length)
+            if item.source and (item.prefix or item.phrases or least_length(wanted)):
+                self._limit(item, wanted)
 
-    def _limit(self, item, max_length):
+    def _limit(self, item, wanted):
         """The greatest length of a target, with its end."""
         forced = len(item.prefix) + sum(map(len, item.phrases))
-        if max_length is None:
-            limit = self._longest_target(max(len(item.source), forced))
+        least, learned = least_length(wanted), self.learned_positions("target_embedding")
+        if wanted.max_length is None:
+            limit = max(max(len(item.source), forced) + self.EXTRA_LENGTH, least + 1)
         else:
-            learned = self.learned_positions("target_embedding")
-            limit = max_length + 1 if learned is None else min(max_length + 1, learned)
+            limit = wanted.max_length + 1
+        limit = limit if learned is None else min(limit, learned)
+        if least >= limit:
+            raise ValueError(
+                f"min_length={least} does not fit into the {limit - 1} tokens that a translation "
+                "may have: lower it."
+            )
         if forced >= limit:
             raise ValueError(
                 f"A prefix and a terminology of {forced} tokens do not fit into {limit - 1}: "

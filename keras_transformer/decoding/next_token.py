@@ -241,6 +241,7 @@ class Sampling:
         top_k: Draws only from the k most probable tokens.
         top_p: Draws only from the most probable tokens whose probabilities together reach p.
         seed: The same seed draws the same translations, whatever else is translated beside.
+        first: The number of the first text, for texts that are translated in several calls.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -256,10 +257,12 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
+    first: int = 0
 
     def __post_init__(self):
         arguments.real_number("temperature", self.temperature)
         arguments.whole_number("seed", self.seed, least=0)
+        arguments.whole_number("first", self.first, least=0)
         if self.top_k is not None:
             advice = "None draws from all tokens."
             arguments.whole_number("top_k", self.top_k, advice=advice)

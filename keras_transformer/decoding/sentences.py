@@ -1,5 +1,6 @@
 """A document to its sentences, and their translations to one text again."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +11,7 @@ MISSING = (
     "Splitting into sentences needs a package that is not installed: pip install "
     "keras-transformer-kit[split]"
 )
+WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
 
 
 class Sentence(NamedTuple):
@@ -45,7 +47,9 @@ def split_sentences(text: str, language: str) -> list[Sentence]:
     except ImportError as error:
         raise ValueError(MISSING) from error
     found: list[Sentence] = []
-    for part in sentencex.segment(language, text.strip()):
+    text, end = text.strip(), 0
+    for part in sentencex.segment(language, WIDE_SPACE.sub(" ", text)):  # which it panics at
+        part, end = text[end : end + len(part)], end + len(part)
         core = part.strip()
         before, _, after = part.partition(core) if core else (part, "", "")
         if found:

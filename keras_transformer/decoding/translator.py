@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_transformer import arguments, progress
 from keras_transformer.decoding import alignment, scoring, shapes
-from keras_transformer.decoding.id_translator import Draw, IdTranslator, Item, Wanted
+from keras_transformer.decoding.id_translator import Draw, IdTranslator, Item, Wanted, bank
 from keras_transformer.decoding.next_token import SearchOptions
 from keras_transformer.ops.capabilities import calls_at_once
 from keras_transformer.text import Seen
@@ -202,7 +202,7 @@ class Translator(IdTranslator):
             wanted = wanted._replace(n=1, beam_size=1, draw=draw)
             items = [
                 item._replace(random=(sampling.seed, number, turn))
-                for number, item in enumerate(items)
+                for number, item in enumerate(items, start=sampling.first)
                 for turn in range(n)
             ]
         self.check(items, wanted)
@@ -261,7 +261,7 @@ class Translator(IdTranslator):
                 left.sort(key=lambda i: -len(items[i].source))
                 # Terminology takes another search, which others do not pay for.
                 batches = []
-                for kind in _split(left, lambda i: bool(items[i].phrases)):
+                for kind in _split(left, lambda i: bank(items[i])):
                     lengths = [len(items[i].source) + 1 for i in kind]
                     widths = [self._width(length, shapes.COARSE_LENGTHS) for length in lengths]
                     batches += [kind[some] for some in shapes.batches(widths, *limits)]
@@ -398,13 +398,19 @@ class Translator(IdTranslator):
         ```
         """
         batch_size = arguments.whole_number("batch_size", batch_size, advice=BATCH_SIZE)
+        pairs, plain = list(pairs), self.seen.plain if self.seen else str
         ids = scoring.encode_pairs(pairs, self.encode_sources, self.target_tokenizer)
-        return alignment.align_ids(self, ids, layer, heads, batch_size)
+        found = alignment.align_ids(self, ids, layer, heads, batch_size)
+        return [
+            alignment.between_given(links, source, target, plain)
+            for links, (source, target) in zip(found, pairs, strict=True)
+        ]
 
 
-def _split(numbers, condition):
-    """The numbers for which a condition is false, and those for which it is true."""
-    return [[i for i in numbers if condition(i) is truth] for truth in (False, True)]
+def _split(numbers, kind_of):
+    """The numbers of each kind."""
+    kinds = sorted({kind_of(i) for i in numbers})
+    return [[i for i in numbers if kind_of(i) == kind] for kind in kinds]
 
 
 def _different(draws):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer import arguments, progress
-from keras_transformer.decoding.id_translator import Item, Wanted, penalty_of
+from keras_transformer.decoding.id_translator import IdTranslator, Item, Wanted, penalty_of
 from keras_transformer.decoding.next_token import (
     MinLength,
     NoRepeat,
@@ -19,6 +19,7 @@ from keras_transformer.decoding.next_token import (
 )
 from keras_transformer.decoding.scoring import encode_pairs
 from keras_transformer.decoding.translator import Hypothesis, Translator
+from keras_transformer.interop.ctranslate2 import POSITIONS
 from keras_transformer.text import Seen
 from keras_transformer.text.workers import cores
 
@@ -36,7 +37,8 @@ class CTranslate2Translator(Translator):
     """A `Translator` whose searches run in CTranslate2, on a folder that `to_ctranslate2` wrote.
 
     CTranslate2 searches by its own rules: see `interop/ctranslate2.py`. Its hypotheses are ranked
-    by our length penalty. A prefix does not count in the score.
+    by our length penalty. A prefix does not count in the score, nor does an end that `max_length`
+    cuts off, and probabilities are shared out anew among the tokens that options leave.
 
     Args:
         folder: The folder.
@@ -138,7 +140,7 @@ class CTranslate2Translator(Translator):
         with progress.work("translating", total, "source tokens") as done:
             for chosen in _chunks(sorted(left, key=lambda i: -len(items[i].source))):
                 some = [items[i] for i in chosen]
-                longest = [self._limit(item, wanted.max_length) - 1 for item in some]
+                longest = [self._limit(item, wanted) - 1 for item in some]
                 found = engine.translate_batch(
                     [self._pieces(self.tokenizer, item.source) for item in some],
                     [self._pieces(self.target_tokenizer, item.prefix) for item in some],
@@ -194,8 +196,15 @@ class CTranslate2Translator(Translator):
         return [tokenizer.id_to_piece(id) for id in ids]
 
     def token_log_probabilities(self, pairs: Any, batch_size: int = 64) -> list[list[float]]:
-        batch_size = arguments.whole_number("batch_size", batch_size)
+        pairs, batch_size = list(pairs), arguments.whole_number("batch_size", batch_size)
         ids = encode_pairs(pairs, self.encode_sources, self.target_tokenizer)
+        if max((len(side) for pair in ids for side in pair), default=0) >= POSITIONS:
+            if self.other is None:
+                raise ValueError(
+                    f"The engine ctranslate2 has no positions from {POSITIONS:,} on: shorten the "
+                    "texts, or use the default engine."
+                )
+            return self.other.token_log_probabilities(pairs, batch_size)
         found = self._engine.score_batch(
             [self._pieces(self.tokenizer, source) for source, _ in ids],
             [self._pieces(self.target_tokenizer, target) for _, target in ids],
@@ -208,6 +217,9 @@ class CTranslate2Translator(Translator):
 def _lacks(items, wanted):
     """What a search was asked for that CTranslate2 cannot do, in words."""
     found = ["terminology"] if any(item.phrases for item in items) else []
+    longest = max((len(item.source) + IdTranslator.EXTRA_LENGTH for item in items), default=0)
+    if max(longest, wanted.max_length or 0) >= POSITIONS:
+        found.append(f"positions from {POSITIONS:,} on, which a text of so many tokens needs")
     found += ["sampling as here"] if wanted.draw is not None else []
     for each in wanted.adjust:
         if type(each) not in (MinLength, NoRepeat, Suppress):

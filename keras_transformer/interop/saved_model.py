@@ -14,7 +14,7 @@ import keras
 
 from keras_transformer import arguments, progress
 from keras_transformer.decoding import SearchOptions, Translator
-from keras_transformer.decoding.id_translator import Wanted
+from keras_transformer.decoding.id_translator import Wanted, least_length
 from keras_transformer.files import new_folder
 
 # All that Python's `str.strip` removes; TensorFlow's `strip` removes less.
@@ -140,6 +140,7 @@ def _text_to_text(translator: Translator, wanted: Wanted, prefix: list[int]) -> 
                 limits = tf.fill(tf.shape(lengths), wanted.max_length + 1)
             else:
                 limits = tf.maximum(lengths, len(prefix)) + translator.EXTRA_LENGTH
+                limits = tf.maximum(limits, least_length(wanted) + 1)
             if learned["target"] is not None:
                 limits = tf.minimum(limits, learned["target"])
             limits = tf.where(empty, 1, limits)  # a text without tokens ends at once
