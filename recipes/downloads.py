@@ -1,6 +1,6 @@
 """Downloads of public data, which the recipes share."""
 
-import fcntl
+import contextlib
 import shutil
 import sys
 import urllib.error
@@ -17,10 +17,14 @@ def download(url: str, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     with open(partial, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OSError(f"{path} is being downloaded by another process: wait for it") from error
+        with contextlib.suppress(ImportError):  # only Unix has such locks
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                message = f"{path} is being downloaded by another process: wait for it"
+                raise OSError(message) from error
         request = urllib.request.Request(url, headers={"Range": f"bytes={file.tell()}-"})
         print(f"downloading {url} from byte {file.tell():,}", file=sys.stderr)
         try:
