@@ -483,7 +483,7 @@ def test_a_saved_model_searches_as_translate_does_by_default():
 def test_what_makes_no_saved_model_is_refused(translator, tmp_path, monkeypatch):
     for beam_size, penalty, match in (
         (0, 0.6, "at least 1, got 0"),
-        (3, -1, "least 0, got -1"),
+        (3, -1, "at least 0 and at most 10, got -1"),
         (3, "avg", "got 'avg'"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -498,7 +498,8 @@ def test_the_recipe_starts_from_a_preset_of_keras_hub(recipe, tmp_path, monkeypa
     theirs = hub_models.backbone("Bert", num_layers=1)
     theirs.save_to_preset(str(preset))
     text = tmp_path / "own.tsv"
-    text.write_text("a good fox\tyes\nfilms qu\tno\n" * 20, "utf-8")
+    lines = [f"a good fox {i}\tyes\nfilms qu {i}\tno\n" for i in range(20)]
+    text.write_text("".join(lines), "utf-8")
     options = "--from-keras-hub,{},--text,{},--run-dir,{},--max-length,{}"
     command = options.format(preset, text, tmp_path / "run", 11).split(",") + SMALL.split()
     status, _, _ = recipe(*command)

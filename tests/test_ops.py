@@ -65,7 +65,13 @@ def each_of(weights):
     """Stand-ins for three linear layers, whose weights are tensors: kernels, then biases."""
     biases = weights[3:] or [None] * 3
     return [
-        SimpleNamespace(kernel=kernel, bias=bias, units=kernel.shape[1], quantization_mode=None)
+        SimpleNamespace(
+            kernel=kernel,
+            bias=bias,
+            units=kernel.shape[1],
+            quantization_mode=None,
+            compute_dtype=keras.backend.standardize_dtype(kernel.dtype),
+        )
         for kernel, bias in zip(weights[:3], biases, strict=True)
     ]
 

@@ -75,13 +75,10 @@ def greedy_search(
         max_lengths: Integers [B], the greatest number of tokens in each row, the end counted. The
             last of them is forced to be the end.
         length: Width of the result and greatest number of steps, fixed when compiled.
-        start_id, end_id, pad_id: The ids of start, end and padding. Start and padding are never
-            chosen.
-        adjust, rows: Functions `(log_probs, ids, index, rows) -> log_probs`, and tensors [B, ...]
-            for them; see next_token.py.
+        start_id, end_id, pad_id: Their ids. Start and padding are never chosen.
+        adjust, rows: Functions of log-probabilities, and their tensors [B, ...]: next_token.py.
         draw: `(log_probs [B, V], index, rows) -> ids [B]`, instead of the most probable ones.
-        shrink_to: When at most this many rows are unfinished, the search continues with only those
-            rows. Fixed when compiled; compiling takes longer because there are two loops.
+        shrink_to: When so few rows are unfinished, a second loop continues with only those.
         shrink_cache: `(cache, rows [shrink_to]) -> cache`, the cache of only those rows.
 
     Returns:

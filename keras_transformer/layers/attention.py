@@ -43,16 +43,14 @@ class MultiHeadAttention(Composite):
         attention_mask: Booleans [T, S], [B, T, S] or [B, H, T, S], True = may attend; a size of 1
             broadcasts. Integers are True unless 0. Floats must be known to be 0 and 1: inside a
             compiled function cast them to booleans.
-        key_mask: Booleans [B, S], True = real key. Unless given, Keras takes the implicit mask of
-            `key`.
+        key_mask: Booleans [B, S], True = real key; the implicit mask of `key` unless given.
         causal: Whether position t sees only positions up to t (section 3.2.3).
         cache: `(keys, values)`, [B, H, K, S] and [B, H, S, V]. With `index`, the keys and values of
             `query` are written at positions `index, index + 1, ...`, and the positions up to there
             are attended to. Without, they are from a memory: see `project_memory`.
         index: Position of the first query in the cache, an integer or an integer scalar.
         return_attention_weights: Whether to return the weights too.
-        mask: Booleans [B, T], the key mask of self-attention. Unless given, Keras takes the
-            implicit mask of `query`.
+        mask: Booleans [B, T], self-attention's key mask; `query`'s implicit mask unless given.
         query_mask: Same as `mask`, which Keras calls so if there are more tensors than `query`.
 
     Returns:
@@ -147,7 +145,6 @@ class MultiHeadAttention(Composite):
         else:
             index = index if isinstance(index, int) else ops.cast(index, "int32")
             queries, new_keys, new_values = self._project(query, self.query, self.key, self.value)
-            # Write the cache.
             keys = write(cache[0], ops.transpose(new_keys, (0, 1, 3, 2)), index, axis=3)
             values = write(cache[1], new_values, index, axis=2)
             cache, causal = (keys, values), True
@@ -195,8 +192,7 @@ class MultiHeadAttention(Composite):
 
         They are laid out as a step multiplies them. `value` is `key` [B, S, D] unless given.
         """
-        if not self.built:
-            raise ValueError("Call the layer before it projects a memory: it has no weights yet.")
+        self.require_weights()
         [keys] = self._project(key, self.key)
         [values] = self._project(key if value is None else value, self.value)
         return ops.transpose(keys, (0, 1, 3, 2)), values

@@ -75,10 +75,7 @@ class DecoderLayer(EncoderLayer):
         training: bool | None = None,
     ) -> Any:
         if memory is None and cache is None:
-            raise ValueError(
-                f"{type(self).__name__} needs memory [B, S, D], or a cache. For a decoder without "
-                "a source use EncoderLayer or Encoder, called with causal=True."
-            )
+            raise ValueError("memory [B, S, D] is missing; without one use Encoder, causal=True.")
         shared = {"return_attention_weights": return_attention_weights, "training": training}
         own: dict[str, Any] = {"key_mask": inputs_mask}
         cross: dict[str, Any] = {"key_mask": memory_mask}

@@ -35,8 +35,7 @@ class EncoderLayer(Composite):
 
     Call arguments:
         inputs: [B, S, D].
-        attention_mask: Booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend, beside the
-            mask of padding.
+        attention_mask: Booleans [S, S], [B, S, S] or [B, H, S, S], True = may attend.
         causal: Whether position t sees only positions up to t.
         mask: Booleans [B, S], True = real token. Unless given, Keras takes the implicit mask of
             `inputs`. Not read when a cache is given.

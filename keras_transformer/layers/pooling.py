@@ -39,14 +39,13 @@ class MeanPooling(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
-        inputs = ops.cast(inputs, self.compute_dtype)  # integers too
-        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))  # or float64
+        x = ops.cast(inputs, keras.backend.result_type(self.compute_dtype, "float32"))  # or float64
         if mask is None:
-            return ops.cast(ops.mean(x, axis=1), inputs.dtype)
+            return ops.cast(ops.mean(x, axis=1), self.compute_dtype)
         real = masks.checked_key_mask(mask, *inputs.shape[:2])
         real = ops.expand_dims(ops.cast(real, x.dtype), -1)  # [B, S, 1]
         mean = ops.sum(x * real, axis=1) / ops.maximum(ops.sum(real, axis=1), 1.0)
-        return ops.cast(mean, inputs.dtype)
+        return ops.cast(mean, self.compute_dtype)
 
     def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
         return None  # there is one vector per row, and nothing to mask

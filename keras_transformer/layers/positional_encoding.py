@@ -85,12 +85,11 @@ class Positions(Composite):
     def _with_positions(self, x, index, training):
         """Dropout(Norm(x + PE)): [B, T, D] from position `index` on."""
         length = ops.shape(x)[1]
-        index = index if isinstance(index, int) else ops.cast(index, "int32")
         if self.positions == "sinusoidal":
             x = x + ops.cast(sinusoids(length, self.d_model, index), x.dtype)
         elif self.positions == "learned":
             self._check_length(length, index)
-            x = x + look_up(self.position, ops.arange(length) + index)
+            x = x + look_up(self.position, ops.arange(length) + ops.cast(index, "int32"))
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return self._dropout(x, training=training)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.normalization import LayerNorm
@@ -67,8 +66,7 @@ class Residual(Composite):
         return self.layer_norm(inputs) if self.norm == "pre" else inputs
 
     def call(self, inputs: Tensor, update: Tensor, training: bool | None = None) -> Tensor:
-        inputs, update = (ops.cast(x, self.compute_dtype) for x in (inputs, update))
-        x = inputs + self._dropout(update, training=training)
+        x = keras.ops.add(inputs, self._dropout(update, training=training))  # of integers too
         return self.layer_norm(x) if self.norm == "post" else x
 
     def compute_output_shape(self, inputs_shape: tuple, update_shape: tuple | None = None) -> tuple:

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras.dtype_policies import DTypePolicyMap
 
-from keras_transformer.models import lora
 from keras_transformer.models.services import Services
 from keras_transformer.ops.quantization import quantized_dtype
 
@@ -78,27 +77,14 @@ class FunctionalModel(Services):
         """From the inputs to the outputs, symbolic or real."""
         raise NotImplementedError(f"{type(self).__name__} has no method wire.")
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-        frozen = config.get("frozen", [])
-        config = {name: value for name, value in config.items() if name != "frozen"}
-        model = super().from_config(config, custom_objects)
-        parts = model._flatten_layers(include_self=False)
-        for index in frozen:
-            parts[index].trainable = False
-        return model
-
     def get_config(self) -> dict[str, Any]:
         dtype = self._policy.name
         if isinstance(self._policy, DTypePolicyMap):
             dtype = keras.dtype_policies.serialize(self._policy)
-        parts = [] if lora.active(self) else self._flatten_layers(include_self=False)
-        # By their places: layers without a name of their own are called otherwise in a copy.
-        frozen = [i for i, part in enumerate(parts) if not part.trainable and self.trainable]
         return {
             **self._sizes,
             "dtype": dtype,
-            **({"frozen": frozen} if frozen else {}),
+            **self.frozen_parts(),
             **quantized_dtype(self, self._policy),
             "name": self.name,
             "trainable": self.trainable,

@@ -27,6 +27,27 @@ class Services(LossPerLabel, keras.Model):
         super().__init__(*args, **kwargs)
         check_layouts(self)
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        model = super().from_config(
+            {name: value for name, value in config.items() if name != "frozen"}, custom_objects
+        )
+        parts = model._flatten_layers(include_self=False)
+        for index in config.get("frozen", ()):
+            parts[index].trainable = False
+        return model
+
+    def frozen_parts(self) -> dict[str, list[int]]:
+        """The entry of the configuration that says which parts of the model are frozen, if any.
+
+        They are known by their places, because a layer without a name has another one in a copy.
+        What LoRA froze is not among them: a file holds its adapters merged.
+        """
+        parts = self._flatten_layers(include_self=False)
+        if not self.trainable or lora.active(self) or all(part.trainable for part in parts):
+            return {}
+        return {"frozen": [i for i, part in enumerate(parts) if not part.trainable]}
+
     def make_train_function(self, force: bool = False) -> Callable | None:
         """Makes the training step, for Keras. The optimizer gets its variables before.
 

@@ -36,6 +36,11 @@ class Composite(keras.layers.Layer):
             if isinstance(part, kinds[:1] if mode == "float8" else kinds):
                 part.quantize(mode, type_check=type_check, config=config)
 
+    def require_weights(self) -> None:
+        """Raises a ValueError before the layer was built."""
+        if not self.built:
+            raise ValueError(f"{self.name} has no weights yet: call it or its layer first.")
+
     def load_own_variables(self, store: Any) -> None:
         weights, count = self.weights, len(store.keys())
         if count == len(self._trainable_variables) or count != len(weights):
