@@ -191,6 +191,12 @@ SERVICES = [
         'model.save_weights("m.weights.json", max_shard_size=1)',
         test_weights_come_back_from_one_file_and_from_many,
     ),
+    Service(
+        "model.layers[1].trainable = False",
+        test_models.test_frozen_parts_are_frozen_in_a_loaded_model,
+        (False,),
+        note="a saved model keeps which of its parts are frozen, and what their optimizer knows",
+    ),
     Service("pickle.dumps(model)", test_a_pickled_model_keeps_its_class_and_weights),
     Service(
         "keras.models.clone_model(model)",
