@@ -205,8 +205,9 @@ def test_a_copy_owns_its_weights(way):
 
 # Fails if: a file forgets which parts are frozen, so that Keras also leaves out what the optimizer
 # knows; or if parts whose layers LoRA froze stay frozen without its adapters.
-@pytest.mark.parametrize("deep", [False, True])
-@every_model
+@pytest.mark.parametrize(
+    ("name", "deep"), [(name, deep) for name in MODELS for deep in (False, True)]
+)
 def test_frozen_parts_are_frozen_in_a_loaded_model(name, deep, tmp_path):
     model = make(name)
     parts = model._flatten_layers(include_self=False) if deep else model.layers
