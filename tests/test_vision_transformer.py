@@ -405,6 +405,9 @@ def test_the_recipe_takes_a_folder_of_own_images(recipe, tmp_path):
     assert message is None and "% of 1 test images right" in lines[-1]
     lines, _, _ = recipe("--run-dir", tmp_path / "run", "--classify", path)
     assert {line.split("\t")[0] for line in lines} == {"cats", "dogs"}
+    path.rename(tmp_path / "images" / "cats" / path.name.replace("5", "9"))  # the split is another
+    again = recipe(*train, "--pooling", "mean", "--precision", "bfloat16")[2]
+    assert "images_sha256" in again and "give another --run-dir" in again
     shutil.rmtree(tmp_path / "images" / "dogs")
     assert "two or more sub-folders" in recipe(*train)[2]
 
