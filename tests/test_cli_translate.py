@@ -82,7 +82,7 @@ def test_translations_hold_what_is_asked(run, uncompiled, tmp_path, monkeypatch,
         expected = translator.translate(lines, beam_size=2, **asked)
         assert translated(*given)[:2] == (0, "".join(f"{line}\n" for line in expected))
         assert options_of[-1].items() >= asked.items()
-    # Draws are those of a line's number, in whatever portions the lines arrive.
+    # Fails if: what is drawn for a line depends on how many lines arrive together.
     whole = translated("--sample", "--seed=5")[1]
     with monkeypatch.context() as patch:
         patch.setattr("keras_transformer.cli.translate.LINES_AT_ONCE", 2)

@@ -64,7 +64,7 @@ V, SHAPE = 8000, (67, 53, 59)
 model = models.Transformer.from_preset("tiny", V)
 model.compile(optimizers.PaperAdam(128), losses.SmoothedCrossentropy(0.1))
 
-def memory(name):  # of this program alone; the highest of getrusage may be its parent's
+def memory(name):  # getrusage may count that of the process which started this one
     with open("/proc/self/status") as file:
         return 1024 * int(re.search(name + ":\\s*([0-9]+) kB", file.read())[1])
 

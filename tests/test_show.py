@@ -302,7 +302,6 @@ def test_a_folder_is_written_whole_or_not_at_all(found, tmp_path, monkeypatch):
     assert [each.name for each in tmp_path.iterdir()] == ["shown"]
 
 
-@pytest.mark.tensorflow_only
 # Fails if: what a killed process left ends the next one that has its number, as in a container.
 def test_a_folder_of_a_killed_process_of_the_same_number_is_replaced(tmp_path):
     left = tmp_path / f".out.{os.getpid()}.tmp"
@@ -313,6 +312,7 @@ def test_a_folder_of_a_killed_process_of_the_same_number_is_replaced(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
 
 
+@pytest.mark.tensorflow_only
 def test_the_command_writes_a_new_folder_each_time(model, tokenizer, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kt.Translator, "EXTRA_LENGTH", 3)
     run = tmp_path / "run"

@@ -89,9 +89,11 @@ def events(trained):
 def test_curves_are_there_at_their_updates(events):
     for name in ("nats_per_token", "gradient_norm", "target_tokens_per_second"):
         assert [e.step for e in events.Scalars(f"train/{name}")] == [2, 3, 4, 6]
-    # JAX and PyTorch request some batches before the interval that trains on them.
+    # JAX requests the first batches of an epoch before the epoch begins, PyTorch the last ones
+    # before the interval that trains on them.
+    always = {4} if keras.backend.backend() == "torch" else {3, 4}
     for name in ("padding_share", "waiting_share"):
-        assert {4} < {e.step for e in events.Scalars(f"train/{name}")} <= {2, 3, 4, 6}
+        assert always < {e.step for e in events.Scalars(f"train/{name}")} <= {2, 3, 4, 6}
     for name, value in (("bleu", 12.5), ("chrf", 34.0)):
         found = events.Scalars(f"validation/{name}")
         assert {(e.step, e.value) for e in found} == {(3, value), (6, value)}

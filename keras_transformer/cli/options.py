@@ -1,9 +1,11 @@
 """Options and arguments that several verbs share."""
 
 import argparse
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_transformer import arguments
 from keras_transformer.runs import options
 
 if TYPE_CHECKING:
@@ -29,15 +31,10 @@ count = parsed(options.count)
 @parsed
 def penalty(text: str) -> float | str:
     """A length penalty: a number from 0 to 10, or "average"."""
-    if text == "average":
-        return text
-    try:
-        alpha = float(text)
-    except ValueError:
-        alpha = -1.0
-    if not 0 <= alpha <= 10:
-        raise ValueError(f"expected a number from 0 to 10, or 'average', got {text!r}")
-    return alpha
+    value: float | str = text
+    with contextlib.suppress(ValueError):
+        value = float(text)
+    return arguments.length_penalty(value)
 
 
 SEARCH = "beam_size", "length_penalty"

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
             first = first or next((line for line in lines if line.strip()), None)
             begins, terms = _of_lines(args, beside, number, len(lines))
             content = {"prefix": begins, "terminology": terms, **options}
-            if args.sample:  # draws by the number of the line, however the lines arrive
+            if args.sample:  # what is drawn depends on a line's number in the whole input
                 content["sampling"] = dataclasses.replace(options["sampling"], first=number)
             with done.part(size):
                 if structured.asked(args):

@@ -13,7 +13,7 @@ PREPARED = (
     "target.model",
     "seen_ids.npy",
     "seen_words.txt",
-    "held_out.tsv",  # before 0.1
+    "held_out.tsv",  # an earlier name
     "held_out.source.txt",
     "held_out.target.txt",
 )
